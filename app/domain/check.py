@@ -1,0 +1,256 @@
+"""What pydantic can't see in a definition: whether family, data, space, metrics and limits fit together.
+
+`check_definition` finds all problems at once; each names the place it is about. Samplers and pruners are checked where
+Optuna is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from app.domain.check_space import check_hyperparameters, unused_hyperparameters
+from app.domain.datasets import BUNDLED, Dataset
+from app.domain.families import FAMILIES, Family, Scalar
+from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
+from app.domain.size import parameter_estimate
+from app.domain.study import EarlyStopping, StudyDefinition
+from app.errors import FieldError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The operator's limits on one study."""
+
+    max_trials: int = 100_000
+    max_epochs: int = 10_000
+    max_parallel_trials: int = 1_000
+    max_searched: int = 200
+    max_model_parameters: int = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A definition with all defaults filled in, what is wrong with it, and what is worth a warning."""
+
+    definition: StudyDefinition
+    errors: tuple[FieldError, ...]
+    warnings: tuple[str, ...] = ()
+    structural: tuple[str, ...] = ()
+    runtime: tuple[str, ...] = ()
+    stackable: bool = False
+
+
+@dataclass(slots=True)
+class _Findings:
+    errors: list[FieldError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def refuse(self, loc: tuple[str | int, ...], message: str) -> None:
+        self.errors.append(FieldError(loc, message))
+
+
+def check_definition(
+    definition: StudyDefinition, limits: Limits, datasets: Mapping[str, Dataset] = BUNDLED
+) -> Checked:
+    """`definition` with all defaults, all problems of it, and warnings; without problems it can be run."""
+    found = _Findings()
+    _check_limits(definition, limits, found)
+    family = FAMILIES.get(definition.model.family)
+    if family is None:
+        known = ", ".join(sorted(FAMILIES))
+        found.refuse(("model", "family"), f"Expected one of {known}. Received: {definition.model.family!r}")
+        return Checked(definition, tuple(found.errors))
+    dataset = _check_dataset(definition, family, datasets, found)
+    filled = fill_defaults(definition, family)
+    if len(definition.searched) <= limits.max_searched:
+        found.errors += check_hyperparameters(definition, filled, family)
+    if dataset is not None:
+        _check_task(definition, dataset, found)
+    if dataset is not None or not family.needs_dataset:
+        _check_metrics(filled, reported_metrics(family, dataset.task if dataset else None), found)
+    if dataset is not None and not found.errors:
+        _check_size(filled, dataset, limits, found)
+    if not found.errors:
+        found.warnings += unused_hyperparameters(definition)
+        if not definition.searched:
+            found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
+    names = filled.hyperparameters
+    structural = tuple(n for n in names if (h := family.declared(n)) is not None and h.structural)
+    return Checked(
+        definition=filled,
+        errors=tuple(found.errors),
+        warnings=tuple(found.warnings),
+        structural=structural,
+        runtime=tuple(n for n in names if n not in structural),
+        stackable=family.stackable,
+    )
+
+
+def fill_defaults(definition: StudyDefinition, family: Family) -> StudyDefinition:
+    """`definition` with the family's defaults for what was left out, and fixed numbers of the declared kind."""
+    values: dict[str, object] = dict(definition.hyperparameters)
+    for name, value in definition.fixed.items():
+        values[name] = _of_kind(family, name, value)
+    for name, default in family.defaults().items():
+        values.setdefault(name, default)
+    training = definition.training
+    if not family.needs_dataset and "select_epoch" not in training.model_fields_set:
+        training = training.model_copy(update={"select_epoch": "last"})
+    stopping = training.early_stopping
+    if stopping is not None and not family.needs_dataset and "metric" not in stopping.model_fields_set:
+        training = training.model_copy(update={"early_stopping": stopping.model_copy(update={"metric": "value"})})
+    return definition.model_copy(update={"hyperparameters": values, "training": training})
+
+
+def _of_kind(family: Family, name: str, value: Scalar) -> Scalar:
+    declared = family.declared(name)
+    if declared is None or isinstance(value, bool | str):
+        return value
+    if declared.kind == "int" and float(value).is_integer():
+        return int(value)
+    return float(value) if declared.kind == "float" else value
+
+
+def _check_limits(definition: StudyDefinition, limits: Limits, found: _Findings) -> None:
+    budget, execution = definition.budget, definition.execution
+    if budget.is_empty:
+        found.refuse(
+            ("budget",), "Expected at least one of trials, seconds, device_seconds, no_improvement_trials. Received: none"
+        )
+    bounds: tuple[tuple[tuple[str | int, ...], float | None, int], ...] = (
+        (("budget", "trials"), budget.trials, limits.max_trials),
+        (("training", "epochs"), definition.training.epochs, limits.max_epochs),
+        (("execution", "parallel_trials"), definition.max_parallel, limits.max_parallel_trials),
+    )
+    for loc, value, limit in bounds:
+        if value is not None and value > limit:
+            found.refuse(loc, f"Expected at most {limit}, this service's limit. Received: {value}")
+    if len(definition.searched) > limits.max_searched:
+        found.refuse(
+            ("hyperparameters",),
+            f"Expected at most {limits.max_searched} searched ones, this service's limit. "
+            f"Received: {len(definition.searched)}",
+        )
+
+
+def _check_dataset(
+    definition: StudyDefinition, family: Family, datasets: Mapping[str, Dataset], found: _Findings
+) -> Dataset | None:
+    spec = definition.dataset
+    if not family.needs_dataset:
+        if spec is not None:
+            found.refuse(("dataset",), f"Expected no data set: {family.name} trains on none. Received: {spec.name!r}")
+        return None
+    if spec is None:
+        found.refuse(("dataset",), f"Expected a data set: {family.name} trains on data. Received: none")
+        return None
+    dataset = datasets.get(spec.name)
+    if dataset is None:
+        known = ", ".join(sorted(datasets))
+        found.refuse(("dataset", "name"), f"Expected one of {known}. Received: {spec.name!r}")
+        return None
+    if family.input_kind == "image" and dataset.input_kind != "image":
+        found.refuse(("dataset", "name"), f"Expected images for {family.name}. Received: {spec.name!r}, of vectors")
+    elif dataset.task not in family.tasks:
+        tasks = " or ".join(family.tasks)
+        found.refuse(
+            ("dataset", "name"), f"Expected data for {tasks} for {family.name}. Received: {spec.name!r}, {dataset.task}"
+        )
+    kept = spec.validation_fraction + spec.test_fraction
+    if kept >= 1:
+        found.refuse(
+            ("dataset", "validation_fraction"),
+            f"Expected validation_fraction + test_fraction below 1. Received: {kept:g}",
+        )
+        return dataset
+    _check_split(dataset, spec.validation_fraction, spec.test_fraction, found)
+    return dataset
+
+
+def _check_split(dataset: Dataset, validation_fraction: float, test_fraction: float, found: _Findings) -> None:
+    training, validation, test = dataset.split(validation_fraction, test_fraction)
+    fewest = dataset.outputs
+    parts = [("validation_fraction", "validation", validation), ("validation_fraction", "training", training)]
+    if test_fraction > 0:
+        parts.append(("test_fraction", "test", test))
+    for name, part, rows in parts:
+        if rows < fewest:
+            found.refuse(
+                ("dataset", name),
+                f"Expected at least {fewest} rows in the {part} part of {dataset.name!r}. Received fractions that leave {rows}",
+            )
+
+
+def _check_task(definition: StudyDefinition, dataset: Dataset, found: _Findings) -> None:
+    smoothing = definition.hyperparameters.get("label_smoothing", 0)
+    if dataset.task == "regression" and smoothing != 0:
+        found.refuse(
+            ("hyperparameters", "label_smoothing"),
+            f"Expected none, or 0: {dataset.name!r} is regression, which has no labels to smooth.",
+        )
+
+
+def _check_metrics(definition: StudyDefinition, reported: ReportedMetrics, found: _Findings) -> None:
+    objectives = definition.objectives
+    for i, objective in enumerate(objectives):
+        loc = ("objectives", i, "metric")
+        if objective.metric not in reported.all:
+            found.refuse(loc, _one_of(reported.all, objective.metric))
+        elif any(other.metric == objective.metric for other in objectives[:i]):
+            found.refuse(loc, f"Expected objectives that differ. Received {objective.metric!r} twice")
+        elif objective.metric in reported.paired + ("value",):
+            _warn_of_direction(objective.metric, objective.direction, found)
+        if objective.target is not None and len(objectives) > 1:
+            found.refuse(("objectives", i, "target"), "Expected no target with several objectives.")
+    gap_loc = next((("objectives", i, "metric") for i, o in enumerate(objectives) if o.metric == "generalization_gap"), None)
+    if gap_loc is None and any(c.metric == "generalization_gap" for c in definition.constraints):
+        gap_loc = ("objectives", 0, "metric")
+    first = objectives[0].metric
+    if gap_loc is not None and first in reported.all and first not in reported.paired:
+        found.refuse(
+            gap_loc,
+            "generalization_gap compares the first objective's metric on validation and training data. "
+            f"Expected a first objective among {', '.join(reported.paired)}. Received: {first!r}",
+        )
+    for i, constraint in enumerate(definition.constraints):
+        if constraint.metric not in reported.all:
+            found.refuse(("constraints", i, "metric"), _one_of(reported.all, constraint.metric))
+    if definition.budget.no_improvement_trials is not None and len(objectives) > 1:
+        found.refuse(("budget", "no_improvement_trials"), "Expected none with several objectives: there is no best trial.")
+    found.errors += _constraint_bounds(definition)
+    _check_early_stopping(definition.training.early_stopping, reported, found)
+
+
+def _warn_of_direction(metric: str, direction: str, found: _Findings) -> None:
+    usual = "maximize" if metric in GAINS else "minimize"
+    if direction != usual and metric != "value":
+        found.warnings.append(f"The objective {metric!r} is to be {direction}d, usually it is {usual}d.")
+
+
+def _constraint_bounds(definition: StudyDefinition) -> Iterator[FieldError]:
+    for i, constraint in enumerate(definition.constraints):
+        low, high = constraint.min, constraint.max
+        if low is None and high is None:
+            yield FieldError(("constraints", i), "Expected min, max or both. Received: neither")
+        elif low is not None and high is not None and low > high:
+            yield FieldError(("constraints", i, "min"), f"Expected min <= max. Received: min={low:g}, max={high:g}")
+
+
+def _check_early_stopping(stopping: EarlyStopping | None, reported: ReportedMetrics, found: _Findings) -> None:
+    if stopping is not None and stopping.metric not in reported.by_epoch:
+        found.refuse(("training", "early_stopping", "metric"), _one_of(reported.by_epoch, stopping.metric))
+
+
+def _one_of(names: tuple[str, ...], received: str) -> str:
+    return f"Expected one of {', '.join(names)}. Received: {received!r}"
+
+
+def _check_size(definition: StudyDefinition, dataset: Dataset, limits: Limits, found: _Findings) -> None:
+    size = parameter_estimate(definition.model.family, definition.hyperparameters, dataset)
+    if size is not None and size > limits.max_model_parameters:
+        found.refuse(
+            ("hyperparameters",),
+            f"Expected at most {limits.max_model_parameters:,} parameters in the largest model of the space, "
+            f"this service's limit. Received: about {size:,}",
+        )

@@ -1,0 +1,50 @@
+"""What the service knows of the data sets that it brings along, without loading them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from app.domain.families import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set: what is predicted from what. `shape` is one sample's, `classes` is 0 for regression."""
+
+    name: str
+    description: str
+    task: Task
+    input_kind: Literal["vector", "image"]
+    shape: tuple[int, ...]
+    rows: int
+    classes: int = 0
+
+    @property
+    def features(self) -> int:
+        """Numbers in one sample."""
+        return math.prod(self.shape)
+
+    @property
+    def outputs(self) -> int:
+        """Units of a model's last layer."""
+        return max(1, self.classes)
+
+    def split(self, validation_fraction: float, test_fraction: float) -> tuple[int, int, int]:
+        """About how many rows the training, validation and test parts get."""
+        validation = round(self.rows * validation_fraction)
+        test = round(self.rows * test_fraction)
+        return self.rows - validation - test, validation, test
+
+
+BUNDLED: dict[str, Dataset] = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset("digits", "Handwritten digits, 8×8 grey pixels.", "classification", "image", (8, 8, 1), 1797, 10),
+        Dataset("breast-cancer", "Tumours by 30 measurements of cells.", "classification", "vector", (30,), 569, 2),
+        Dataset("wine", "Cultivars of wine by 13 chemical measurements.", "classification", "vector", (13,), 178, 3),
+        Dataset("diabetes", "Progression of diabetes by 10 measurements.", "regression", "vector", (10,), 442),
+    )
+}
+"""Bundled with scikit-learn, by name."""

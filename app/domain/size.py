@@ -1,0 +1,62 @@
+"""How many weights the largest model of a search space has, from its hyperparameters alone."""
+
+from __future__ import annotations
+
+import math
+
+from app.domain.datasets import Dataset
+from app.domain.families import Scalar
+from app.domain.space import Categorical, Float, Int
+
+
+def largest(value: Float | Int | Categorical | Scalar) -> float:
+    """The largest number that a hyperparameter may take; 0 where it takes none."""
+    if isinstance(value, Float | Int):
+        return value.high
+    values = value.choices if isinstance(value, Categorical) else [value]
+    return max((float(v) for v in values if not isinstance(v, str)), default=0.0)
+
+
+def parameter_estimate(
+    family: str, hyperparameters: dict[str, Float | Int | Categorical | Scalar], dataset: Dataset
+) -> int | None:
+    """Weights of the largest model in the space, without batch normalisation's; None where the family is not sized."""
+    high = {name: int(largest(value)) for name, value in hyperparameters.items()}
+    if family == "mlp":
+        return _mlp(high, dataset)
+    if family == "image-cnn":
+        pooled = hyperparameters.get("pooling") not in ("none",) and not _may_be(hyperparameters.get("pooling"), "none")
+        return _image_cnn(high, dataset, pooled=pooled)
+    return None
+
+
+def _may_be(value: Float | Int | Categorical | Scalar | None, choice: str) -> bool:
+    return isinstance(value, Categorical) and choice in value.choices
+
+
+def _dense(inputs: int, outputs: int) -> int:
+    return (inputs + 1) * outputs
+
+
+def _mlp(high: dict[str, int], dataset: Dataset) -> int:
+    layers, units = high["hidden_layers"], high["units"]
+    if layers == 0:
+        return _dense(dataset.features, dataset.outputs)
+    hidden = _dense(dataset.features, units) + (layers - 1) * _dense(units, units)
+    return hidden + _dense(units, dataset.outputs)
+
+
+def _image_cnn(high: dict[str, int], dataset: Dataset, *, pooled: bool) -> int:
+    height, width, channels = dataset.shape
+    total = 0
+    for layer in range(high["conv_layers"]):
+        filters = high["filters"] * 2**layer
+        total += (channels * high["kernel_size"] ** 2 + 1) * filters
+        channels = filters
+        if pooled:
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+    flat = height * width * channels
+    if high["dense_units"]:
+        total += _dense(flat, high["dense_units"])
+        flat = high["dense_units"]
+    return total + _dense(flat, dataset.outputs)

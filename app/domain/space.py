@@ -1,0 +1,159 @@
+"""The search space: parameters that are searched, and the conditions under which they are drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.domain.families import Scalar
+
+FiniteFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Value = StrictBool | StrictInt | FiniteFloat | StrictStr
+Conditions = dict[str, Annotated[list[Value], Field(min_length=1)]]
+
+
+def _refusal(field: str, message: str) -> PydanticCustomError:
+    """An error about one field of a parameter: its path goes on to that field."""
+    return PydanticCustomError("range", "{message}", {"message": message, "field": field})
+
+
+def _same(a: Scalar, b: Scalar) -> bool:
+    """Equality that keeps True apart from 1."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+class _Parameter(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    when: Conditions = Field(default={}, description="Drawn only where each named parent has one of the listed values.")
+
+
+class Float(_Parameter):
+    """A number from `low` to `high`, both included, on a linear, stepped or logarithmic scale."""
+
+    type: Literal["float"] = "float"
+    low: FiniteFloat
+    high: FiniteFloat
+    step: FiniteFloat | None = None
+    log: StrictBool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_range(self.low, self.high, self.step, self.log)
+        return self
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether `value` may come out of this parameter."""
+        return not isinstance(value, bool | str) and self.low <= value <= self.high
+
+
+class Int(_Parameter):
+    """A whole number from `low` to `high`, both included, on a linear, stepped or logarithmic scale."""
+
+    type: Literal["int"] = "int"
+    low: StrictInt
+    high: StrictInt
+    step: StrictInt = 1
+    log: StrictBool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if max(abs(self.low), abs(self.high)) > 2**53:
+            field = "low" if abs(self.low) > abs(self.high) else "high"
+            raise _refusal(field, f"Expected bounds between -2**53 and 2**53. Received: low={self.low}, high={self.high}")
+        if self.log and self.low < 1:
+            raise _refusal("low", f"Expected low >= 1 with log. Received: low={self.low}")
+        _check_range(self.low, self.high, self.step, self.log, step_default=1)
+        return self
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether `value` may come out of this parameter."""
+        if isinstance(value, bool | str) or not float(value).is_integer():
+            return False
+        return self.low <= value <= self.high and (int(value) - self.low) % self.step == 0
+
+
+class Categorical(_Parameter):
+    """One of `choices`; their order means nothing to a sampler."""
+
+    type: Literal["categorical"] = "categorical"
+    choices: Annotated[list[Value], Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        seen = set()
+        for choice in self.choices:
+            if (choice, isinstance(choice, bool)) in seen:
+                raise _refusal("choices", f"Expected choices that differ. Received {choice!r} twice")
+            seen.add((choice, isinstance(choice, bool)))
+        return self
+
+    def contains(self, value: Scalar) -> bool:
+        """Whether `value` is one of the choices."""
+        return any(_same(value, choice) for choice in self.choices)
+
+
+Parameter = Annotated[Float | Int | Categorical, Field(discriminator="type")]
+
+
+def _check_range(low: float, high: float, step: float | None, log: bool, step_default: float | None = None) -> None:
+    if low >= high:
+        raise _refusal("low", f"Expected low < high. Received: low={low!r}, high={high!r}")
+    if not math.isfinite(high - low):
+        raise _refusal("high", f"Expected a finite width high - low. Received: low={low!r}, high={high!r}")
+    if log and low <= 0:
+        raise _refusal("low", f"Expected low > 0 with log. Received: low={low!r}")
+    if step is None or step == step_default:
+        return
+    if log:
+        raise _refusal("step", f"Expected no step with log. Received: step={step!r}")
+    if step <= 0:
+        raise _refusal("step", f"Expected step > 0. Received: step={step!r}")
+    steps = (high - low) / step
+    if not math.isfinite(steps) or abs(steps - round(steps)) > 1e-8 * max(1.0, steps) or round(steps) < 1:
+        raise _refusal("step", f"Expected a step that divides high - low = {high - low!r}. Received: step={step!r}")
+
+
+class SpaceError(ValueError):
+    """A space whose conditions don't hold together; `loc` is the path below `hyperparameters`."""
+
+    def __init__(self, loc: tuple[str, ...], message: str) -> None:
+        super().__init__(message)
+        self.loc = loc
+
+
+def resolution_order(parameters: dict[str, Float | Int | Categorical], fixed: dict[str, Scalar]) -> list[str]:
+    """The names of the searched parameters, parents before children, then by name.
+
+    Raises:
+        SpaceError: a parent that is unknown, lists a value it can't have, or a circle.
+    """
+    for name, parameter in parameters.items():
+        for parent, values in parameter.when.items():
+            if parent not in parameters and parent not in fixed:
+                known = ", ".join(sorted([*parameters, *fixed])) or "none"
+                raise SpaceError((name, "when", parent), f"Expected a parent among: {known}. Received: {parent!r}")
+            for value in values:
+                possible = parameters[parent].contains(value) if parent in parameters else _same(value, fixed[parent])
+                if not possible:
+                    raise SpaceError((name, "when", parent), f"{parent!r} never has the value {value!r}")
+    order: list[str] = []
+    left = sorted(parameters)
+    while left:
+        ready = [n for n in left if all(p in fixed or p in order for p in parameters[n].when)]
+        if not ready:
+            raise SpaceError((left[0], "when"), f"Expected conditions without a circle. Received one among: {', '.join(left)}")
+        order.append(ready[0])
+        left.remove(ready[0])
+    return order
+
+
+def is_active(parameter: Float | Int | Categorical, values: dict[str, Scalar]) -> bool:
+    """Whether the conditions of `parameter` hold under `values`; a parent that was not drawn has none."""
+    return all(
+        parent in values and any(_same(values[parent], allowed) for allowed in choices)
+        for parent, choices in parameter.when.items()
+    )

@@ -1,0 +1,182 @@
+"""Study definitions as a user posts them, and the states that a study goes through."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from app.domain.families import Scalar
+from app.domain.space import Categorical, FiniteFloat, Float, Int, Parameter, Value
+
+Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Label = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+LabelValue = Annotated[StrictStr, Field(max_length=255)]
+MetricName = Annotated[StrictStr, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Count = Annotated[StrictInt, Field(ge=1, le=10**9)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=10**9, allow_inf_nan=False)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    """A part of a definition: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSpec(Section):
+    """Which model family is trained."""
+
+    family: StrictStr
+
+
+class DatasetSpec(Section):
+    """What it is trained on, and how that is split: seeded, stratified for classification."""
+
+    name: StrictStr
+    validation_fraction: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.2
+    test_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
+    split_seed: Seed = 0
+
+
+class EarlyStopping(Section):
+    """End a trial once `metric` has not improved by more than `min_delta` for `patience` epochs."""
+
+    metric: MetricName = "val_loss"
+    patience: Annotated[StrictInt, Field(ge=0, le=100_000)] = 5
+    min_delta: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+
+
+class TrainingSpec(Section):
+    """How each trial is trained. `epochs` counts passes over the training part."""
+
+    epochs: Annotated[StrictInt, Field(ge=1, le=100_000)] = 10
+    seed: Seed = 0
+    precision: Literal["float32"] = "float32"
+    select_epoch: Literal["best", "last"] = "best"
+    early_stopping: EarlyStopping | None = None
+
+
+class Objective(Section):
+    """A metric to optimise; a study with a `target` completes once a trial reaches it."""
+
+    metric: MetricName
+    direction: Literal["minimize", "maximize"] = "minimize"
+    target: FiniteFloat | None = None
+
+
+class Constraint(Section):
+    """Bounds on a metric of the selected epoch; a trial outside them is COMPLETE but not feasible."""
+
+    metric: MetricName
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+
+
+class NamedOptions(Section):
+    """A sampler or pruner by name, with its options."""
+
+    name: StrictStr
+    options: dict[StrictStr, Any] = {}
+
+
+class Budget(Section):
+    """The study's limits, all global over its workers. At least one must be given."""
+
+    trials: Count | None = None
+    seconds: Seconds | None = None
+    device_seconds: Seconds | None = None
+    no_improvement_trials: Count | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no limit is set."""
+        return not any((self.trials, self.seconds, self.device_seconds, self.no_improvement_trials))
+
+
+class Execution(Section):
+    """How trials are run: how many at once, where, and what happens to those that fail."""
+
+    parallel_trials: Literal["auto"] | Annotated[StrictInt, Field(ge=1, le=10_000)] = "auto"
+    device: Annotated[StrictStr, Field(pattern=r"^(auto|cpu|gpu(:\d{1,3})?)$")] = "auto"
+    worker_labels: dict[Label, LabelValue] = {}
+    max_attempts: Annotated[StrictInt, Field(ge=1, le=100)] = 3
+    trial_timeout_seconds: Seconds | None = None
+    duplicates: Literal["allow"] = "allow"
+    keep_models: Literal["best", "all", "none"] = "best"
+    priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = 0
+
+
+class WarmStart(Section):
+    """Finished studies to learn from."""
+
+    studies: Annotated[list[StrictStr], Field(max_length=0)] = []
+
+
+class StudyDefinition(Section):
+    """A tuning study as posted to `POST /v1/studies`, all defaults filled in."""
+
+    name: Name
+    description: Annotated[StrictStr, Field(max_length=10_000)] = ""
+    labels: Annotated[dict[Label, LabelValue], Field(max_length=64)] = {}
+    model: ModelSpec
+    dataset: DatasetSpec | None = None
+    hyperparameters: Annotated[dict[StrictStr, Parameter | Value], Field(max_length=1000)] = {}
+    training: TrainingSpec = TrainingSpec()
+    objectives: Annotated[list[Objective], Field(min_length=1, max_length=8)]
+    constraints: Annotated[list[Constraint], Field(max_length=32)] = []
+    sampler: NamedOptions = NamedOptions(name="tpe")
+    pruner: NamedOptions = NamedOptions(name="none")
+    budget: Budget
+    execution: Execution = Execution()
+    warm_start: WarmStart = WarmStart()
+
+    @property
+    def searched(self) -> dict[str, Float | Int | Categorical]:
+        """The hyperparameters that are searched, by name."""
+        return {n: p for n, p in self.hyperparameters.items() if isinstance(p, Float | Int | Categorical)}
+
+    @property
+    def fixed(self) -> dict[str, Scalar]:
+        """The hyperparameters that have one value in every trial, by name."""
+        return {n: v for n, v in self.hyperparameters.items() if not isinstance(v, Float | Int | Categorical)}
+
+    @property
+    def max_parallel(self) -> int | None:
+        """How many trials may hold a lease at once; None where the workers decide."""
+        parallel = self.execution.parallel_trials
+        return None if parallel == "auto" else parallel
+
+
+class StudyState(StrEnum):
+    """The life of a study. Only RUNNING studies offer trials to workers."""
+
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPING = "STOPPING"
+    COMPLETED = "COMPLETED"
+    STOPPED = "STOPPED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the state is final (a larger budget may still reopen a COMPLETED study)."""
+        return self in OVER_STATES
+
+
+OVER_STATES = (StudyState.COMPLETED, StudyState.STOPPED, StudyState.CANCELLED, StudyState.FAILED)
+
+FIRST_FAILURES = 10
+"""A study whose first trials, this many, all fail by themselves is FAILED."""
+FAILURES_IN_A_ROW = 50
+"""A study with this many own failures in a row is FAILED."""
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed of trial `number` in 0..2**31-1: the same on every worker and attempt (SplitMix64's mix of both)."""
+    z = (seed * 0x9E3779B97F4A7C15 + number + 1) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+    return (z ^ (z >> 31)) & 0x7FFFFFFF

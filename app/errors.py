@@ -1,0 +1,116 @@
+"""Every error that the service raises on purpose.
+
+FettleError
+├── BadRequest            400  BAD_REQUEST: broken JSON, a bad cursor
+├── NotFound              404  STUDY_NOT_FOUND, TRIAL_NOT_FOUND, ARTIFACT_NOT_FOUND, WORKER_NOT_FOUND, …
+├── Conflict              409
+│   ├── StateConflict          STATE_CONFLICT: the resource's state doesn't allow the action
+│   ├── NameTaken              NAME_TAKEN: another study of the project has the name
+│   ├── RequestInFlight        REQUEST_IN_FLIGHT: the same Idempotency-Key is being served now
+│   └── LeaseLost              LEASE_LOST: another attempt holds the trial, or it is over
+├── BodyTooLarge          413  BODY_TOO_LARGE
+├── Invalid               422  INVALID_REQUEST: fields that are unknown, missing or of the wrong type
+│   ├── InvalidStudy           INVALID_STUDY: a definition that can't be run
+│   └── IdempotencyMismatch    IDEMPOTENCY_MISMATCH: the key was used with another request
+└── SchemaTooNew / Unready 503 UNREADY: the database can't be reached or has another schema
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one place of a request; `loc` is its path, as in pydantic."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+
+
+class FettleError(Exception):
+    """An error with a stable `code`, an HTTP `status`, a `title`, a detail in words and the places it is about."""
+
+    status = 500
+    code = "INTERNAL"
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, code: str | None = None, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+        if code is not None:
+            self.code = code
+
+
+class BadRequest(FettleError):
+    """The request can't be read."""
+
+    status, code, title = 400, "BAD_REQUEST", "Malformed request"
+
+
+class NotFound(FettleError):
+    """There is no such thing."""
+
+    status, code, title = 404, "NOT_FOUND", "Not found"
+
+
+class Conflict(FettleError):
+    """The request is fine, the state of things isn't."""
+
+    status, code, title = 409, "CONFLICT", "Conflict"
+
+
+class StateConflict(Conflict):
+    """The resource's state doesn't allow the action."""
+
+    code, title = "STATE_CONFLICT", "The state does not allow this"
+
+
+class NameTaken(Conflict):
+    """Another study of the project has the name."""
+
+    code, title = "NAME_TAKEN", "Name taken"
+
+
+class RequestInFlight(Conflict):
+    """The same Idempotency-Key is being served now."""
+
+    code, title = "REQUEST_IN_FLIGHT", "Request in flight"
+
+
+class LeaseLost(Conflict):
+    """Another attempt holds the trial, or it is over."""
+
+    code, title = "LEASE_LOST", "Lease lost"
+
+
+class BodyTooLarge(FettleError):
+    """The body is over the limit."""
+
+    status, code, title = 413, "BODY_TOO_LARGE", "Body too large"
+
+
+class Invalid(FettleError):
+    """Fields that are unknown, missing, of the wrong type or out of range."""
+
+    status, code, title = 422, "INVALID_REQUEST", "Invalid request"
+
+
+class InvalidStudy(Invalid):
+    """A definition that can't be run."""
+
+    code, title = "INVALID_STUDY", "Invalid study definition"
+
+
+class IdempotencyMismatch(Invalid):
+    """The Idempotency-Key was used with another request."""
+
+    code, title = "IDEMPOTENCY_MISMATCH", "Idempotency key reused"
+
+
+class Unready(FettleError):
+    """The database can't be reached, or has another schema than this code."""
+
+    status, code, title = 503, "UNREADY", "Not ready"

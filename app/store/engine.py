@@ -1,0 +1,146 @@
+"""Connections: one object a database, with short write transactions and separate reads.
+
+SQLite takes `BEGIN IMMEDIATE` for writes (a deferred one lets two writers both believe they won) and runs in WAL mode;
+reads go through a second engine with deferred transactions, so that an open reader never locks writers out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import Double, create_engine, event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+SQLITE_BUSY_TIMEOUT_S = 30
+READ_POOL_SIZE = 8
+WRITE_POOL_SIZE = 4
+RETRY_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)
+"""Waits between tries of a transaction whose connection broke or that lost a deadlock: about 8 s in all."""
+
+T = TypeVar("T")
+
+
+class now(FunctionElement[float]):  # noqa: N801 - reads as SQL
+    """The database's clock in Unix seconds, moving within a transaction."""
+
+    type = Double()
+    inherit_cache = True
+    name = "fettle_now"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
+    # SQLite 3.40 has no unixepoch('subsec').
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
+    # now() stands still in a transaction.
+    return "(extract(epoch from clock_timestamp())::double precision)"
+
+
+class Database:
+    """A database by URL: `sqlite:///file` or `postgresql+psycopg://…`. Thread-safe; not to be carried across a fork."""
+
+    def __init__(self, url: str) -> None:
+        self.url: URL = _checked(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", WRITE_POOL_SIZE)
+            self._reader = _sqlite_engine(self.url, "BEGIN DEFERRED", READ_POOL_SIZE)
+        else:
+            self._writer = self._reader = create_engine(
+                self.url, pool_pre_ping=True, pool_size=READ_POOL_SIZE, max_overflow=8, pool_timeout=30
+            )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of write transactions."""
+        return self._writer
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session in one write transaction: committed at the end of the block, rolled back where it raises."""
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for reads that see one moment (SQLite) or each statement's moment (PostgreSQL)."""
+        with Session(self._reader, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
+    def run(self, work: Callable[[Session], T]) -> T:
+        """The result of `work` in a write transaction, tried again where the connection broke or a deadlock was lost.
+
+        A commit whose answer was lost may have happened: `work` must be safe to repeat (fenced writes are).
+        """
+        for delay_s in RETRY_DELAYS_S:
+            try:
+                with self.write() as session:
+                    return work(session)
+            except DBAPIError as error:
+                if not is_transient(error):
+                    raise
+                time.sleep(delay_s)
+        with self.write() as session:
+            return work(session)
+
+    def dispose(self) -> None:
+        """Close all pooled connections."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether a database error may pass by itself: a broken connection, a restart, a lock, a lost deadlock."""
+    if error.connection_invalidated:
+        return True
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state[:2] in {"08", "40", "57", "53"} or state == "55P03"
+    text = str(error.orig).lower()
+    return any(word in text for word in ("locked", "busy", "connection", "server closed"))
+
+
+def _checked(url: str) -> URL:
+    parsed = make_url(url)
+    backend = parsed.get_backend_name()
+    if backend not in {"sqlite", "postgresql"}:
+        raise ValueError(f"Expected a sqlite:/// or postgresql+psycopg:// URL. Received a URL for {backend!r}")
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.database in {None, "", ":memory:"}:
+        raise ValueError("Expected an SQLite file: several processes share the database. Received one in memory")
+    return parsed
+
+
+def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
+    engine = create_engine(url, pool_size=pool_size, max_overflow=32, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA cache_size=-16000")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

@@ -1,0 +1,107 @@
+"""What a worker writes about itself, and the studies that it may take trials from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from app import __version__
+from app.domain.json import dumps, loads
+from app.domain.study import StudyState
+from app.store.engine import now
+from app.store.log import clock
+from app.store.tables import Study, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a worker can do: its device (`cpu`, `gpu:0`), the families that it trains, and its labels."""
+
+    device: str
+    families: Sequence[str]
+    labels: Mapping[str, str]
+
+    def takes(self, device: str, labels: Mapping[str, str]) -> bool:
+        """Whether a study that wants `device` (`auto`: any) and `labels` may run here."""
+        fits = device in ("auto", self.device) or device == self.device.partition(":")[0]
+        return fits and all(self.labels.get(key) == value for key, value in labels.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """A study with trials to reserve."""
+
+    study_id: int
+    public_id: str
+    revision: int
+    priority: int
+    leased: int
+    best_value: float | None
+
+
+def register_worker(session: Session, worker_id: str, host: str, pid: int, offer: Offer) -> None:
+    """Add the worker's row, ACTIVE from now on."""
+    at = clock(session)
+    session.execute(
+        insert(Worker).values(
+            id=worker_id,
+            host=host,
+            pid=pid,
+            state="ACTIVE",
+            device=offer.device,
+            families=dumps(list(offer.families)),
+            labels=dumps(dict(offer.labels)),
+            version=__version__,
+            started_at=at,
+            heartbeat_at=at,
+        )
+    )
+
+
+def heartbeat(session: Session, worker_id: str) -> bool:
+    """Say that the worker lives; whether it was asked to drain."""
+    wanted = session.scalar(
+        update(Worker).where(Worker.id == worker_id).values(heartbeat_at=now()).returning(Worker.drain_requested)
+    )
+    return bool(wanted)
+
+
+def set_worker_state(session: Session, worker_id: str, state: str) -> None:
+    """Set the worker's state: ACTIVE, DRAINING or STOPPED."""
+    session.execute(update(Worker).where(Worker.id == worker_id).values(state=state, heartbeat_at=now()))
+
+
+def claimable(session: Session, offer: Offer) -> list[Claimable]:
+    """Studies that have a trial for this worker now: by priority, then those with the fewest trials under way."""
+    query = select(Study).where(
+        Study.managed,
+        Study.state == StudyState.RUNNING,
+        Study.halt_reason.is_(None),
+        Study.family.in_(list(offer.families)),
+    )
+    found = [
+        Claimable(s.id, s.public_id, s.revision, s.priority, s.leased, s.best_value)
+        for s in session.scalars(query)
+        if _has_work(s) and offer.takes(s.device, loads(s.worker_labels))
+    ]
+    return sorted(found, key=lambda c: (-c.priority, c.leased, c.study_id))
+
+
+def _has_work(study: Study) -> bool:
+    if study.max_parallel is not None and study.leased >= study.max_parallel:
+        return False
+    unleased = study.waiting - (study.leased - study.running)
+    fresh = (study.trial_limit is None or study.next_number < study.trial_limit) and (
+        study.sample_limit is None or study.sampled_count < study.sample_limit
+    )
+    return unleased > 0 or fresh
+
+
+def halted_studies(session: Session, study_ids: Sequence[int]) -> set[int]:
+    """Those of the studies whose limit or target is met: their running trials stop at the next epoch."""
+    if not study_ids:
+        return set()
+    return set(session.scalars(select(Study.id).where(Study.id.in_(study_ids), Study.halt_reason.is_not(None))))

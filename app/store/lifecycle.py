@@ -1,0 +1,245 @@
+"""The life of a study: created, paused, resumed, stopped, cancelled, changed, deleted; trials enqueued and cancelled.
+
+Each function locks the study's row, changes it, and appends the events in the same transaction. Repeating an action that
+already holds changes nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.domain.families import Scalar
+from app.domain.json import dumps
+from app.domain.study import StudyDefinition, StudyState
+from app.domain.trial import FailureReason, TrialState
+from app.errors import NameTaken, NotFound, StateConflict
+from app.store.log import NewEvent, append, clock
+from app.store.settling import cancel_live, end_study, fail_trials, live_trials, lock_study, settle, study_event
+from app.store.tables import EventCounter, Study, StudyLabel, Trial
+
+
+def create_study(
+    session: Session, definition: StudyDefinition, *, project: str, created_by: str | None, sample_limit: int | None
+) -> Study:
+    """A new study, RUNNING: workers may claim its trials once the transaction is committed.
+
+    Raises:
+        NameTaken: another study of the project has the name.
+    """
+    at = clock(session)
+    study = Study(
+        public_id=f"st_{secrets.token_hex(10)}",
+        project=project,
+        name=definition.name,
+        managed=True,
+        directions=dumps([o.direction for o in definition.objectives]),
+        objective_metrics=dumps([o.metric for o in definition.objectives]),
+        state=StudyState.RUNNING,
+        family=definition.model.family,
+        device=definition.execution.device,
+        worker_labels=dumps(definition.execution.worker_labels),
+        keep_models=definition.execution.keep_models,
+        max_attempts=definition.execution.max_attempts,
+        sample_limit=sample_limit,
+        created_by=created_by,
+        created_at=at,
+    )
+    _apply(study, definition)
+    session.add(study)
+    try:
+        with session.begin_nested():
+            session.flush()
+    except IntegrityError:
+        raise NameTaken(
+            f"Expected a name that no study of the project {project!r} has. Received: {definition.name!r}"
+        ) from None
+    session.execute(insert(EventCounter).values(study_id=study.id, last_seq=0))
+    _write_labels(session, study, definition)
+    append(session, study.id, study.public_id, [study_event("study.created", study)], at=at)
+    return study
+
+
+def _apply(study: Study, definition: StudyDefinition) -> None:
+    """Write the changeable parts of `definition` to the study's columns."""
+    budget, objective = definition.budget, definition.objectives[0]
+    study.definition = definition.model_dump_json()
+    study.description = definition.description
+    study.priority = definition.execution.priority
+    study.max_parallel = definition.max_parallel
+    study.trial_limit = budget.trials
+    study.seconds_limit = budget.seconds
+    study.device_seconds_limit = budget.device_seconds
+    study.no_improvement_limit = budget.no_improvement_trials
+    study.target_value = objective.target if len(definition.objectives) == 1 else None
+    study.deadline_at = None
+    if study.started_at is not None and budget.seconds is not None:
+        study.deadline_at = study.started_at + budget.seconds
+
+
+def _write_labels(session: Session, study: Study, definition: StudyDefinition) -> None:
+    session.execute(delete(StudyLabel).where(StudyLabel.study_id == study.id))
+    rows = [{"study_id": study.id, "key": key, "value": value} for key, value in definition.labels.items()]
+    if rows:
+        session.execute(insert(StudyLabel), rows)
+
+
+def update_study(session: Session, study_id: int, definition: StudyDefinition) -> Study:
+    """Write the changeable parts of `definition`; a COMPLETED study whose budget now has room runs again.
+
+    Raises:
+        StateConflict: the study is over in a way that no budget reopens, and more than words were changed.
+    """
+    study, at = lock_study(session, study_id)
+    before = (study.trial_limit, study.seconds_limit, study.device_seconds_limit, study.no_improvement_limit)
+    _apply(study, definition)
+    _write_labels(session, study, definition)
+    study.revision += 1
+    after = (study.trial_limit, study.seconds_limit, study.device_seconds_limit, study.no_improvement_limit)
+    events: list[NewEvent] = []
+    if before != after and StudyState(study.state).is_over and study.state != StudyState.COMPLETED:
+        raise StateConflict(f"Expected a study that is not {study.state} to change its budget.")
+    if before != after and study.state == StudyState.COMPLETED:
+        study.state, study.halt_reason = StudyState.RUNNING, None
+        closing = settle(session, study, at)
+        if StudyState(study.state).is_over:
+            events = [study_event("study.updated", study), *closing]
+        else:
+            study.state_reason = study.finished_at = None
+            events = [study_event("study.updated", study), study_event("study.resumed", study)]
+    else:
+        study.halt_reason = None if before != after else study.halt_reason
+        events = [study_event("study.updated", study), *settle(session, study, at)]
+    append(session, study.id, study.public_id, events, at=at)
+    return study
+
+
+def _conflict(study: Study, action: str) -> StateConflict:
+    return StateConflict(f"Expected a study that can be {action}. Received one that is {study.state}.")
+
+
+def pause(session: Session, study_id: int) -> Study:
+    """Let running trials finish, start no others until `resume`. Reservations go back to the queue."""
+    study, at = lock_study(session, study_id)
+    if study.state == StudyState.PAUSED:
+        return study
+    if study.state != StudyState.RUNNING or study.halt_reason is not None:
+        raise _conflict(study, "paused")
+    study.state = StudyState.PAUSED
+    released = session.execute(
+        update(Trial)
+        .where(Trial.study_id == study.id, Trial.state == TrialState.WAITING, Trial.lease_token.is_not(None))
+        .values(lease_token=None, lease_expires_at=None, queue=0)
+        .returning(Trial.id)
+    ).all()
+    study.leased -= len(released)
+    append(session, study.id, study.public_id, [study_event("study.paused", study)], at=at)
+    return study
+
+
+def resume(session: Session, study_id: int) -> Study:
+    """Offer the trials of a paused study to workers again."""
+    study, at = lock_study(session, study_id)
+    if study.state == StudyState.RUNNING:
+        return study
+    if study.state != StudyState.PAUSED:
+        raise _conflict(study, "resumed")
+    study.state = StudyState.RUNNING
+    append(session, study.id, study.public_id, [study_event("study.resumed", study), *settle(session, study, at)], at=at)
+    return study
+
+
+def stop(session: Session, study_id: int) -> Study:
+    """Finish what runs, start nothing more; waiting trials are cancelled."""
+    study, at = lock_study(session, study_id)
+    if study.state in {StudyState.STOPPING, StudyState.STOPPED}:
+        return study
+    if StudyState(study.state).is_over:
+        raise _conflict(study, "stopped")
+    study.state = StudyState.STOPPING
+    events = [study_event("study.stopping", study), *settle(session, study, at)]
+    append(session, study.id, study.public_id, events, at=at)
+    return study
+
+
+def cancel(session: Session, study_id: int) -> Study:
+    """End the study now: running trials are recorded as cancelled, and their workers stop them."""
+    study, at = lock_study(session, study_id)
+    if study.state == StudyState.CANCELLED:
+        return study
+    if StudyState(study.state).is_over:
+        raise _conflict(study, "cancelled")
+    events = cancel_live(session, study, at, "The study was cancelled.", TrialState.WAITING, TrialState.RUNNING)
+    events.append(end_study(study, StudyState.CANCELLED, "Cancelled by request.", at))
+    append(session, study.id, study.public_id, events, at=at)
+    return study
+
+
+def delete_study(session: Session, study_id: int) -> None:
+    """Forget a study that is over, with its trials and events. Its files are collected as orphans.
+
+    Raises:
+        StateConflict: it is not over.
+    """
+    study, _ = lock_study(session, study_id)
+    if not StudyState(study.state).is_over:
+        raise StateConflict(f"Expected a study that is over. Received one that is {study.state}: cancel it first.")
+    session.execute(delete(Study).where(Study.id == study.id))
+
+
+def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar]) -> Trial:
+    """A new WAITING trial with these hyperparameters; the sampler draws those left out. It takes a number of the budget.
+
+    Raises:
+        StateConflict: the study is over or ending, or its budget of trials is used up.
+    """
+    study, at = lock_study(session, study_id)
+    if study.state not in {StudyState.RUNNING, StudyState.PAUSED} or study.halt_reason is not None:
+        raise _conflict(study, "given trials")
+    if study.trial_limit is not None and study.next_number >= study.trial_limit:
+        raise StateConflict(f"Expected room in the budget. Received a study whose {study.trial_limit} trials are all taken.")
+    trial = Trial(
+        study_id=study.id,
+        number=study.next_number,
+        state=TrialState.WAITING,
+        requested=dumps(hyperparameters),
+        queue=1,
+        created_at=at,
+    )
+    study.next_number += 1
+    study.waiting += 1
+    session.add(trial)
+    session.flush()
+    fields: dict[str, Any] = {"hyperparameters": hyperparameters, "attempt": 0}
+    append(session, study.id, study.public_id, [NewEvent("trial.enqueued", fields, trial=trial.number)], at=at)
+    return trial
+
+
+def cancel_trial(session: Session, study_id: int, number: int) -> Trial:
+    """End a waiting or running trial as cancelled; its worker stops it.
+
+    Raises:
+        NotFound: the study has no such trial.
+        StateConflict: it ended in another way.
+    """
+    study, at = lock_study(session, study_id)
+    trial = session.scalars(
+        select(Trial).where(Trial.study_id == study.id, Trial.number == number).with_for_update()
+    ).one_or_none()
+    if trial is None:
+        raise NotFound(f"Expected a trial of the study. Received number {number}.", code="TRIAL_NOT_FOUND")
+    if TrialState(trial.state).is_finished:
+        if trial.reason == FailureReason.CANCELLED:
+            return trial
+        raise StateConflict(f"Expected a trial that waits or runs. Received one that is {trial.state}.")
+    rows = [row for row in live_trials(session, study, TrialState(trial.state)) if row.id == trial.id]
+    message = "The trial was cancelled by request."
+    events = fail_trials(session, study, rows, at, reason=FailureReason.CANCELLED, code="CANCELLED", message=message)
+    events += settle(session, study, at)
+    append(session, study.id, study.public_id, events, at=at)
+    session.refresh(trial)
+    return trial

@@ -1,0 +1,301 @@
+"""The tables: our only record of studies and trials.
+
+Times are Unix seconds (float, UTC) by the database's clock. JSON is kept as text: jsonb would reorder a definition's
+keys and refuse NaN. All names carry the prefix `fettle_`, since users keep other tools' tables in the same database.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """All tables of the service."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: dict[Any, Any] = {float: Double, str: String, int: BigId}
+
+
+class Study(Base):
+    """A study: its definition, its state and its progress as counters.
+
+    `managed` tells the service's studies from those made by plain Optuna, which have no definition and no leases.
+    Locked first by every transaction that reserves, starts, finishes, cancels or reaps.
+    """
+
+    __tablename__ = "fettle_studies"
+    __table_args__ = (
+        UniqueConstraint("project", "name"),
+        Index("ix_fettle_studies_claimable", "state", "priority", sqlite_where=text("managed"), postgresql_where=text("managed")),
+        Index("ix_fettle_studies_listing", "project", "created_at", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(40), unique=True)
+    project: Mapped[str] = mapped_column(String(128), default="default")
+    name: Mapped[str] = mapped_column(Text)
+    managed: Mapped[bool] = mapped_column(default=True)
+    description: Mapped[str] = mapped_column(Text, default="")
+    directions: Mapped[str] = mapped_column(Text)
+    objective_metrics: Mapped[str] = mapped_column(Text, default="[]")
+    definition: Mapped[str | None] = mapped_column(Text)
+    revision: Mapped[int] = mapped_column(default=1)
+
+    state: Mapped[str] = mapped_column(String(16), default="RUNNING")
+    state_reason: Mapped[str | None] = mapped_column(Text)
+    halt_reason: Mapped[str | None] = mapped_column(Text)
+    """Set once a limit or target is met: nothing more is reserved, running trials stop at their next epoch."""
+
+    family: Mapped[str | None] = mapped_column(String(128))
+    device: Mapped[str] = mapped_column(String(16), default="auto")
+    worker_labels: Mapped[str] = mapped_column(Text, default="{}")
+    priority: Mapped[int] = mapped_column(default=0)
+    keep_models: Mapped[str] = mapped_column(String(8), default="best")
+    target_value: Mapped[float | None]
+    max_parallel: Mapped[int | None]
+    max_attempts: Mapped[int] = mapped_column(default=3)
+    trial_limit: Mapped[int | None]
+    sample_limit: Mapped[int | None]
+    """How many trials the sampler can draw: the cells of a grid."""
+    seconds_limit: Mapped[float | None]
+    device_seconds_limit: Mapped[float | None]
+    no_improvement_limit: Mapped[int | None]
+    deadline_at: Mapped[float | None]
+
+    next_number: Mapped[int] = mapped_column(default=0)
+    sampled_count: Mapped[int] = mapped_column(default=0)
+    leased: Mapped[int] = mapped_column(default=0)
+    waiting: Mapped[int] = mapped_column(default=0)
+    running: Mapped[int] = mapped_column(default=0)
+    complete: Mapped[int] = mapped_column(default=0)
+    pruned: Mapped[int] = mapped_column(default=0)
+    fail: Mapped[int] = mapped_column(default=0)
+    finished_count: Mapped[int] = mapped_column(default=0)
+    own_failures_in_row: Mapped[int] = mapped_column(default=0)
+    since_improvement: Mapped[int] = mapped_column(default=0)
+    device_seconds: Mapped[float] = mapped_column(default=0.0)
+    best_number: Mapped[int | None]
+    best_value: Mapped[float | None]
+
+    created_by: Mapped[str | None] = mapped_column(String(128))
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class StudyLabel(Base):
+    """A label of a study, as rows so that lists can filter by it."""
+
+    __tablename__ = "fettle_study_labels"
+    __table_args__ = (Index("ix_fettle_study_labels_key_value", "key", "value"),)
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("fettle_studies.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+
+
+class StudyAttribute(Base):
+    """An attribute that Optuna, or a user through Optuna, set on a study. `scope` is `user` or `system`."""
+
+    __tablename__ = "fettle_study_attributes"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("fettle_studies.id", ondelete="CASCADE"), primary_key=True)
+    scope: Mapped[str] = mapped_column(String(8), primary_key=True)
+    key: Mapped[str] = mapped_column(String(512), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+
+
+class Trial(Base):
+    """A trial and, while a worker holds it, its lease.
+
+    A WAITING row with a lease is a *reservation*. `attempt` counts starts; `charged` those that count against
+    `max_attempts`. After the end `finish_token` keeps the token that recorded it, so that a repeated finish is recognised.
+    """
+
+    __tablename__ = "fettle_trials"
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index("ix_fettle_trials_finish_seq", "study_id", "finish_seq"),
+        Index("ix_fettle_trials_state", "study_id", "state", "number"),
+        Index("ix_fettle_trials_value", "study_id", "value", "number"),
+        Index(
+            "ix_fettle_trials_queue",
+            "study_id",
+            "queue",
+            "number",
+            sqlite_where=text("state = 'WAITING' AND lease_token IS NULL"),
+            postgresql_where=text("state = 'WAITING' AND lease_token IS NULL"),
+        ),
+        Index(
+            "ix_fettle_trials_lease_expires_at",
+            "lease_expires_at",
+            sqlite_where=text("lease_token IS NOT NULL"),
+            postgresql_where=text("lease_token IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("fettle_studies.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(16))
+    feasible: Mapped[bool | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    charged: Mapped[int] = mapped_column(default=0)
+
+    queue: Mapped[int] = mapped_column(default=1)
+    """Order of claiming among WAITING rows: 0 retried or given back, 1 enqueued."""
+    ordinal: Mapped[int | None]
+    """How many sampled trials of the study came before; None for enqueued ones. A grid's cell, a sequence's index."""
+    requested: Mapped[str | None] = mapped_column(Text)
+    """The hyperparameters that an enqueued trial was given, as JSON."""
+    hyperparameters: Mapped[str | None] = mapped_column(Text)
+    sampled: Mapped[str | None] = mapped_column(Text)
+
+    objective_values: Mapped[str | None] = mapped_column(Text)
+    value: Mapped[float | None]
+    """The first objective's value, for sorting."""
+    metrics: Mapped[str | None] = mapped_column(Text)
+    selected_epoch: Mapped[int | None]
+    epochs: Mapped[int] = mapped_column(default=0)
+    curve: Mapped[str | None] = mapped_column(Text)
+    """The finished attempt's first objective by epoch, as JSON pairs [step, value]: whole-trial reads for pruners."""
+    violations: Mapped[str | None] = mapped_column(Text)
+    """How far each constraint is broken (positive: broken), as JSON, for the sampler."""
+
+    lease_token: Mapped[str | None] = mapped_column(String(40), unique=True)
+    lease_expires_at: Mapped[float | None]
+    finish_token: Mapped[str | None] = mapped_column(String(40))
+    worker_id: Mapped[str | None] = mapped_column(String(128))
+    device: Mapped[str | None] = mapped_column(String(64))
+
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    finish_seq: Mapped[int | None]
+    """Order of finishing in the study, from 1: the cursor of incremental reads."""
+    device_seconds: Mapped[float] = mapped_column(default=0.0)
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+    user_attributes: Mapped[str] = mapped_column(Text, default="{}")
+    system_attributes: Mapped[str] = mapped_column(Text, default="{}")
+    optuna_params: Mapped[str | None] = mapped_column(Text)
+    """Plain Optuna's trials alone: {name: [internal value, distribution JSON]}, in order of suggestion."""
+
+
+class Metric(Base):
+    """The metrics that one attempt reported for one epoch, as JSON. Plain Optuna's reports are attempt 0."""
+
+    __tablename__ = "fettle_metrics"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("fettle_trials.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    metrics: Mapped[str] = mapped_column(Text)
+    at: Mapped[float]
+
+
+class TrialLog(Base):
+    """What an attempt logged: messages and tracebacks."""
+
+    __tablename__ = "fettle_trial_logs"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("fettle_trials.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    at: Mapped[float]
+
+
+class Artifact(Base):
+    """A file of a trial: a pointer below the artifact location, published by a fenced write."""
+
+    __tablename__ = "fettle_artifacts"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("fettle_trials.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    attempt: Mapped[int]
+    path: Mapped[str] = mapped_column(Text)
+    media_type: Mapped[str] = mapped_column(String(128))
+    size_bytes: Mapped[int]
+    details: Mapped[str] = mapped_column(Text, default="{}")
+    created_at: Mapped[float]
+
+
+class EventCounter(Base):
+    """The number of a study's last event: incremented last in every transaction that tells events."""
+
+    __tablename__ = "fettle_event_counters"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("fettle_studies.id", ondelete="CASCADE"), primary_key=True)
+    last_seq: Mapped[int] = mapped_column(default=0)
+
+
+class Event(Base):
+    """An event as it goes over the wire: `data` is the JSON text that streams send, encoded once.
+
+    `position` orders the events of all studies for the project's firehose (see `app.store.log`).
+    """
+
+    __tablename__ = "fettle_events"
+    __table_args__ = (Index("ix_fettle_events_position", "position", "study_id", "seq"),)
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("fettle_studies.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    data: Mapped[str] = mapped_column(Text)
+
+
+class Worker(Base):
+    """A worker process: what it offers, and when it was last heard of."""
+
+    __tablename__ = "fettle_workers"
+
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    device: Mapped[str] = mapped_column(String(64))
+    families: Mapped[str] = mapped_column(Text)
+    labels: Mapped[str] = mapped_column(Text, default="{}")
+    version: Mapped[str] = mapped_column(String(32))
+    drain_requested: Mapped[bool] = mapped_column(default=False)
+    started_at: Mapped[float]
+    heartbeat_at: Mapped[float]
+
+
+class IdempotencyKey(Base):
+    """The answer that a request with this key got; `status` is None while the first one is still being served."""
+
+    __tablename__ = "fettle_idempotency_keys"
+
+    project: Mapped[str] = mapped_column(String(128), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int | None]
+    headers: Mapped[str] = mapped_column(Text, default="{}")
+    body: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float]
