@@ -8,7 +8,10 @@ FettleError
 │   ├── NameTaken              NAME_TAKEN: another study of the project has the name
 │   ├── RequestInFlight        REQUEST_IN_FLIGHT: the same Idempotency-Key is being served now
 │   └── LeaseLost              LEASE_LOST: another attempt holds the trial, or it is over
+├── NotAcceptable         406  NOT_ACCEPTABLE: no media type that the client accepts
+├── PreconditionFailed    412  REVISION_MISMATCH: If-Match names another revision
 ├── BodyTooLarge          413  BODY_TOO_LARGE
+├── UnsupportedMediaType  415  UNSUPPORTED_MEDIA_TYPE
 ├── Invalid               422  INVALID_REQUEST: fields that are unknown, missing or of the wrong type
 │   ├── InvalidStudy           INVALID_STUDY: a definition that can't be run
 │   └── IdempotencyMismatch    IDEMPOTENCY_MISMATCH: the key was used with another request
@@ -86,10 +89,28 @@ class LeaseLost(Conflict):
     code, title = "LEASE_LOST", "Lease lost"
 
 
+class NotAcceptable(FettleError):
+    """No representation that the client accepts."""
+
+    status, code, title = 406, "NOT_ACCEPTABLE", "Not acceptable"
+
+
+class PreconditionFailed(FettleError):
+    """If-Match names another revision than the present one."""
+
+    status, code, title = 412, "REVISION_MISMATCH", "Revision mismatch"
+
+
 class BodyTooLarge(FettleError):
     """The body is over the limit."""
 
     status, code, title = 413, "BODY_TOO_LARGE", "Body too large"
+
+
+class UnsupportedMediaType(FettleError):
+    """The body is of another type than the route reads."""
+
+    status, code, title = 415, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type"
 
 
 class Invalid(FettleError):

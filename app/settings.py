@@ -24,7 +24,9 @@ class Settings(BaseSettings):
     allow_open: bool = Field(default=False, description="Serve without API keys on an address that is not loopback.")
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|gpu(:\d{1,3})?)$")
-    families: str = Field(default="", description="Comma-separated families that a worker offers; empty: all it can train.")
+    families: str = Field(
+        default="", description="Comma-separated families that a worker offers; empty: all it can train."
+    )
     worker_labels: str = Field(default="", description="Comma-separated key=value pairs that a worker offers.")
 
     lease_ttl_s: Annotated[float, Field(ge=0.5, le=3600)] = Field(
@@ -36,7 +38,9 @@ class Settings(BaseSettings):
     hang_timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=900.0, description="A trainer silent for this long inside a trial is taken for hung and replaced."
     )
-    trainer_max_trials: Annotated[int, Field(ge=1)] = Field(default=5000, description="A trainer is recycled after this many trials.")
+    trainer_max_trials: Annotated[int, Field(ge=1)] = Field(
+        default=5000, description="A trainer is recycled after this many trials."
+    )
     trainer_max_memory_mb: Annotated[int, Field(ge=256)] = Field(
         default=8192, description="A trainer whose resident memory passes this is recycled between trials."
     )
@@ -45,9 +49,18 @@ class Settings(BaseSettings):
     max_trials: Annotated[int, Field(ge=1)] = 100_000
     max_epochs: Annotated[int, Field(ge=1)] = 10_000
     max_parallel_trials: Annotated[int, Field(ge=1)] = 1_000
-    max_parameters: Annotated[int, Field(ge=1)] = Field(default=200, description="Most searched hyperparameters of a study.")
-    stream_poll_s: Annotated[float, Field(gt=0, le=10)] = Field(default=0.1, description="How often a stream's tailer reads the log.")
-    stream_ping_s: Annotated[float, Field(gt=0, le=15)] = Field(default=10.0, description="Longest silence on an open stream.")
+    max_parameters: Annotated[int, Field(ge=1)] = Field(
+        default=200, description="Most searched hyperparameters of a study."
+    )
+    max_model_parameters: Annotated[int, Field(ge=1)] = Field(
+        default=100_000_000, description="Most weights of the largest model in a study's space."
+    )
+    stream_poll_s: Annotated[float, Field(gt=0, le=10)] = Field(
+        default=0.1, description="How often a stream's tailer reads the log."
+    )
+    stream_ping_s: Annotated[float, Field(gt=0, le=15)] = Field(
+        default=10.0, description="Longest silence on an open stream."
+    )
 
     @field_validator("database_url")
     @classmethod

@@ -63,7 +63,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     try:
         uri = server.get_uri()
         with psycopg.connect(uri, autocommit=True) as connection:
-            # Durable through crashes of processes, not of the machine: tests need no more, and are several times faster.
+            # Survives crashes of processes, not of the machine: tests need no more, and are several times faster.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
         yield PostgresServer(uri)

@@ -50,9 +50,7 @@ class _Findings:
         self.errors.append(FieldError(loc, message))
 
 
-def check_definition(
-    definition: StudyDefinition, limits: Limits, datasets: Mapping[str, Dataset] = BUNDLED
-) -> Checked:
+def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapping[str, Dataset] = BUNDLED) -> Checked:
     """`definition` with all defaults, all problems of it, and warnings; without problems it can be run."""
     found = _Findings()
     _check_limits(definition, limits, found)
@@ -72,7 +70,7 @@ def check_definition(
     if dataset is not None and not found.errors:
         _check_size(filled, dataset, limits, found)
     if not found.errors:
-        found.warnings += unused_hyperparameters(definition)
+        found.warnings += unused_hyperparameters(definition, family)
         if not definition.searched:
             found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
     names = filled.hyperparameters
@@ -113,10 +111,11 @@ def _of_kind(family: Family, name: str, value: Scalar) -> Scalar:
 
 
 def _check_limits(definition: StudyDefinition, limits: Limits, found: _Findings) -> None:
-    budget, execution = definition.budget, definition.execution
+    budget = definition.budget
     if budget.is_empty:
         found.refuse(
-            ("budget",), "Expected at least one of trials, seconds, device_seconds, no_improvement_trials. Received: none"
+            ("budget",),
+            "Expected at least one of trials, seconds, device_seconds, no_improvement_trials. Received: none",
         )
     bounds: tuple[tuple[tuple[str | int, ...], float | None, int], ...] = (
         (("budget", "trials"), budget.trials, limits.max_trials),
@@ -178,7 +177,8 @@ def _check_split(dataset: Dataset, validation_fraction: float, test_fraction: fl
         if rows < fewest:
             found.refuse(
                 ("dataset", name),
-                f"Expected at least {fewest} rows in the {part} part of {dataset.name!r}. Received fractions that leave {rows}",
+                f"Expected at least {fewest} rows in the {part} part of {dataset.name!r}. "
+                f"Received fractions that leave {rows}",
             )
 
 
@@ -199,11 +199,13 @@ def _check_metrics(definition: StudyDefinition, reported: ReportedMetrics, found
             found.refuse(loc, _one_of(reported.all, objective.metric))
         elif any(other.metric == objective.metric for other in objectives[:i]):
             found.refuse(loc, f"Expected objectives that differ. Received {objective.metric!r} twice")
-        elif objective.metric in reported.paired + ("value",):
+        elif objective.metric in (*reported.paired, "value"):
             _warn_of_direction(objective.metric, objective.direction, found)
         if objective.target is not None and len(objectives) > 1:
             found.refuse(("objectives", i, "target"), "Expected no target with several objectives.")
-    gap_loc = next((("objectives", i, "metric") for i, o in enumerate(objectives) if o.metric == "generalization_gap"), None)
+    gap_loc = next(
+        (("objectives", i, "metric") for i, o in enumerate(objectives) if o.metric == "generalization_gap"), None
+    )
     if gap_loc is None and any(c.metric == "generalization_gap" for c in definition.constraints):
         gap_loc = ("objectives", 0, "metric")
     first = objectives[0].metric
@@ -217,7 +219,9 @@ def _check_metrics(definition: StudyDefinition, reported: ReportedMetrics, found
         if constraint.metric not in reported.all:
             found.refuse(("constraints", i, "metric"), _one_of(reported.all, constraint.metric))
     if definition.budget.no_improvement_trials is not None and len(objectives) > 1:
-        found.refuse(("budget", "no_improvement_trials"), "Expected none with several objectives: there is no best trial.")
+        found.refuse(
+            ("budget", "no_improvement_trials"), "Expected none with several objectives: there is no best trial."
+        )
     found.errors += _constraint_bounds(definition)
     _check_early_stopping(definition.training.early_stopping, reported, found)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from app.domain.families import DIMENSIONS, Family, Hyperparameter, Scalar
 from app.domain.size import largest
-from app.domain.space import Categorical, Float, Int, SpaceError, is_active, resolution_order
+from app.domain.space import Categorical, Float, Int, SpaceError, is_active, resolution_order, same_value
 from app.domain.study import StudyDefinition
 from app.errors import FieldError
 
@@ -122,21 +122,16 @@ def _is_drawn(definition: StudyDefinition, name: str, function: str) -> bool:
     return parameter is None or is_active(parameter, {"function": function})
 
 
-def unused_hyperparameters(definition: StudyDefinition) -> list[str]:
-    """Warnings about hyperparameters that were given and that no trial of the study reads."""
-    warnings = []
-    for selector, readers, default in (
-        ("lr_schedule", SCHEDULE_PARAMETERS, "constant"),
-        ("optimizer", OPTIMIZER_PARAMETERS, "adam"),
-    ):
-        possible = _choices(definition.hyperparameters.get(selector, default))
+def unused_hyperparameters(given: StudyDefinition, family: Family) -> Iterator[str]:
+    """Warnings about hyperparameters that were given another value than their default and that no trial reads."""
+    for selector, readers in (("lr_schedule", SCHEDULE_PARAMETERS), ("optimizer", OPTIMIZER_PARAMETERS)):
+        defaults = family.defaults()
+        possible = _choices(given.hyperparameters.get(selector, defaults.get(selector)))
         for name, read_by in readers.items():
-            value = definition.hyperparameters.get(name)
-            if value in (None, 0, False) or any(choice in read_by for choice in possible):
+            if name not in given.hyperparameters or given.hyperparameters[name] == defaults.get(name):
                 continue
-            if definition.model.family != "function":
-                warnings.append(f"{name} is given, but no trial reads it: {selector} is never {' or '.join(read_by)}.")
-    return warnings
+            if not any(choice in read_by for choice in possible):
+                yield f"{name} is given, but no trial reads it: {selector} is never {' or '.join(read_by)}."
 
 
 def check_enqueued(
@@ -152,10 +147,12 @@ def check_enqueued(
     for name, value in values.items():
         loc = (HYPERPARAMETERS, name)
         if name in fixed:
-            if not Categorical(choices=[fixed[name]]).contains(value):
+            if not same_value(fixed[name], value):
                 errors.append(FieldError(loc, f"Expected {fixed[name]!r}, which the study fixes. Received: {value!r}"))
         elif name not in searched:
-            errors.append(FieldError(loc, f"Expected one of {', '.join(sorted(searched)) or 'none'}. Received: {name!r}"))
+            errors.append(
+                FieldError(loc, f"Expected one of {', '.join(sorted(searched)) or 'none'}. Received: {name!r}")
+            )
         elif not searched[name].contains(value):
             errors.append(FieldError(loc, f"Expected {in_words(searched[name])}. Received: {value!r}"))
         else:
@@ -176,19 +173,16 @@ def in_words(parameter: Float | Int | Categorical) -> str:
 
 def _as_drawn(parameter: Float | Int | Categorical, value: Scalar) -> Scalar:
     if isinstance(parameter, Categorical):
-        return next(choice for choice in parameter.choices if Categorical(choices=[choice]).contains(value))
+        return next(choice for choice in parameter.choices if same_value(choice, value))
     return float(value) if isinstance(parameter, Float) else int(value)
 
 
-def _inactive(definition: StudyDefinition, values: Mapping[str, Scalar]) -> Iterable[FieldError]:
+def _inactive(definition: StudyDefinition, values: Mapping[str, Scalar]) -> Iterator[FieldError]:
     """Values of parameters that can't be drawn beside the other values; a parent left out may still take any."""
     known = {**definition.fixed, **values}
     for name in values:
-        conditions = definition.searched[name].when
-        for parent, allowed in conditions.items():
-            if parent in known and not Categorical(choices=[known[parent]]).contains(known[parent]):
-                continue
-            if parent in known and not any(Categorical(choices=[a]).contains(known[parent]) for a in allowed):
+        for parent, allowed in definition.searched[name].when.items():
+            if parent in known and not any(same_value(known[parent], choice) for choice in allowed):
                 yield FieldError(
                     (HYPERPARAMETERS, name),
                     f"Expected no value while {parent} is {known[parent]!r}: it is drawn only where {parent} is one of "

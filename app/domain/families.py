@@ -110,10 +110,14 @@ REGULARIZATION = (
 )
 
 OPTIMIZATION = (
-    _choice("optimizer", "adam", OPTIMIZERS, "Update rule, with Keras' constants where not given here.", structural=True),
+    _choice(
+        "optimizer", "adam", OPTIMIZERS, "Update rule, with Keras' constants where not given here.", structural=True
+    ),
     _float("momentum", 0.0, 0.0, 0.999, "Momentum of sgd and rmsprop; the others ignore it."),
     _flag("nesterov", "Nesterov's momentum for sgd; the others ignore it."),
-    _float("weight_decay", 0.0, 0.0, 1.0, "Decoupled decay: weights shrink by learning_rate·weight_decay at each step."),
+    _float(
+        "weight_decay", 0.0, 0.0, 1.0, "Decoupled decay: weights shrink by learning_rate·weight_decay at each step."
+    ),
     _float("global_clipnorm", 0.0, 0.0, 1e6, "Largest global norm of the gradient; 0 leaves it alone."),
     _float("learning_rate", 1e-3, 1e-10, 100.0, "Learning rate at the start, after any warmup."),
     _choice("lr_schedule", "constant", SCHEDULES, "How the learning rate falls over the epochs.", structural=False),
@@ -121,7 +125,9 @@ OPTIMIZATION = (
     _float("decay_epochs", 5.0, 1e-3, 1e6, "d of the exponential, step and inverse_time schedules, in epochs."),
     _float("final_fraction", 0.0, 0.0, 1.0, "a of the cosine and polynomial schedules: final over initial rate."),
     _float("power", 1.0, 1e-3, 100.0, "p of the polynomial schedule."),
-    _float("warmup_epochs", 0.0, 0.0, 1e6, "Epochs over which the rate first rises linearly; below the study's epochs."),
+    _float(
+        "warmup_epochs", 0.0, 0.0, 1e6, "Epochs over which the rate first rises linearly; below the study's epochs."
+    ),
     _int("batch_size", 32, 1, 65_536, "Samples of one gradient step."),
 )
 
@@ -161,7 +167,7 @@ IMAGE_CNN = Family(
 FUNCTION = Family(
     name="function",
     version="1",
-    description="Closed-form test functions without TensorFlow or data: for load tests, dashboards and integration tests.",
+    description="Closed-form test functions without TensorFlow or data: for load tests, dashboards, integrations.",
     hyperparameters=(
         _choice("function", "sphere", TEST_FUNCTIONS, "The function whose value is reported.", structural=True),
         _float("delay_seconds", 0.0, 0.0, 3_600.0, "Seconds slept at each step (epoch)."),

@@ -1,4 +1,4 @@
-"""JSON in which non-finite numbers are the strings "NaN", "Infinity" and "-Infinity", as the HTTP contract writes them."""
+"""JSON whose non-finite numbers are the strings "NaN", "Infinity" and "-Infinity", as the HTTP contract writes them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def parameter_estimate(
     if family == "mlp":
         return _mlp(high, dataset)
     if family == "image-cnn":
-        pooled = hyperparameters.get("pooling") not in ("none",) and not _may_be(hyperparameters.get("pooling"), "none")
+        pooled = hyperparameters.get("pooling") != "none" and not _may_be(hyperparameters.get("pooling"), "none")
         return _image_cnn(high, dataset, pooled=pooled)
     return None
 

@@ -20,8 +20,8 @@ def _refusal(field: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("range", "{message}", {"message": message, "field": field})
 
 
-def _same(a: Scalar, b: Scalar) -> bool:
-    """Equality that keeps True apart from 1."""
+def same_value(a: Scalar, b: Scalar) -> bool:
+    """Whether two values are the same; True is not 1."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
@@ -47,7 +47,10 @@ class Float(_Parameter):
 
     def contains(self, value: Scalar) -> bool:
         """Whether `value` may come out of this parameter."""
-        return not isinstance(value, bool | str) and self.low <= value <= self.high
+        if isinstance(value, bool | str) or not self.low <= value <= self.high:
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return abs(steps - round(steps)) <= 1e-8 * max(1.0, steps)
 
 
 class Int(_Parameter):
@@ -63,7 +66,9 @@ class Int(_Parameter):
     def _check(self) -> Self:
         if max(abs(self.low), abs(self.high)) > 2**53:
             field = "low" if abs(self.low) > abs(self.high) else "high"
-            raise _refusal(field, f"Expected bounds between -2**53 and 2**53. Received: low={self.low}, high={self.high}")
+            raise _refusal(
+                field, f"Expected bounds between -2**53 and 2**53. Received: low={self.low}, high={self.high}"
+            )
         if self.log and self.low < 1:
             raise _refusal("low", f"Expected low >= 1 with log. Received: low={self.low}")
         _check_range(self.low, self.high, self.step, self.log, step_default=1)
@@ -93,7 +98,7 @@ class Categorical(_Parameter):
 
     def contains(self, value: Scalar) -> bool:
         """Whether `value` is one of the choices."""
-        return any(_same(value, choice) for choice in self.choices)
+        return any(same_value(value, choice) for choice in self.choices)
 
 
 Parameter = Annotated[Float | Int | Categorical, Field(discriminator="type")]
@@ -137,7 +142,9 @@ def resolution_order(parameters: dict[str, Float | Int | Categorical], fixed: di
                 known = ", ".join(sorted([*parameters, *fixed])) or "none"
                 raise SpaceError((name, "when", parent), f"Expected a parent among: {known}. Received: {parent!r}")
             for value in values:
-                possible = parameters[parent].contains(value) if parent in parameters else _same(value, fixed[parent])
+                possible = (
+                    parameters[parent].contains(value) if parent in parameters else same_value(value, fixed[parent])
+                )
                 if not possible:
                     raise SpaceError((name, "when", parent), f"{parent!r} never has the value {value!r}")
     order: list[str] = []
@@ -145,7 +152,9 @@ def resolution_order(parameters: dict[str, Float | Int | Categorical], fixed: di
     while left:
         ready = [n for n in left if all(p in fixed or p in order for p in parameters[n].when)]
         if not ready:
-            raise SpaceError((left[0], "when"), f"Expected conditions without a circle. Received one among: {', '.join(left)}")
+            raise SpaceError(
+                (left[0], "when"), f"Expected conditions without a circle. Received one among: {', '.join(left)}"
+            )
         order.append(ready[0])
         left.remove(ready[0])
     return order
@@ -154,6 +163,6 @@ def resolution_order(parameters: dict[str, Float | Int | Categorical], fixed: di
 def is_active(parameter: Float | Int | Categorical, values: dict[str, Scalar]) -> bool:
     """Whether the conditions of `parameter` hold under `values`; a parent that was not drawn has none."""
     return all(
-        parent in values and any(_same(values[parent], allowed) for allowed in choices)
+        parent in values and any(same_value(values[parent], allowed) for allowed in choices)
         for parent, choices in parameter.when.items()
     )

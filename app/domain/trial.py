@@ -50,8 +50,8 @@ BLAMELESS_REASONS = (FailureReason.LOST, FailureReason.CANCELLED)
 class Reservation:
     """A lease on a WAITING trial: it may be sampled, started and trained by the holder of `token`.
 
-    `requested` are the hyperparameters that an enqueued trial was given; `hyperparameters` and `sampled` are set where an
-    earlier attempt was already sampled: such a trial runs again with the same values. `attempt` is the one that starts next.
+    `requested` are the hyperparameters that an enqueued trial was given; `hyperparameters` and `sampled` are set where
+    an earlier attempt was sampled: such a trial runs again with the same values. `attempt` is the one that starts next.
     """
 
     trial_id: int

@@ -1,7 +1,7 @@
 """Leases: who may run a trial. With `app.store.recording` the only place with fenced SQL.
 
-A trial may be *executed* more than once; its result is *recorded* once, by the attempt that holds the lease. The states,
-and the functions that go from one to the next:
+A trial may be *executed* more than once; its result is *recorded* once, by the attempt that holds the lease. The
+states, and the functions that go from one to the next:
 
     (no row) ──reserve──▶ WAITING + lease ──start──▶ RUNNING + lease ──finish──▶ COMPLETE | PRUNED | FAIL
     WAITING  ──reserve──▶    │                          │
@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
@@ -26,10 +26,50 @@ from app.domain.trial import LIVE_STATES, FailureReason, Proposal, Reservation, 
 from app.store.engine import now
 from app.store.log import NewEvent, append
 from app.store.settling import fail_trials, lock_study, settle, study_event, write_log
-from app.store.tables import Study, Trial
+from app.store.tables import Study, Trial, table_of
 
 Lease = tuple[int, str]
 """A trial's id and the token that its holder was given."""
+
+
+_t = table_of(Trial)
+_FREE = (_t.c.state == TrialState.WAITING) & _t.c.lease_token.is_(None)
+
+# Statements on every trial's way are built once: building one costs more than running it.
+_QUEUED: Select[Any] = (
+    select(_t.c.id, _t.c.number, _t.c.attempt, _t.c.ordinal, _t.c.requested, _t.c.hyperparameters, _t.c.sampled)
+    .where(_t.c.study_id == bindparam("queued_study"), _FREE)
+    .order_by(_t.c.queue, _t.c.number)
+    .limit(bindparam("room"))
+    .with_for_update()
+)
+_TAKE = (
+    update(_t)
+    .where(_t.c.id == bindparam("key"), _FREE)
+    .values({name: bindparam(name) for name in ("lease_expires_at", "worker_id")} | {"lease_token": bindparam("token")})
+)
+_INSERT = insert(_t).returning(_t.c.id, sort_by_parameter_order=True)
+_HELD_RESERVATIONS = (
+    select(_t.c.id)
+    .where(
+        tuple_(_t.c.id, _t.c.lease_token).in_(bindparam("leases", expanding=True)), _t.c.state == TrialState.WAITING
+    )
+    .order_by(_t.c.number)
+    .with_for_update()
+)
+_START = (
+    update(_t)
+    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
+    .values(
+        state=TrialState.RUNNING,
+        epochs=0,
+        attempt=bindparam("next_attempt"),
+        hyperparameters=bindparam("all_values"),
+        sampled=bindparam("drawn"),
+        system_attributes=bindparam("attributes"),
+        **{name: bindparam(name) for name in ("worker_id", "device", "started_at", "lease_expires_at")},
+    )
+)
 
 
 def holds(leases: Iterable[Lease], *states: TrialState) -> ColumnElement[bool]:
@@ -58,10 +98,7 @@ def reserve(session: Session, study_id: int, worker_id: str, count: int, ttl_s: 
     taken = [_reservation(row) for row in queued]
     lease = {"lease_expires_at": at + ttl_s, "worker_id": worker_id}
     if taken:
-        session.connection().execute(
-            update(Trial).where(Trial.__table__.c.id == bindparam("key")).values(lease_token=bindparam("token"), **lease),
-            [{"key": r.trial_id, "token": r.token} for r in taken],
-        )
+        session.connection().execute(_TAKE, [{"key": r.trial_id, "token": r.token, **lease} for r in taken])
     fresh = _new_trials(session, study, room - len(taken), at, lease)
     study.leased += len(taken) + len(fresh)
     return [*taken, *fresh]
@@ -69,17 +106,7 @@ def reserve(session: Session, study_id: int, worker_id: str, count: int, ttl_s: 
 
 def _queued(session: Session, study: Study, room: int) -> Sequence[Row[Any]]:
     """Rows that wait without a lease, in the order of claiming, locked."""
-    columns: tuple[Any, ...] = (
-        Trial.id, Trial.number, Trial.attempt, Trial.ordinal, Trial.requested, Trial.hyperparameters, Trial.sampled
-    )  # fmt: skip
-    query = (
-        select(*columns)
-        .where(Trial.study_id == study.id, Trial.state == TrialState.WAITING, Trial.lease_token.is_(None))
-        .order_by(Trial.queue, Trial.number)
-        .limit(room)
-        .with_for_update()
-    )
-    return session.execute(query).all()
+    return session.connection().execute(_QUEUED, {"queued_study": study.id, "room": room}).all()
 
 
 def _reservation(row: Row[Any]) -> Reservation:
@@ -121,7 +148,7 @@ def _new_trials(session: Session, study: Study, room: int, at: float, lease: dic
     study.next_number += room
     study.sampled_count += room
     study.waiting += room
-    ids = session.execute(insert(Trial).returning(Trial.id, sort_by_parameter_order=True), rows).scalars().all()
+    ids = session.connection().execute(_INSERT, rows).scalars().all()
     return [
         Reservation(trial_id=key, number=row["number"], token=row["lease_token"], attempt=1, ordinal=row["ordinal"])
         for key, row in zip(ids, rows, strict=True)
@@ -134,26 +161,13 @@ def start(
     """Make sampled reservations RUNNING; the ids of those whose lease still stands."""
     study, at = lock_study(session, study_id)
     leases = [(p.reservation.trial_id, p.reservation.token) for p in proposals]
-    held = set(session.scalars(select(Trial.id).where(holds(leases, TrialState.WAITING)).with_for_update()))
+    connection = session.connection()
+    held = set(connection.scalars(_HELD_RESERVATIONS, {"leases": leases}))
     if not held or study.state != StudyState.RUNNING or study.halt_reason is not None:
         return set()
     started = sorted((p for p in proposals if p.reservation.trial_id in held), key=lambda p: p.reservation.number)
-    table = Trial.__table__
-    session.connection().execute(
-        update(Trial)
-        .where(table.c.id == bindparam("key"), table.c.lease_token == bindparam("token"))
-        .values(
-            state=TrialState.RUNNING,
-            attempt=bindparam("next_attempt"),
-            hyperparameters=bindparam("all_values"),
-            sampled=bindparam("drawn"),
-            system_attributes=bindparam("attributes"),
-            worker_id=worker_id,
-            device=device,
-            epochs=0,
-            started_at=at,
-            lease_expires_at=at + ttl_s,
-        ),
+    connection.execute(
+        _START,
         [
             {
                 "key": p.reservation.trial_id,
@@ -162,6 +176,10 @@ def start(
                 "all_values": dumps(p.hyperparameters),
                 "drawn": dumps(p.sampled),
                 "attributes": dumps(p.system_attributes),
+                "worker_id": worker_id,
+                "device": device,
+                "started_at": at,
+                "lease_expires_at": at + ttl_s,
             }
             for p in started
         ],
@@ -218,6 +236,17 @@ def charge(
     rows = _leased_rows(session, holds(leases))
     events = _end_attempts(session, study, rows, at, reason=reason, charged=reason, code=code, message=message)
     append(session, study.id, study.public_id, events, at=at)
+    return {row.id for row in rows}
+
+
+def fail(
+    session: Session, study_id: int, leases: Sequence[Lease], reason: FailureReason, code: str, message: str
+) -> set[int]:
+    """End leased trials as FAIL before they trained: the sampler could not draw them."""
+    study, at = lock_study(session, study_id)
+    rows = _leased_rows(session, holds(leases))
+    events = fail_trials(session, study, rows, at, reason=reason, code=code, message=message)
+    append(session, study.id, study.public_id, [*events, *settle(session, study, at)], at=at)
     return {row.id for row in rows}
 
 

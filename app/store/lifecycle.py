@@ -1,7 +1,7 @@
 """The life of a study: created, paused, resumed, stopped, cancelled, changed, deleted; trials enqueued and cancelled.
 
-Each function locks the study's row, changes it, and appends the events in the same transaction. Repeating an action that
-already holds changes nothing.
+Each function locks the study's row, changes it, and appends the events in the same transaction. Repeating an action
+that already holds changes nothing.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def resume(session: Session, study_id: int) -> Study:
     if study.state != StudyState.PAUSED:
         raise _conflict(study, "resumed")
     study.state = StudyState.RUNNING
-    append(session, study.id, study.public_id, [study_event("study.resumed", study), *settle(session, study, at)], at=at)
+    append(
+        session, study.id, study.public_id, [study_event("study.resumed", study), *settle(session, study, at)], at=at
+    )
     return study
 
 
@@ -192,7 +194,7 @@ def delete_study(session: Session, study_id: int) -> None:
 
 
 def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar]) -> Trial:
-    """A new WAITING trial with these hyperparameters; the sampler draws those left out. It takes a number of the budget.
+    """A new WAITING trial with these hyperparameters, numbered within the budget; the sampler draws those left out.
 
     Raises:
         StateConflict: the study is over or ending, or its budget of trials is used up.
@@ -201,7 +203,9 @@ def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar])
     if study.state not in {StudyState.RUNNING, StudyState.PAUSED} or study.halt_reason is not None:
         raise _conflict(study, "given trials")
     if study.trial_limit is not None and study.next_number >= study.trial_limit:
-        raise StateConflict(f"Expected room in the budget. Received a study whose {study.trial_limit} trials are all taken.")
+        raise StateConflict(
+            f"Expected room in the budget. Received a study whose {study.trial_limit} trials are taken."
+        )
     trial = Trial(
         study_id=study.id,
         number=study.next_number,

@@ -1,7 +1,7 @@
 """The event log: gapless numbers per study in commit order, told in the transaction of the change they tell.
 
 `append` takes the study's counter row, which every transaction locks last: a number is never given before another
-transaction's lower one is committed. `position` orders the events of all studies for the firehose; see `settled_position`.
+transaction's lower one is committed. `position` orders the events of all studies; see `settled_position`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Text, cast, func, insert, select, true, update
+from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, cast, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps
 from app.store.engine import now
-from app.store.tables import Event, EventCounter
+from app.store.tables import Event, EventCounter, table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +32,20 @@ def append(session: Session, study_id: int, public_id: str, events: Sequence[New
     """Append `events`, all told at the Unix time `at`. The study's counter stays locked until the transaction ends."""
     if not events:
         return
-    last = session.execute(
-        update(EventCounter)
-        .where(EventCounter.study_id == study_id)
-        .values(last_seq=EventCounter.last_seq + len(events))
-        .returning(EventCounter.last_seq)
-    ).scalar_one()
+    session.flush()  # what was changed in memory is written before the counter is locked
+    connection = session.connection()
+    counted = connection.execute(
+        _COUNT[connection.dialect.name], {"counted_study": study_id, "count": len(events)}
+    ).one()
+    last, position = counted
     first = last - len(events) + 1
-    position = session.scalar(select(_next_position(session)))
     told_at = rfc3339(at)
     rows = []
     for seq, event in enumerate(events, start=first):
         about = {"trial": event.trial} if event.trial is not None else {}
         data = dumps({"seq": seq, "type": event.type, "at": told_at, "study_id": public_id, **about, **event.fields})
         rows.append({"study_id": study_id, "seq": seq, "position": position, "type": event.type, "data": data})
-    session.execute(insert(Event), rows)
+    connection.execute(_ADD, rows)
 
 
 def rfc3339(at: float) -> str:
@@ -59,12 +58,24 @@ def clock(session: Session) -> float:
     return float(session.scalar(select(now())) or 0.0)
 
 
-def _next_position(session: Session) -> ColumnElement[int]:
+def _next_position(dialect: str) -> ColumnElement[int]:
     """PostgreSQL: this transaction's number. SQLite, whose writers come one by one: above all before it."""
-    if session.get_bind().dialect.name == "postgresql":
+    if dialect == "postgresql":
         return cast(cast(func.pg_current_xact_id(), Text), BigInteger)
     milliseconds = cast(now() * 1000, BigInteger)
     return func.max(milliseconds, select(func.coalesce(func.max(Event.position), 0) + 1).scalar_subquery())
+
+
+_counters = table_of(EventCounter)
+_ADD = insert(table_of(Event))
+_COUNT = {
+    dialect: update(_counters)
+    .where(_counters.c.study_id == bindparam("counted_study"))
+    .values(last_seq=_counters.c.last_seq + bindparam("count"))
+    .returning(_counters.c.last_seq, _next_position(dialect))
+    for dialect in ("sqlite", "postgresql")
+}
+"""Count events; the last one's number and their position. Built once: building costs more than running."""
 
 
 def settled_position(session: Session) -> ColumnElement[bool]:

@@ -39,9 +39,9 @@ def migrate(database: Database) -> None:
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
-    from alembic import command  # noqa: PLC0415 - a quarter of a second that a database at HEAD need not pay
-    from alembic.config import Config  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic import command  # a quarter of a second that a database at HEAD need not pay
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
     with as_file(files("migrations")) as folder:
         config = Config()
@@ -51,7 +51,7 @@ def _upgrade(connection: Connection, revision: str) -> None:
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         if current is not None and current not in known:
             raise Unready(
-                f"Expected a database schema up to revision {HEAD}. Received one at {current}, which a newer Fettle wrote: "
+                f"Expected a database schema up to revision {HEAD}. Received {current}, which a newer Fettle wrote: "
                 "upgrade this process."
             )
         command.upgrade(config, revision)

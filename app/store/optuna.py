@@ -1,8 +1,8 @@
 """SQL of the Optuna storage and of the workers' views: plain Optuna studies, attributes, incremental reads.
 
-Studies that plain Optuna makes have `managed` false, no definition and no leases; nothing reaps them. Here too the study's
-row is locked before its trials, which gives numbers without gaps and `finish_seq` in commit order: a reader that has
-seen all up to N never misses one below it. Functions take a Session and never commit.
+Studies that plain Optuna makes have `managed` false, no definition and no leases; nothing reaps them. Here too the row
+of the study is locked before its trials, which gives numbers without gaps and `finish_seq` in commit order: a reader
+that has seen all up to N never misses one below it. Functions take a Session and never commit.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def insert_study(session: Session, name: str, directions: Sequence[str]) -> int:
     return session.execute(insert(Study).values(**row).returning(Study.id)).scalar_one()
 
 
-def find_study(session: Session, study_id: int) -> Row[Any] | None:
+def find_study(session: Session, study_id: int) -> Row[*tuple[Any, ...]] | None:
     """The STUDY_COLUMNS of a study, or None."""
     return session.execute(select(*STUDY_COLUMNS).where(Study.id == study_id)).one_or_none()
 
@@ -163,7 +163,7 @@ def insert_trial(session: Session, study: Study, values: Mapping[str, Any]) -> i
     return session.execute(insert(Trial).values(study_id=study.id, **row).returning(Trial.id)).scalar_one()
 
 
-def lock_trial(session: Session, trial_id: int) -> Row[Any] | None:
+def lock_trial(session: Session, trial_id: int) -> Row[*tuple[Any, ...]] | None:
     """The TRIAL_COLUMNS of a trial, locked until the transaction ends, or None."""
     query = select(*TRIAL_COLUMNS).where(Trial.id == trial_id).with_for_update(key_share=True)
     return session.execute(query).one_or_none()
@@ -223,7 +223,7 @@ def intermediate_values(
     return found
 
 
-def find_trial(session: Session, trial_id: int) -> Row[Any] | None:
+def find_trial(session: Session, trial_id: int) -> Row[*tuple[Any, ...]] | None:
     """The TRIAL_COLUMNS of a trial, or None."""
     return session.execute(select(*TRIAL_COLUMNS).where(Trial.id == trial_id)).one_or_none()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, case, delete, insert, select, update
+from sqlalchemy import Row, Select, bindparam, case, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
@@ -19,7 +19,7 @@ from app.store.engine import now
 from app.store.leases import holds
 from app.store.log import NewEvent, append, clock
 from app.store.settling import count_end, lock_study, settle, trial_finished, write_log
-from app.store.tables import Artifact, Metric, Study, Trial
+from app.store.tables import Artifact, Metric, Study, Trial, table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,28 @@ class Recorded:
 
     trial_ids: set[int] = field(default_factory=set)
     superseded_paths: list[str] = field(default_factory=list)
+
+
+_t = table_of(Trial)
+_ENDING: Select[Any] = (
+    select(_t.c.id, _t.c.number, _t.c.state, _t.c.attempt, _t.c.started_at, _t.c.lease_token, _t.c.finish_token)
+    .where(_t.c.id.in_(bindparam("ending", expanding=True)))
+    .order_by(_t.c.number)
+    .with_for_update()
+)
+_RECORDED_COLUMNS = (
+    "state", "reason", "feasible", "objective_values", "value", "metrics", "selected_epoch", "epochs", "curve",
+    "violations", "error_code", "error_message", "system_attributes", "device_seconds", "finished_at", "finish_seq",
+)  # fmt: skip
+_RECORD = (
+    update(_t)
+    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
+    .values(
+        {name: bindparam(name) for name in _RECORDED_COLUMNS}
+        | {"finish_token": bindparam("token"), "lease_token": None, "lease_expires_at": None}
+    )
+)
+_ADD_METRICS = insert(table_of(Metric))
 
 
 def record(session: Session, study_id: int, public_id: str, reports: Sequence[Report], ttl_s: float) -> set[int]:
@@ -80,7 +102,7 @@ def _write_metrics(session: Session, reports: Sequence[Report], held: set[int], 
             fields = {"attempt": r.attempt, "epoch": r.epoch, "metrics": r.metrics}
             events.append(NewEvent("trial.metrics", fields, trial=r.number))
     if rows:
-        session.execute(insert(Metric), rows)
+        session.connection().execute(_ADD_METRICS, rows)
     return events
 
 
@@ -89,19 +111,11 @@ def finish(
 ) -> Recorded:
     """Record how attempts ended, with the reports not yet written; the study ends with its last trial.
 
-    Repeating a finish with the same token, after a commit whose answer was lost, changes nothing and counts as recorded.
+    Repeating a finish with the same token, after a commit whose answer was lost, changes nothing and is recorded.
     """
     study, at = lock_study(session, study_id)
-    columns: tuple[Any, ...] = (
-        Trial.id, Trial.number, Trial.state, Trial.attempt, Trial.started_at, Trial.lease_token, Trial.finish_token
-    )  # fmt: skip
-    query = (
-        select(*columns)
-        .where(Trial.id.in_([o.trial_id for o in outcomes]))
-        .order_by(Trial.number)
-        .with_for_update()
-    )
-    rows: dict[int, Row[Any]] = {row.id: row for row in session.execute(query)}
+    found = session.connection().execute(_ENDING, {"ending": [o.trial_id for o in outcomes]})
+    rows: dict[int, Row[Any]] = {row.id: row for row in found}
     recorded = Recorded()
     events: list[NewEvent] = []
     standing: list[tuple[Outcome, Row[Any]]] = []
@@ -129,31 +143,28 @@ def _record_outcome(
     by_metric = None
     if outcome.values is not None:
         by_metric = dict(zip(loads(study.objective_metrics), outcome.values, strict=True))
-    table = Trial.__table__
     session.connection().execute(
-        update(Trial)
-        .where(table.c.id == outcome.trial_id, table.c.lease_token == outcome.token)
-        .values(
-            state=outcome.state,
-            reason=outcome.reason,
-            feasible=outcome.feasible,
-            objective_values=None if outcome.values is None else dumps(list(outcome.values)),
-            value=None if outcome.values is None else outcome.values[0],
-            metrics=None if outcome.metrics is None else dumps(outcome.metrics),
-            selected_epoch=outcome.selected_epoch,
-            epochs=outcome.epochs,
-            curve=dumps(outcome.curve),
-            violations=dumps(outcome.violations) if outcome.violations else None,
-            error_code=outcome.error_code,
-            error_message=outcome.error_message,
-            system_attributes=dumps(outcome.system_attributes),
-            device_seconds=outcome.device_seconds,
-            finished_at=at,
-            finish_seq=count_end(study, outcome.state, outcome.reason),
-            finish_token=outcome.token,
-            lease_token=None,
-            lease_expires_at=None,
-        )
+        _RECORD,
+        {
+            "key": outcome.trial_id,
+            "token": outcome.token,
+            "state": outcome.state,
+            "reason": outcome.reason,
+            "feasible": outcome.feasible,
+            "objective_values": None if outcome.values is None else dumps(list(outcome.values)),
+            "value": None if outcome.values is None else outcome.values[0],
+            "metrics": None if outcome.metrics is None else dumps(outcome.metrics),
+            "selected_epoch": outcome.selected_epoch,
+            "epochs": outcome.epochs,
+            "curve": dumps(outcome.curve),
+            "violations": dumps(outcome.violations) if outcome.violations else None,
+            "error_code": outcome.error_code,
+            "error_message": outcome.error_message,
+            "system_attributes": dumps(outcome.system_attributes),
+            "device_seconds": outcome.device_seconds,
+            "finished_at": at,
+            "finish_seq": count_end(study, outcome.state, outcome.reason),
+        },
     )
     recorded.trial_ids.add(outcome.trial_id)
     study.running -= 1

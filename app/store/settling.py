@@ -32,11 +32,19 @@ def lock_study(session: Session, study_id: int) -> tuple[Study, float]:
     Raises:
         NotFound: there is no such study (any more).
     """
-    query = select(Study, now()).where(Study.id == study_id).with_for_update(key_share=True, of=Study)
-    row = session.execute(query, execution_options={"populate_existing": True}).one_or_none()
+    row = session.execute(_LOCK, {"locked_study": study_id}).one_or_none()
     if row is None:
         raise NotFound("Expected a study that exists. Received one that was deleted.", code="STUDY_NOT_FOUND")
     return row[0], float(row[1])
+
+
+_LOCK = (
+    select(Study, now())
+    .where(Study.id == bindparam("locked_study"))
+    .with_for_update(key_share=True, of=Study)
+    .execution_options(populate_existing=True)
+)
+"""Built once, like all statements on a trial's way: building one costs more than running it."""
 
 
 def progress_of(study: Study) -> dict[str, Any]:
@@ -72,7 +80,9 @@ def trial_finished(
 ) -> NewEvent:
     """The event `trial.finished`; `fields` may give `feasible` and `values`."""
     told = {"feasible": None, "values": None} | fields
-    return NewEvent("trial.finished", {"state": state, "reason": reason, **told, "duration_seconds": seconds}, trial=number)
+    return NewEvent(
+        "trial.finished", {"state": state, "reason": reason, **told, "duration_seconds": seconds}, trial=number
+    )
 
 
 def count_end(study: Study, state: TrialState, reason: FailureReason | None) -> int:
@@ -106,9 +116,7 @@ def fail_trials(
         if row.lease_token is not None:
             study.leased -= 1
         seconds = None if row.started_at is None else max(0.0, at - row.started_at)
-        changes.append(
-            {"key": row.id, "seq": count_end(study, TrialState.FAIL, reason), "token": row.lease_token}
-        )
+        changes.append({"key": row.id, "seq": count_end(study, TrialState.FAIL, reason), "token": row.lease_token})
         if row.attempt:
             logs.append({"trial_id": row.id, "attempt": row.attempt, "text": f"{code}: {message}\n", "at": at})
         events.append(trial_finished(row.number, TrialState.FAIL, reason, seconds=seconds))

@@ -124,7 +124,9 @@ class Bench:
         ends = sorted(t.finish_seq for t in trials if t.finish_seq is not None)
         assert ends == list(range(1, study.finished_count + 1))
         with self.database.read() as session:
-            query = select(func.count(), func.min(Event.seq), func.max(Event.seq)).where(Event.study_id == self.study_id)
+            query = select(func.count(), func.min(Event.seq), func.max(Event.seq)).where(
+                Event.study_id == self.study_id
+            )
             count, first, last = session.execute(query).one()
         assert (first, last) == (1, count)
 

@@ -25,7 +25,8 @@ def test_a_trial_goes_from_reservation_to_result_and_ends_its_study(make_bench: 
     assert (trial.state, trial.value, trial.epochs, trial.attempt) == ("COMPLETE", 1.0, 2, 1)
     assert (study.state, study.best_number, study.best_value) == ("COMPLETED", 0, 1.0)
     assert bench.kinds() == [
-        "study.created", "study.started", "trial.started", "trial.metrics", "trial.metrics", "trial.finished", "trial.best",
+        "study.created", "study.started", "trial.started", "trial.metrics", "trial.metrics", "trial.finished",
+        "trial.best",
         "study.finished",
     ]  # fmt: skip
     last = bench.events()[-1]
@@ -216,6 +217,6 @@ def test_the_same_epoch_of_one_attempt_is_recorded_once_or_not_at_all(bench: Ben
     (reservation,) = bench.running()
     bench.record(bench.report(reservation, 0, 1.0))
     before = bench.events()
-    with pytest.raises(Exception, match="(?i)unique|duplicate"):
+    with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
         bench.record(bench.report(reservation, 0, 2.0))
     assert bench.events() == before

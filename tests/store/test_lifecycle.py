@@ -166,7 +166,9 @@ def test_limits_of_device_seconds_and_of_no_improvement_end_the_study(make_bench
     assert stuck.study().best_value == 0.4
 
 
-def test_a_larger_budget_reopens_a_completed_study_and_a_smaller_one_closes_it(make_bench: Callable[..., Bench]) -> None:
+def test_a_larger_budget_reopens_a_completed_study_and_a_smaller_one_closes_it(
+    make_bench: Callable[..., Bench],
+) -> None:
     bench = make_bench(budget={"trials": 1})
     bench.finish(bench.running()[0])
     assert bench.study().state == "COMPLETED"

@@ -1,0 +1,82 @@
+# Fettle. `make help` lists the targets; the first one to run sets up .venv by itself.
+# Needs Python 3.11-3.13 and make, nothing else. `make PYTHON=python3.12 setup` picks another interpreter.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Tests start real processes with TensorFlow: more than two at a time starve one another on a small machine.
+TEST_PROCESSES ?= 2
+TEST_TIMEOUT_S ?= 180
+UV_VERSION := 0.13.9
+
+RUNTIME_STAMP := $(VENV)/.fettle-runtime
+DEV_STAMP := $(VENV)/.fettle-dev
+
+# uv first, because it is quick; pip where only pip knows the way to the packages. Bytecode at once: a service starts
+# in half the time, also where PYTHONDONTWRITEBYTECODE keeps Python from writing it later.
+install = { $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r $(1) \
+	|| $(BIN)/python -m pip install --quiet -r $(1); }
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format bench bench-quick lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
+
+setup: $(DEV_STAMP) ## Make .venv with everything that development needs
+
+demo: $(RUNTIME_STAMP) ## Start a service, tune a model on it, show the result, stop it again
+	@$(BIN)/python -m app.demo
+
+serve: $(RUNTIME_STAMP) ## Run the API and one worker on http://127.0.0.1:8000 (data in ./fettle-data)
+	@exec $(BIN)/fettle up
+
+test: $(DEV_STAMP) ## Run the tests (ARGS="-k name" passes options on to pytest)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --timeout $(TEST_TIMEOUT_S) $(ARGS)
+
+check: $(DEV_STAMP) ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV_STAMP) ## Format the code and apply the safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(DEV_STAMP) ## Measure Fettle beside its peers
+	$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(DEV_STAMP) ## The same in a minute, for a first impression
+	$(BIN)/python -m bench --quick $(ARGS)
+
+# Keeps the present pins where they still fit; `make lock UPGRADE=--upgrade` moves them all.
+COMPILE = $(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate pyproject.toml
+lock: $(VENV)/.fettle-uv ## Pin the requirements again, from pyproject.toml
+	$(COMPILE) --output-file requirements/api.txt
+	$(COMPILE) --constraint requirements/api.txt --extra worker --output-file requirements/worker.txt
+	$(COMPILE) --constraint requirements/worker.txt --extra dev --output-file requirements/dev.txt
+
+clean: ## Remove .venv, caches and the demo's data (never ./fettle-data)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist fettle-data-demo-*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.fettle-uv:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit(\
+		"Expected Python 3.11 to 3.13, received %d.%d. Try: make PYTHON=python3.11 ..." % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing uv $(UV_VERSION)"
+	@$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	@touch $@
+
+$(RUNTIME_STAMP): requirements/worker.txt pyproject.toml | $(VENV)/.fettle-uv
+	@echo "Installing requirements/worker.txt (TensorFlow is large: minutes on a slow line)"
+	@$(call install,requirements/worker.txt)
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(DEV_STAMP): requirements/dev.txt $(RUNTIME_STAMP)
+	@echo "Installing requirements/dev.txt"
+	@$(call install,requirements/dev.txt)
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m app` is `fettle`."""
+
+from app.cli import main
+
+main()

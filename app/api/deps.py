@@ -1,0 +1,54 @@
+"""What endpoints are given: the service's parts, and the project that the caller works in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Header, Query, Request
+
+from app.api.answers import IDEMPOTENCY_KEY_PATTERN
+
+if TYPE_CHECKING:
+    from app.api.hub import Hub
+    from app.api.idempotency import InFlight
+    from app.settings import Settings
+    from app.store.engine import Database
+
+DEFAULT_PROJECT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of one API process. Endpoints open short sessions of `database`; none is held by an open stream."""
+
+    settings: Settings
+    database: Database
+    hub: Hub
+    in_flight: InFlight
+
+
+async def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+async def _project() -> str:
+    return DEFAULT_PROJECT
+
+
+Api = Annotated[Service, Depends(_service)]
+Project = Annotated[str, Depends(_project)]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of one page.")]
+CursorText = Annotated[str | None, Query(alias="cursor", max_length=2000, description="The `next_cursor` of a page.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=IDEMPOTENCY_KEY_PATTERN,
+        description="The same key and body give the same answer, however often they are sent.",
+    ),
+]
+DEFAULT_LIMIT = 50

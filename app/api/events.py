@@ -1,0 +1,133 @@
+"""The streams: a study's events, and the whole project's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Header, Query, Request, Response
+
+from app.api.answers import JSON
+from app.api.deps import DEFAULT_LIMIT, Api, CursorText, Project
+from app.api.hub import BATCH
+from app.api.openapi import stream_responses
+from app.api.pagination import MAX_INTEGER, Cursors
+from app.api.problems import invalid_request
+from app.api.routing import router as make_router
+from app.api.sse import EventStream, project_chunks, study_chunks, wants_json
+from app.errors import BadRequest, FieldError
+from app.store.events import (
+    START,
+    Position,
+    events_after,
+    latest_position,
+    project_events_after,
+    read_log,
+)
+from app.store.studies import find_study
+
+router = make_router("events")
+
+LastEventId = Annotated[
+    str | None, Header(alias="Last-Event-ID", max_length=100, description="The id of the last event that was seen.")
+]
+Follow = Annotated[bool, Query(description="False: send what there is and close.")]
+PageLimit = Annotated[int | None, Query(ge=1, le=1000, description="With `Accept: application/json` alone.")]
+
+
+@router.get("/v1/studies/{study_id:id}/events", responses=stream_responses(seen_all=True))
+async def follow_study(
+    study_id: str,
+    request: Request,
+    api: Api,
+    project: Project,
+    after: Annotated[int | None, Query(ge=0, le=MAX_INTEGER, description="Start after this event number.")] = None,
+    last_event_id: LastEventId = None,
+    limit: PageLimit = None,
+    cursor: CursorText = None,
+    follow: Follow = True,
+) -> Response:
+    """A study's events as they happen, from the beginning or after the last one seen."""
+    start = _last_number(last_event_id) if last_event_id else after or 0
+    as_json = wants_json(request.headers.get("accept"))
+    study = await api.hub.read(lambda session: find_study(session, project, study_id))
+    if as_json:
+        cursors = Cursors(["events", study_id], [int])
+        begin = (cursors.decode(cursor) or (start,))[0]
+        size = limit or DEFAULT_LIMIT
+        events = await api.hub.read(lambda session: events_after(session, study.id, begin, size + 1))
+        more = cursors.encode((events[size - 1].seq,)) if len(events) > size else None
+        return _json_page([event.data for event in events[:size]], more)
+    _refuse_paging(limit, cursor)
+    page = await api.hub.read(lambda session: read_log(session, study.id, start, BATCH))
+    if page is not None and page.has_ended and start >= page.last_seq:
+        return Response(status_code=204)
+    return EventStream(study_chunks(api.hub, study.id, page, start, follow=follow))
+
+
+@router.get("/v1/events", responses=stream_responses(seen_all=False))
+async def follow_project(
+    request: Request,
+    api: Api,
+    project: Project,
+    after: Annotated[
+        str | None, Query(max_length=100, description="Start after the event with this id; `latest`: only new ones.")
+    ] = None,
+    last_event_id: LastEventId = None,
+    limit: PageLimit = None,
+    cursor: CursorText = None,
+    follow: Follow = True,
+) -> Response:
+    """The events of all studies of the project as they happen; order is kept within a study."""
+    as_json = wants_json(request.headers.get("accept"))
+    start = _position(last_event_id or after)
+    if start is None:
+        start = await api.hub.read(lambda session: latest_position(session, project))
+    if as_json:
+        cursors = Cursors(["firehose", project], [int, int, int])
+        key: Any = cursors.decode(cursor) or start
+        size = limit or DEFAULT_LIMIT
+        events = await api.hub.read(lambda session: project_events_after(session, project, key, size + 1))
+        more = cursors.encode(events[size - 1].position) if len(events) > size else None
+        return _json_page([event.data for event in events[:size]], more)
+    _refuse_paging(limit, cursor)
+    begin = start
+    events = await api.hub.read(lambda session: project_events_after(session, project, begin, BATCH))
+    return EventStream(project_chunks(api.hub, project, events, start, follow=follow))
+
+
+def _json_page(items: list[str], next_cursor: str | None) -> Response:
+    cursor = "null" if next_cursor is None else f'"{next_cursor}"'
+    return Response(f'{{"items":[{",".join(items)}],"next_cursor":{cursor}}}', media_type=JSON)
+
+
+def _refuse_paging(limit: int | None, cursor: str | None) -> None:
+    given = [name for name, value in (("limit", limit), ("cursor", cursor)) if value is not None]
+    if given:
+        message = "Expected with Accept: application/json alone: a stream has no pages."
+        raise invalid_request([FieldError(("query", name), message) for name in given])
+
+
+def _last_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        message = f"Expected the number of an event. Received: {text[:40]!r}"
+        raise invalid_request([FieldError(("header", "Last-Event-ID"), message)])
+    return int(text)
+
+
+def _position(text: str | None) -> Position | None:
+    """The position of an opaque id; the log's start without one, None for `latest`.
+
+    Raises:
+        BadRequest: it is no id that a stream gave.
+    """
+    if not text:
+        return START
+    if text == "latest":
+        return None
+    try:
+        position, study, seq = (int(part, 16) for part in text.split("-"))
+    except ValueError:
+        position = study = seq = -1
+    if not all(0 <= part <= MAX_INTEGER for part in (position, study, seq)):
+        raise BadRequest(f"Expected the id of an event of this stream. Received: {text[:100]!r}", code="BAD_CURSOR")
+    return position, study, seq

@@ -1,0 +1,256 @@
+"""One reader of the event log for all open streams of this process.
+
+Each followed log has a channel; the reader asks once a tick which logs have grown, encodes new events once, and hands
+the same bytes to every inbox of the channel. A client whose inbox overflows is closed: it resumes by id. The reader
+takes one database connection for the length of a tick; the streams take none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.store.engine import Database
+from app.store.events import FINISHED, Position, events_after, last_numbers, project_events_after
+
+log = logging.getLogger("fettle.stream")
+
+BATCH = 500
+"""Events that are read at once."""
+MAX_INBOX_BYTES = 4 * 2**20
+"""Bytes that a client may be behind before it is closed: some 10,000 events."""
+READER_THREADS = 4
+"""Threads that streams may read the database with: others serve the endpoints."""
+QUIET_AFTER_S = 30.0
+"""Without any event for this long the log is asked less often."""
+QUIET_FACTOR = 4
+RETRY_S = 1.0
+"""Pause after a read that failed."""
+
+Key = tuple[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An event as it goes over the wire, and where it stands in its log: a number, or a position."""
+
+    at: Any
+    wire: bytes
+
+
+class Batch:
+    """Events that are sent to all clients of a channel at once, in order."""
+
+    def __init__(self, events: Sequence[Encoded]) -> None:
+        self.events = events
+        self.last = events[-1].at
+        self.wire = b"".join(event.wire for event in events)
+
+    def after(self, at: Any) -> bytes:
+        """The bytes of the events beyond `at`."""
+        if self.events[0].at > at:
+            return self.wire
+        return b"".join(event.wire for event in self.events if event.at > at)
+
+
+class Inbox:
+    """What one client has still to be sent. Filled by the reader, emptied by the client's own task."""
+
+    def __init__(self, joined_at: Any) -> None:
+        self.joined_at = joined_at
+        """The channel's place when the client joined: earlier events are not in the inbox."""
+        self.is_closed = False
+        self._batches: deque[Batch] = deque()
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+
+    def put(self, batch: Batch) -> None:
+        """Add events; a client that is too far behind is closed instead."""
+        if self._batches and self._bytes + len(batch.wire) > MAX_INBOX_BYTES:
+            self.close()
+        if not self.is_closed:
+            self._bytes += len(batch.wire)
+            self._batches.append(batch)
+        self._arrived.set()
+
+    def close(self) -> None:
+        """Let the client go once it has what was put."""
+        self.is_closed = True
+        self._arrived.set()
+
+    async def get(self, timeout_s: float) -> Batch | None:
+        """The next events; None after `timeout_s` without any, and where the inbox is closed and empty."""
+        if not self._batches and not self.is_closed:
+            self._arrived.clear()
+            with anyio.move_on_after(timeout_s):
+                await self._arrived.wait()
+        if not self._batches:
+            return None
+        batch = self._batches.popleft()
+        self._bytes -= len(batch.wire)
+        return batch
+
+
+class _Channel:
+    def __init__(self, at: Any) -> None:
+        self.at = at
+        self.inboxes: set[Inbox] = set()
+
+    def tell(self, events: Sequence[Encoded]) -> None:
+        if events:
+            batch = Batch(events)
+            self.at = batch.last
+            for inbox in self.inboxes:
+                inbox.put(batch)
+
+    def close(self) -> None:
+        for inbox in self.inboxes:
+            inbox.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What was read of a log after the place `since`."""
+
+    since: Any
+    events: list[Encoded]
+    is_over: bool = False
+    has_more: bool = False
+
+
+def encode_study_event(seq: int, kind: str, data: str) -> bytes:
+    """An event of a study's stream."""
+    return f"id: {seq}\nevent: {kind}\ndata: {data}\n\n".encode()
+
+
+def encode_position(at: Position) -> str:
+    """The opaque id of an event of a project's stream."""
+    return "-".join(f"{part:x}" for part in at)
+
+
+def encode_project_event(at: Position, kind: str, data: str) -> bytes:
+    """An event of a project's stream."""
+    return f"id: {encode_position(at)}\nevent: {kind}\ndata: {data}\n\n".encode()
+
+
+class Hub:
+    """The channels of this process, and the reader that fills them. All methods belong to one event loop."""
+
+    def __init__(self, database: Database, *, poll_s: float, ping_s: float) -> None:
+        self.ping_s = ping_s
+        self.is_closing = False
+        self._database = database
+        self._poll_s = poll_s
+        self._channels: dict[Key, _Channel] = {}
+        self._wanted = asyncio.Event()
+        self._limiter = CapacityLimiter(READER_THREADS)
+
+    @property
+    def open_streams(self) -> int:
+        """How many clients follow now."""
+        return sum(len(channel.inboxes) for channel in self._channels.values())
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        """The result of `work` in a short session of its own, in a thread."""
+
+        def in_session() -> T:
+            with self._database.read() as session:
+                return work(session)
+
+        return await to_thread.run_sync(in_session, limiter=self._limiter)
+
+    @contextmanager
+    def join(self, key: Key, at: Any) -> Iterator[Inbox]:
+        """An inbox that gets what the log `key` tells from now on; a log that nobody follows yet is read from `at`."""
+        channel = self._channels.setdefault(key, _Channel(at))
+        inbox = Inbox(channel.at)
+        channel.inboxes.add(inbox)
+        self._wanted.set()
+        if self.is_closing:
+            inbox.close()
+        try:
+            yield inbox
+        finally:
+            channel.inboxes.discard(inbox)
+            if not channel.inboxes and self._channels.get(key) is channel:
+                del self._channels[key]
+
+    def close(self) -> None:
+        """End all streams, those opened later too."""
+        self.is_closing = True
+        for channel in self._channels.values():
+            channel.close()
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Read the logs that are followed, until `close`."""
+        quiet_s = 0.0
+        while not self.is_closing:
+            if not self._channels:
+                self._wanted.clear()
+                await self._wanted.wait()
+                quiet_s = 0.0
+                continue
+            try:
+                told = await self.read(self._reading())
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("the event log could not be read: %s", error)
+                await anyio.sleep(RETRY_S)
+                continue
+            for key, news in told.items():
+                self._hand_out(key, news)
+            if any(news.has_more for news in told.values()):
+                await anyio.lowlevel.checkpoint()
+                continue
+            quiet_s = 0.0 if told else quiet_s + self._poll_s
+            await anyio.sleep(self._poll_s if quiet_s < QUIET_AFTER_S else self._poll_s * QUIET_FACTOR)
+
+    def _hand_out(self, key: Key, news: _Told) -> None:
+        channel = self._channels.get(key)
+        if channel is None or channel.at < news.since:
+            return  # left, and perhaps joined again further back, while the log was read: the next tick reads more
+        channel.tell([event for event in news.events if event.at > channel.at])
+        if news.is_over:
+            channel.close()
+            del self._channels[key]
+
+    def _reading(self) -> Callable[[Session], dict[Key, _Told]]:
+        places = {key: channel.at for key, channel in self._channels.items()}
+        studies = {key[1]: at for key, at in places.items() if key[0] == "study"}
+        projects = {key[1]: at for key, at in places.items() if key[0] == "project"}
+
+        def work(session: Session) -> dict[Key, _Told]:
+            told: dict[Key, _Told] = {}
+            last = last_numbers(session, list(studies))
+            for study_id, at in studies.items():
+                if study_id not in last:
+                    told["study", study_id] = _Told(at, [], is_over=True)
+                elif last[study_id] > at:
+                    told["study", study_id] = _study_news(session, study_id, at)
+            for project, at in projects.items():
+                events = project_events_after(session, project, at, BATCH)
+                if events:
+                    encoded = [Encoded(e.position, encode_project_event(e.position, e.type, e.data)) for e in events]
+                    told["project", project] = _Told(at, encoded, has_more=len(events) == BATCH)
+            return told
+
+        return work
+
+
+def _study_news(session: Session, study_id: int, at: int) -> _Told:
+    events = events_after(session, study_id, at, BATCH)
+    encoded = [Encoded(e.seq, encode_study_event(e.seq, e.type, e.data)) for e in events]
+    has_more = len(events) == BATCH
+    return _Told(at, encoded, is_over=not has_more and bool(events) and events[-1].type == FINISHED, has_more=has_more)

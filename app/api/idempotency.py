@@ -1,0 +1,75 @@
+"""`Idempotency-Key`: the same key and body give the same answer, another body 422, a concurrent request 409."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import Request, Response
+from sqlalchemy.orm import Session
+
+from app.api.answers import JSON
+from app.errors import RequestInFlight
+from app.store import idempotency
+from app.store.idempotency import RecordedAnswer
+
+if TYPE_CHECKING:
+    from app.api.deps import Service
+
+
+class InFlight:
+    """The keys that this process serves now. Other processes are seen by the database's lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: set[tuple[str, str]] = set()
+
+    @contextmanager
+    def hold(self, project: str, key: str) -> Iterator[None]:
+        """Hold a key for the length of the block.
+
+        Raises:
+            RequestInFlight: another request holds it.
+        """
+        with self._lock:
+            if (project, key) in self._keys:
+                raise RequestInFlight(
+                    f"Expected the first request with Idempotency-Key {key!r} to end before the next."
+                )
+            self._keys.add((project, key))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keys.discard((project, key))
+
+
+def once(
+    service: Service, project: str, request: Request, key: str | None, work: Callable[[Session], Response]
+) -> Response:
+    """The answer of `work`, done in one transaction, or the one recorded for the key."""
+    if key is None:
+        return service.database.run(work)
+    fingerprint = _fingerprint(request)
+
+    def recorded(session: Session) -> Response:
+        known = idempotency.claim(session, project, key, fingerprint)
+        if known is not None:
+            return Response(known.body, known.status, media_type=JSON, headers=known.headers)
+        response = work(session)
+        headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
+        answer = RecordedAnswer(response.status_code, headers, bytes(response.body).decode())
+        idempotency.record(session, project, key, answer)
+        return response
+
+    with service.in_flight.hold(project, key):
+        return service.database.run(recorded)
+
+
+def _fingerprint(request: Request) -> str:
+    body = json.dumps(getattr(request.state, "json", None), sort_keys=True)
+    return hashlib.sha256(f"{request.method} {request.url.path}\n{body}".encode()).hexdigest()

@@ -1,0 +1,64 @@
+"""What the OpenAPI document says beyond FastAPI's own: problems, streams, and the definition by reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api.problems import PROBLEM_TYPE, Problem
+
+Responses = dict[int | str, dict[str, Any]]
+PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
+
+
+def stream_responses(*, seen_all: bool) -> Responses:
+    """The answers of an event stream; `seen_all`: 204 where the client has seen the last event."""
+    content: dict[str, Any] = {
+        "text/event-stream": {
+            "schema": {"type": "string", "description": "Server-sent events: `id`, `event`, `data` (JSON)."}
+        },
+        "application/json": {"schema": {"$ref": "#/components/schemas/EventPage"}},
+    }
+    responses: Responses = {200: {"description": "The events, as a stream or a page of it", "content": content}}
+    if seen_all:
+        responses[204] = {"description": "The study is finished and the client has seen its last event"}
+    return responses
+
+
+def install(app: FastAPI) -> None:
+    """Give `app` its OpenAPI document, made at the first request for it."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _corrected(
+                get_openapi(
+                    title=app.title, version=app.version, summary=app.summary, routes=app.routes, tags=app.openapi_tags
+                )
+            )
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _corrected(document: dict[str, Any]) -> dict[str, Any]:
+    from app.api.schemas import EventPage
+
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (Problem, EventPage):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    if "Study" in schemas and "StudyDefinition" in schemas:
+        schemas["Study"]["properties"]["definition"] = {"$ref": "#/components/schemas/StudyDefinition"}
+    for path in document.get("paths", {}).values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = {
+                "description": "A problem (RFC 9457)",
+                "content": {PROBLEM_TYPE: {"schema": PROBLEM_REF}},
+            }
+    return document

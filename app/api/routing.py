@@ -1,0 +1,133 @@
+"""Routes that read requests strictly: known query parameters, JSON bodies, no unknown fields anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
+
+from fastapi import APIRouter, Request, Response, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.convertors import Convertor, register_url_convertor
+
+from app.api.body import is_storable_text, read_json, unstorable
+from app.api.field_errors import field_errors
+from app.api.problems import invalid_request
+from app.errors import FieldError, Invalid, InvalidStudy, NotFound, UnsupportedMediaType
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+BODY_METHODS = {"POST", "PATCH", "PUT"}
+JSON_TYPES = ("application/json", "application/merge-patch+json")
+
+
+class IdConvertor(Convertor[str]):
+    """An id in a path: anything up to the next slash or the colon of a custom action."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class NumberConvertor(Convertor[int]):
+    """A trial's number in a path; longer ones than 15 digits match no route."""
+
+    regex = "[0-9]{1,15}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("id", IdConvertor())
+register_url_convertor("number", NumberConvertor())
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses what it doesn't know; `invalid` is the error for a body of the wrong shape."""
+
+    invalid: ClassVar[type[Invalid]] = Invalid
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        known = {f.alias for f in get_flat_params(self.dependant) if isinstance(f.field_info, params.Query)}
+        form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
+        model = None if self.body_field is None else self.body_field.field_info.annotation
+
+        async def strict(request: Request) -> Response:
+            _check_path(request)
+            _check_query(request, known)
+            if request.method in BODY_METHODS and not form:
+                await self._check_body(request, has_body=model is not None)
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise self._refusal(error, model) from None
+
+        return strict
+
+    async def _check_body(self, request: Request, *, has_body: bool) -> None:
+        data = await request.body()
+        if not data:
+            return
+        _check_media_type(request)
+        value = read_json(data)
+        errors = unstorable(value)
+        if not has_body and value not in ({}, None):
+            names = list(value) if isinstance(value, dict) else []
+            errors += [FieldError((name,), "Expected no fields: this action takes none.") for name in names]
+            errors = errors or [FieldError((), "Expected no body, or an empty object.")]
+        if errors:
+            raise invalid_request(errors, self.invalid)
+        request._json = value  # read once, strictly; Starlette keeps it here
+        request.state.json = value
+
+    def _refusal(self, error: RequestValidationError, model: Any) -> Invalid:
+        of_body = [{**e, "loc": e["loc"][1:]} for e in error.errors() if e["loc"][0] == "body"]
+        others = [e for e in error.errors() if e["loc"][0] != "body"]
+        errors = field_errors(of_body, error.body, model)
+        for e in others:
+            (found,) = field_errors([{**e, "loc": ()}], None)
+            errors.append(FieldError(tuple(e["loc"]), found.msg))
+        return invalid_request(errors, self.invalid if of_body else Invalid)
+
+
+class StudyRoute(StrictRoute):
+    """A route whose body is a study's definition, or a part of one."""
+
+    invalid = InvalidStudy
+
+
+def router(tag: str, route_class: type[StrictRoute] = StrictRoute) -> APIRouter:
+    """A router of strict routes under one tag of the API's documentation."""
+    return APIRouter(route_class=route_class, tags=[tag], redirect_slashes=False)
+
+
+def _check_path(request: Request) -> None:
+    for value in request.path_params.values():
+        if isinstance(value, str) and not is_storable_text(value):
+            raise NotFound("Expected a path without NUL characters.")
+
+
+def _check_query(request: Request, known: set[str]) -> None:
+    errors = []
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            expected = f"one of {', '.join(sorted(known))}" if known else "no query parameters"
+            errors.append(FieldError(("query", name), f"Expected {expected}. Received: {name[:100]!r}"))
+        elif not is_storable_text(value):
+            errors.append(FieldError(("query", name), "Expected text without NUL characters."))
+    if errors:
+        raise invalid_request(errors)
+
+
+def _check_media_type(request: Request) -> None:
+    received = request.headers.get("content-type", "")
+    if received.partition(";")[0].strip().lower() not in JSON_TYPES:
+        raise UnsupportedMediaType(f"Expected Content-Type: application/json. Received: {received[:100] or 'none'!r}")

@@ -1,0 +1,279 @@
+"""The resources as the contract shows them. Clients must ignore fields that they don't know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.domain.space import Value
+from app.domain.study import StudyDefinition, StudyState
+from app.domain.trial import FailureReason, TrialState
+
+Number = float | Literal["NaN", "Infinity", "-Infinity"]
+HyperparameterValue = bool | int | float | str
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Values = dict[str, Number]
+
+
+class Progress(BaseModel):
+    """Trials by state, the budget of trials, and the seconds that devices spent."""
+
+    waiting: int
+    running: int
+    complete: int
+    pruned: int
+    fail: int
+    total_budget: int | None
+    device_seconds: float
+
+
+class Best(BaseModel):
+    """The best trial of a study with one objective."""
+
+    number: int
+    values: Values
+
+
+class Study(BaseModel):
+    """A study: its definition, state and progress."""
+
+    id: str
+    project: str
+    name: str
+    state: StudyState
+    state_reason: str | None = Field(description="The limit or cause that ended it, in words.")
+    pending_reason: str | None = Field(description="Why nothing runs now, in words.")
+    revision: int = Field(description="Rises with each change by PATCH; progress never changes it.")
+    definition: dict[str, Any] = Field(description="As posted, all defaults filled in.")
+    progress: Progress
+    best: Best | None
+    created_by: str | None
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+
+
+class StudyChanges(BaseModel):
+    """A merge patch of a study: what is left out stays, null gives the default."""
+
+    model_config = {"extra": "forbid"}
+
+    description: str | None = None
+    labels: dict[str, Any] | None = None
+    budget: dict[str, Any] | None = None
+    execution: dict[str, Any] | None = Field(default=None, description="`parallel_trials` and `priority` alone.")
+
+
+class Validation(BaseModel):
+    """What a definition means: nothing is stored."""
+
+    definition: StudyDefinition = Field(description="All defaults filled in.")
+    structural: list[str] = Field(description="Hyperparameters whose change needs another compiled program.")
+    runtime: list[str] = Field(description="Hyperparameters that don't.")
+    stackable: bool = Field(description="Whether several trials may train in one program.")
+    warnings: list[str]
+
+
+class TrialError(BaseModel):
+    """Why a trial failed."""
+
+    code: str
+    message: str
+
+
+class Artifact(BaseModel):
+    """A file of a trial."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    attempt: int
+    details: dict[str, Any] = Field(description="Such as `classes`: the order of a model's outputs.")
+    created_at: Time
+
+
+class Trial(BaseModel):
+    """A trial of a study."""
+
+    study_id: str
+    number: int
+    state: TrialState
+    reason: FailureReason | None
+    feasible: bool | None = Field(description="Whether a COMPLETE trial keeps all constraints.")
+    attempt: int
+    hyperparameters: dict[str, HyperparameterValue] = Field(description="All, fixed ones too.")
+    sampled: dict[str, HyperparameterValue] = Field(description="Searched ones alone.")
+    values: Values | None = Field(description="By the objectives' metrics.")
+    metrics: Values | None = Field(description="Of the selected epoch, else of the last.")
+    selected_epoch: int | None
+    epochs: int
+    worker_id: str | None
+    device: str | None
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    duration_seconds: float | None
+    error: TrialError | None
+    artifacts: list[Artifact]
+
+
+class NewTrial(BaseModel):
+    """A trial to enqueue: what is left out is drawn by the sampler."""
+
+    model_config = {"extra": "forbid"}
+
+    hyperparameters: dict[str, Value] = {}
+
+
+class EpochMetrics(BaseModel):
+    """What one attempt reported for one epoch."""
+
+    epoch: int
+    attempt: int
+    metrics: Values
+    at: Time
+
+
+class RunningTrial(BaseModel):
+    """A trial that a worker holds."""
+
+    study_id: str
+    number: int
+
+
+class Worker(BaseModel):
+    """A worker process and what it offers."""
+
+    id: str
+    host: str
+    pid: int
+    state: str
+    live: bool = Field(description="Whether it was heard of in the last seconds.")
+    drain_requested: bool
+    device: str
+    families: list[str]
+    labels: dict[str, str]
+    version: str
+    trials: list[RunningTrial]
+    started_at: Time
+    last_heartbeat_at: Time
+
+
+class FamilyInfo(BaseModel):
+    """A model family; `hyperparameters` is a JSON Schema of fixed values."""
+
+    name: str
+    version: str
+    description: str
+    needs_dataset: bool
+    tasks: list[str]
+    input_kind: str
+    stackable: bool
+    structural: list[str]
+    runtime: list[str]
+    hyperparameters: dict[str, Any]
+
+
+class AlgorithmInfo(BaseModel):
+    """A sampler or a pruner; `options` is a JSON Schema."""
+
+    model_config = {"extra": "allow"}
+
+    name: str
+    description: str = ""
+    options: dict[str, Any] = {}
+
+
+class DatasetInfo(BaseModel):
+    """A data set that a definition may name."""
+
+    name: str
+    bundled: bool
+    description: str
+    task: str
+    input_kind: str
+    shape: list[int]
+    rows: int
+    classes: int
+
+
+class EventItem(BaseModel):
+    """An event: these fields and those of its type."""
+
+    model_config = {"extra": "allow"}
+
+    seq: int
+    type: str
+    at: Time
+    study_id: str
+    trial: int | None = None
+
+
+class StudyPage(BaseModel):
+    """A page of studies."""
+
+    items: list[Study]
+    next_cursor: str | None
+
+
+class TrialPage(BaseModel):
+    """A page of trials."""
+
+    items: list[Trial]
+    next_cursor: str | None
+
+
+class MetricPage(BaseModel):
+    """The metrics of one attempt, by epoch."""
+
+    items: list[EpochMetrics]
+    next_cursor: str | None
+
+
+class ArtifactPage(BaseModel):
+    """The files of a trial."""
+
+    items: list[Artifact]
+    next_cursor: str | None
+
+
+class WorkerPage(BaseModel):
+    """A page of workers."""
+
+    items: list[Worker]
+    next_cursor: str | None
+
+
+class FamilyPage(BaseModel):
+    """All families."""
+
+    items: list[FamilyInfo]
+    next_cursor: str | None
+
+
+class AlgorithmPage(BaseModel):
+    """All samplers, or all pruners."""
+
+    items: list[AlgorithmInfo]
+    next_cursor: str | None
+
+
+class DatasetPage(BaseModel):
+    """All data sets."""
+
+    items: list[DatasetInfo]
+    next_cursor: str | None
+
+
+class EventPage(BaseModel):
+    """Events in the order of the log."""
+
+    items: list[EventItem]
+    next_cursor: str | None
+
+
+class Health(BaseModel):
+    """Liveness or readiness."""
+
+    status: str

@@ -1,0 +1,169 @@
+"""Server-sent events: the streams of a study and of a project, and what a client asks for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.hub import BATCH, Batch, Encoded, Hub, Inbox, encode_project_event, encode_study_event
+from app.errors import NotAcceptable
+from app.store.events import LogPage, Position, ProjectEvent, project_events_after, read_log
+
+EVENT_STREAM = "text/event-stream"
+PING = b": ping\n\n"
+SEND_TIMEOUT_S = 30.0
+"""A client that takes nothing for this long is left: its connection is cut, and it resumes by id."""
+
+
+class EventStream(Response):
+    """A stream that ends with its generator, or with the client; both free everything at once."""
+
+    media_type = None
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(headers={"Content-Type": EVENT_STREAM, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self.chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        async with anyio.create_task_group() as group:
+
+            async def leave() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                group.cancel_scope.cancel()
+
+            group.start_soon(leave)
+            async with aclosing(self.chunks) as chunks:
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                async for chunk in chunks:
+                    with anyio.move_on_after(SEND_TIMEOUT_S) as patience:
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    if patience.cancelled_caught:
+                        break
+                else:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+            group.cancel_scope.cancel()
+
+
+async def study_chunks(
+    hub: Hub, study_id: int, page: LogPage | None, sent: int, *, follow: bool
+) -> AsyncGenerator[bytes, None]:
+    """A study's events after number `sent`, the first of them in `page`, until its end or the client's."""
+    while page is not None and not hub.is_closing:
+        chunk, sent = _of_page(page, sent)
+        if chunk:
+            yield chunk
+        if page.has_ended or (page.is_complete and not follow):
+            return
+        if page.is_complete:
+            break
+        page = await hub.read(lambda session, at=sent: read_log(session, study_id, at, BATCH))  # type: ignore[misc]
+    if page is None:
+        return
+    with hub.join(("study", study_id), min(sent, page.last_seq)) as inbox:
+        while sent < inbox.joined_at:
+            page = await hub.read(lambda session, at=sent: read_log(session, study_id, at, BATCH))  # type: ignore[misc]
+            if page is None:
+                return
+            chunk, sent = _of_page(page, sent)
+            if chunk:
+                yield chunk
+            if page.has_ended:
+                return
+        async for chunk in _from_inbox(inbox, sent, hub.ping_s):
+            yield chunk
+
+
+async def project_chunks(
+    hub: Hub, project: str, events: Sequence[ProjectEvent], sent: Position, *, follow: bool
+) -> AsyncGenerator[bytes, None]:
+    """A project's events after `sent`, the first of them in `events`."""
+
+    async def more(at: Position) -> list[ProjectEvent]:
+        return await hub.read(lambda session: project_events_after(session, project, at, BATCH))
+
+    while not hub.is_closing:
+        if events:
+            yield _encode(events)
+            sent = events[-1].position
+        if len(events) < BATCH:
+            break
+        events = await more(sent)
+    if not follow:
+        return
+    with hub.join(("project", project), sent) as inbox:
+        while sent < inbox.joined_at and (events := await more(sent)):
+            yield _encode(events)
+            sent = events[-1].position
+        async for chunk in _from_inbox(inbox, sent, hub.ping_s):
+            yield chunk
+
+
+def _encode(events: Sequence[ProjectEvent]) -> bytes:
+    return b"".join(encode_project_event(e.position, e.type, e.data) for e in events)
+
+
+async def _from_inbox(inbox: Inbox, sent: Any, ping_s: float) -> AsyncIterator[bytes]:
+    while True:
+        batch = await inbox.get(ping_s)
+        if batch is not None:
+            chunk = batch.after(sent)
+            sent = max(sent, batch.last)
+            if chunk:
+                yield chunk
+        elif inbox.is_closed:
+            return
+        else:
+            yield PING
+
+
+def _of_page(page: LogPage, sent: int) -> tuple[bytes, int]:
+    """The bytes of a page of a study's log after number `sent`, and the number of its last event."""
+    if not page.events:
+        if page.last_seq > sent:
+            return _reset(page.last_seq + 1), page.last_seq
+        return b"", sent
+    reset = _reset(page.events[0].seq) if page.events[0].seq > sent + 1 else b""
+    batch = Batch([Encoded(e.seq, encode_study_event(e.seq, e.type, e.data)) for e in page.events])
+    return reset + batch.wire, batch.last
+
+
+def _reset(first_seq: int) -> bytes:
+    """Tells that events before `first_seq` are no longer kept."""
+    return f'event: reset\ndata: {{"first_seq": {first_seq}}}\n\n'.encode()
+
+
+def wants_json(accept: str | None) -> bool:
+    """Whether the client prefers a JSON page to a stream.
+
+    Raises:
+        NotAcceptable: it accepts neither.
+    """
+    if accept is None or not accept.strip():
+        return False
+    stream, page = _quality(accept, EVENT_STREAM), _quality(accept, "application/json")
+    if max(stream, page) <= (0.0, 0):
+        raise NotAcceptable(f"Expected Accept: text/event-stream or application/json. Received: {accept[:100]!r}")
+    return page > stream
+
+
+def _quality(accept: str, media_type: str) -> tuple[float, int]:
+    """The weight that an Accept header gives a media type, and how specifically (RFC 9110, 12.5.1)."""
+    best: tuple[int, float] | None = None
+    for part in accept.lower().split(","):
+        name, *parameters = (item.strip() for item in part.split(";"))
+        if name not in {media_type, f"{media_type.partition('/')[0]}/*", "*/*"}:
+            continue
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            found = (2 if name == media_type else 1 if name != "*/*" else 0, float(weight))
+        except ValueError:
+            continue
+        best = found if best is None else max(best, found)
+    return (0.0, 0) if best is None or not best[1] > 0 else (best[1], best[0])

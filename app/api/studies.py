@@ -1,0 +1,189 @@
+"""Studies: posted, listed, changed, paused, stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from fastapi import Header, Query, Request, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.api import schemas
+from app.api.answers import answer, page
+from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
+from app.api.idempotency import once
+from app.api.pagination import Cursors
+from app.api.problems import invalid_request
+from app.api.routing import StudyRoute
+from app.api.routing import router as make_router
+from app.api.validation import accepted, changed, sample_limit
+from app.api.views import definition_of, study_now, study_view
+from app.domain.study import StudyDefinition, StudyState
+from app.errors import FieldError, PreconditionFailed
+from app.store import lifecycle, studies, tables, workers
+
+router = make_router("studies", StudyRoute)
+
+Sort = Literal["name", "created_at", "-created_at"]
+States = Annotated[list[StudyState], Query(alias="state", description="In one of these states.")]
+Labels = Annotated[
+    list[str], Query(alias="label", description="`key:value`; with several all must match.", max_length=64)
+]
+
+
+@router.post("/v1/studies", status_code=201, response_model=schemas.Study)
+def create_study(
+    definition: StudyDefinition, request: Request, api: Api, project: Project, key: IdempotencyKey = None
+) -> Response:
+    """Start a study: workers take its trials from now on."""
+    filled = accepted(definition, api.settings).definition
+
+    def work(session: Session) -> Response:
+        study = lifecycle.create_study(
+            session, filled, project=project, created_by=None, sample_limit=sample_limit(filled)
+        )
+        location = f"/v1/studies/{study.public_id}"
+        return answer(study_now(session, study), 201, location=location, etag=study.revision)
+
+    return once(api, project, request, key, work)
+
+
+@router.post("/v1/studies:validate", response_model=schemas.Validation)
+def validate_study(definition: StudyDefinition, api: Api) -> Response:
+    """Check a definition and fill in its defaults; nothing is stored."""
+    checked = accepted(definition, api.settings)
+    return answer(
+        schemas.Validation.model_construct(
+            definition=checked.definition,
+            structural=list(checked.structural),
+            runtime=list(checked.runtime),
+            stackable=checked.stackable,
+            warnings=list(checked.warnings),
+        )
+    )
+
+
+@router.get("/v1/studies", response_model=schemas.StudyPage)
+def list_studies(
+    api: Api,
+    project: Project,
+    state: States = [],  # noqa: B006 - FastAPI copies it
+    label: Labels = [],  # noqa: B006
+    q: Annotated[str | None, Query(max_length=200, description="In the name or the description.")] = None,
+    sort: Sort = "-created_at",
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+) -> Response:
+    """The project's studies."""
+    narrowed = studies.StudyFilter(states=state, labels=_labels(label), text=q)
+    cursors = Cursors(
+        ["studies", project, sort, sorted(state), sorted(label), q], [str if sort == "name" else float, int]
+    )
+    after = cursors.decode(cursor)
+    with api.database.read() as session:
+        found = studies.list_studies(session, project, narrowed, sort=sort, after=after, limit=limit + 1)
+        offers = workers.live_offers(session)
+    more = cursors.encode(studies.sort_key(found[limit - 1], sort)) if len(found) > limit else None
+    return page([study_view(study, offers) for study in found[:limit]], more)
+
+
+def _labels(texts: list[str]) -> list[tuple[str, str]]:
+    labels = []
+    for text in texts:
+        key, colon, value = text.partition(":")
+        if not colon or not key:
+            raise invalid_request([FieldError(("query", "label"), f"Expected key:value. Received: {text[:100]!r}")])
+        labels.append((key, value))
+    return labels
+
+
+@router.get("/v1/studies/{study_id:id}", response_model=schemas.Study)
+def get_study(study_id: str, api: Api, project: Project) -> Response:
+    """One study."""
+    with api.database.read() as session:
+        study = studies.find_study(session, project, study_id)
+        return answer(study_now(session, study), etag=study.revision)
+
+
+@router.patch("/v1/studies/{study_id:id}", response_model=schemas.Study)
+def change_study(
+    study_id: str,
+    changes: schemas.StudyChanges,
+    api: Api,
+    project: Project,
+    if_match: Annotated[
+        str | None, Header(alias="If-Match", description="The ETag that the change is meant for.")
+    ] = None,
+) -> Response:
+    """Change words, labels, budget, priority or parallel trials of a study."""
+
+    def work(session: Session) -> Response:
+        found = studies.find_study(session, project, study_id)
+        study = _locked(session, found)
+        _check_revision(if_match, study)
+        present = definition_of(study)
+        definition = changed(present, changes, api.settings)
+        if definition != present:
+            study = lifecycle.update_study(session, study.id, definition)
+        return answer(study_now(session, study), etag=study.revision)
+
+    return api.database.run(work)
+
+
+def _locked(session: Session, study: tables.Study) -> tables.Study:
+    query = select(tables.Study).where(tables.Study.id == study.id).with_for_update(key_share=True)
+    return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def _check_revision(if_match: str | None, study: tables.Study) -> None:
+    if if_match is None or if_match.strip() == "*":
+        return
+    tags = [tag.strip().removeprefix("W/").strip('"') for tag in if_match.split(",")]
+    if str(study.revision) not in tags:
+        raise PreconditionFailed(
+            f'Expected If-Match: "{study.revision}", the present revision. Received: {if_match[:100]}'
+        )
+
+
+@router.delete("/v1/studies/{study_id:id}", status_code=204, response_class=Response)
+def delete_study(study_id: str, api: Api, project: Project) -> Response:
+    """Forget a study that is over, with its trials and events."""
+
+    def work(session: Session) -> None:
+        lifecycle.delete_study(session, studies.find_study(session, project, study_id).id)
+
+    api.database.run(work)
+    return Response(status_code=204)
+
+
+@router.post("/v1/studies/{study_id:id}:pause", response_model=schemas.Study)
+def pause_study(study_id: str, api: Api, project: Project) -> Response:
+    """Let running trials finish, start no others until it is resumed."""
+    return _act(api, project, study_id, lifecycle.pause)
+
+
+@router.post("/v1/studies/{study_id:id}:resume", response_model=schemas.Study)
+def resume_study(study_id: str, api: Api, project: Project) -> Response:
+    """Go on with a paused study."""
+    return _act(api, project, study_id, lifecycle.resume)
+
+
+@router.post("/v1/studies/{study_id:id}:stop", response_model=schemas.Study)
+def stop_study(study_id: str, api: Api, project: Project) -> Response:
+    """Finish what runs, start nothing more."""
+    return _act(api, project, study_id, lifecycle.stop)
+
+
+@router.post("/v1/studies/{study_id:id}:cancel", response_model=schemas.Study)
+def cancel_study(study_id: str, api: Api, project: Project) -> Response:
+    """End the study now, with what runs."""
+    return _act(api, project, study_id, lifecycle.cancel)
+
+
+def _act(api: Api, project: str, study_id: str, action: Callable[[Session, int], tables.Study]) -> Response:
+    def work(session: Session) -> Response:
+        study = action(session, studies.find_study(session, project, study_id).id)
+        return answer(study_now(session, study), etag=study.revision)
+
+    return api.database.run(work)

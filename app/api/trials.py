@@ -1,0 +1,147 @@
+"""Trials: listed, enqueued, cancelled; their metrics, logs and files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from fastapi import Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from sqlalchemy.orm import Session
+
+from app.api import schemas
+from app.api.answers import answer, page
+from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
+from app.api.files import open_artifact
+from app.api.idempotency import once
+from app.api.pagination import Cursors
+from app.api.problems import invalid_request
+from app.api.routing import router as make_router
+from app.api.views import artifact_view, definition_of, metrics_view, trial_view, trial_views
+from app.domain.check_space import check_enqueued
+from app.domain.json import loads
+from app.domain.trial import TrialState
+from app.errors import FieldError
+from app.store import artifacts, lifecycle, tables, trials
+from app.store.studies import find_study
+from app.store.trials import find_trial
+
+router = make_router("trials")
+
+TRIALS = "/v1/studies/{study_id:id}/trials"
+TRIAL = TRIALS + "/{number:number}"
+Sort = Literal["number", "-number", "value", "-value"]
+States = Annotated[list[TrialState], Query(alias="state", description="In one of these states.")]
+Attempt = Annotated[int | None, Query(ge=0, le=10**9, description="One attempt; by default the current one.")]
+
+
+@router.get(TRIALS, response_model=schemas.TrialPage)
+def list_trials(
+    study_id: str,
+    api: Api,
+    project: Project,
+    state: States = [],  # noqa: B006 - FastAPI copies it
+    feasible: bool | None = None,
+    sort: Sort = "number",
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+) -> Response:
+    """A study's trials, by number or by the first objective's value; those without value last."""
+    kinds = [int] if sort.endswith("number") else [float, int]
+    cursors = Cursors(["trials", study_id, sort, sorted(state), feasible], kinds)
+    after = cursors.decode(cursor)
+    with api.database.read() as session:
+        study = find_study(session, project, study_id)
+        if sort.endswith("value") and len(loads(study.directions)) > 1:
+            message = f"Expected number or -number: the study has several objectives. Received: {sort!r}"
+            raise invalid_request([FieldError(("query", "sort"), message)])
+        found = trials.list_trials(
+            session, study.id, states=state, feasible=feasible, sort=sort, after=after, limit=limit + 1
+        )
+        more = cursors.encode(trials.sort_key(found[limit - 1], sort)) if len(found) > limit else None
+        return page(trial_views(session, study, found[:limit]), more)
+
+
+@router.post(TRIALS, status_code=201, response_model=schemas.Trial)
+def enqueue_trial(
+    study_id: str, trial: schemas.NewTrial, request: Request, api: Api, project: Project, key: IdempotencyKey = None
+) -> Response:
+    """Ask for a trial with these hyperparameters; what is left out is drawn by the sampler."""
+
+    def work(session: Session) -> Response:
+        study = find_study(session, project, study_id)
+        values = _accepted(study, trial)
+        row = lifecycle.enqueue(session, study.id, values)
+        location = f"/v1/studies/{study_id}/trials/{row.number}"
+        return answer(trial_view(session, study, row), 201, location=location)
+
+    return once(api, project, request, key, work)
+
+
+def _accepted(study: tables.Study, trial: schemas.NewTrial) -> dict[str, bool | int | float | str]:
+    values, errors = check_enqueued(definition_of(study), trial.hyperparameters)
+    if errors:
+        raise invalid_request(errors)
+    return values
+
+
+@router.get(TRIAL, response_model=schemas.Trial)
+def get_trial(study_id: str, number: int, api: Api, project: Project) -> Response:
+    """One trial."""
+    with api.database.read() as session:
+        study = find_study(session, project, study_id)
+        return answer(trial_view(session, study, find_trial(session, study.id, number)))
+
+
+@router.post(TRIAL + ":cancel", response_model=schemas.Trial)
+def cancel_trial(study_id: str, number: int, api: Api, project: Project) -> Response:
+    """End a waiting or running trial."""
+
+    def work(session: Session) -> Response:
+        study = find_study(session, project, study_id)
+        return answer(trial_view(session, study, lifecycle.cancel_trial(session, study.id, number)))
+
+    return api.database.run(work)
+
+
+@router.get(TRIAL + "/metrics", response_model=schemas.MetricPage)
+def get_metrics(study_id: str, number: int, api: Api, project: Project, attempt: Attempt = None) -> Response:
+    """What an attempt of the trial reported, epoch by epoch."""
+    with api.database.read() as session:
+        trial = _find(session, project, study_id, number)
+        return page([metrics_view(row) for row in trials.metrics_of(session, trial, attempt)])
+
+
+@router.get(TRIAL + "/logs", response_class=PlainTextResponse)
+def get_logs(study_id: str, number: int, api: Api, project: Project, attempt: Attempt = None) -> Response:
+    """What the trial's attempts logged."""
+    with api.database.read() as session:
+        trial = _find(session, project, study_id, number)
+        return PlainTextResponse(trials.logs_of(session, trial, attempt))
+
+
+@router.get(TRIAL + "/artifacts", response_model=schemas.ArtifactPage)
+def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Response:
+    """The trial's files."""
+    with api.database.read() as session:
+        trial = _find(session, project, study_id, number)
+        return page([artifact_view(file) for file in artifacts.artifacts_of(session, [trial.id])[trial.id]])
+
+
+@router.get(
+    TRIAL + "/artifacts/{name}",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def get_artifact(study_id: str, number: int, name: str, api: Api, project: Project) -> Response:
+    """The bytes of one of the trial's files."""
+    with api.database.read() as session:
+        trial = _find(session, project, study_id, number)
+        file = artifacts.find_artifact(session, trial.id, name)
+    size, chunks = open_artifact(api.settings.resolved_artifact_url, file.path)
+    headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.name)}"}
+    return StreamingResponse(chunks, media_type=file.media_type, headers=headers)
+
+
+def _find(session: Session, project: str, study_id: str, number: int) -> tables.Trial:
+    return find_trial(session, find_study(session, project, study_id).id, number)

@@ -1,0 +1,114 @@
+"""Definitions checked whole: the domain's checks, and the sampler's and pruner's, all problems in one answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.api.field_errors import field_errors
+from app.api.problems import invalid_request
+from app.api.schemas import StudyChanges
+from app.domain.check import Checked, Limits, check_definition
+from app.domain.study import Budget, Execution, StudyDefinition
+from app.errors import FieldError, InvalidStudy
+from app.settings import Settings
+
+CHANGEABLE_EXECUTION = ("parallel_trials", "priority")
+MAX_CELLS = 2**53
+"""A grid with more combinations than this is as good as endless."""
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The operator's limits on one study."""
+    return Limits(
+        max_trials=settings.max_trials,
+        max_epochs=settings.max_epochs,
+        max_parallel_trials=settings.max_parallel_trials,
+        max_searched=settings.max_parameters,
+        max_model_parameters=settings.max_model_parameters,
+    )
+
+
+def accepted(definition: StudyDefinition, settings: Settings) -> Checked:
+    """The definition with all defaults, where it can be run.
+
+    Raises:
+        InvalidStudy: it can't; all its problems with their places.
+    """
+    from app.tuning.pruners import pruner_options, pruner_problems
+    from app.tuning.samplers import sampler_options, sampler_problems
+
+    checked = check_definition(definition, limits_of(settings))
+    errors = [*checked.errors, *sampler_problems(definition), *pruner_problems(definition)]
+    if errors:
+        raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)
+    sampler, pruner = definition.sampler, definition.pruner
+    filled = checked.definition.model_copy(
+        update={
+            "sampler": sampler.model_copy(
+                update={"options": sampler_options(sampler.name, sampler.options).model_dump(mode="json")}
+            ),
+            "pruner": pruner.model_copy(
+                update={"options": pruner_options(pruner.name, pruner.options).model_dump(mode="json")}
+            ),
+        }
+    )
+    return Checked(filled, (), checked.warnings, checked.structural, checked.runtime, checked.stackable)
+
+
+def sample_limit(definition: StudyDefinition) -> int | None:
+    """How many trials the sampler can draw; None where it never runs out."""
+    from app.tuning.samplers import grid_cells
+
+    cells = grid_cells(definition)
+    return None if cells is None or cells > MAX_CELLS else cells
+
+
+def changed(definition: StudyDefinition, changes: StudyChanges, settings: Settings) -> StudyDefinition:
+    """The definition after a merge patch (RFC 7396): what is left out stays, null gives the default.
+
+    Raises:
+        InvalidStudy: what comes out can't be run.
+    """
+    given = changes.model_dump(include=changes.model_fields_set)
+    execution = given.get("execution") or {}
+    locked = [
+        FieldError(("execution", name), _only_changeable(name))
+        for name in execution
+        if name not in CHANGEABLE_EXECUTION
+    ]
+    if locked:
+        raise invalid_request(locked, InvalidStudy)
+    merged = _merge(json.loads(definition.model_dump_json()), given)
+    if given.get("execution", {}) is None:
+        kept = definition.execution.model_dump(mode="json")
+        defaults = Execution().model_dump(mode="json")
+        merged["execution"] = kept | {name: defaults[name] for name in CHANGEABLE_EXECUTION}
+    merged.setdefault("budget", Budget().model_dump(mode="json"))
+    try:
+        result = StudyDefinition.model_validate(merged)
+    except ValidationError as error:
+        found = field_errors(error.errors(include_url=False), merged, StudyDefinition)
+        raise invalid_request(found, InvalidStudy) from None
+    errors = [e for e in check_definition(result, limits_of(settings)).errors if e.loc[0] in {"budget", "execution"}]
+    if errors:
+        raise invalid_request(errors, InvalidStudy)
+    return result
+
+
+def _only_changeable(name: str) -> str:
+    return f"Expected {' or '.join(CHANGEABLE_EXECUTION)}: nothing else of execution changes later. Received: {name!r}"
+
+
+def _merge(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(merged.get(key), value)
+    return merged

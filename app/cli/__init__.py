@@ -1,0 +1,80 @@
+"""The `fettle` command. Each command imports what it needs when it runs, so that all of them start quickly.
+
+Exit codes: 0 fine; 1 the study watched ended FAILED or CANCELLED; 2 wrong usage or settings; 3 no service answered;
+4 the service refused; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from app.cli import client, serve
+
+OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+app = typer.Typer(
+    name="fettle",
+    help="Tune hyperparameters of Keras models: run a service, submit studies to it, watch them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    serve.up,
+    serve.api,
+    serve.worker,
+    serve.migrate,
+    serve.check,
+    client.validate,
+    client.submit,
+    client.watch,
+    client.studies,
+    client.trials,
+    client.best,
+    client.pause,
+    client.resume,
+    client.stop,
+    client.cancel,
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from app import __version__
+
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    from app.errors import FettleError
+
+    try:
+        app()
+    except FettleError as error:
+        _leave(error, USAGE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # `fettle trials … | head` closes the pipe on purpose.
+        sys.stderr.close()
+        sys.exit(OK)
+    except Exception as error:
+        from app.client import ClientError, ServiceUnavailable
+
+        if not isinstance(error, ClientError):
+            raise
+        _leave(error, NO_SERVICE if isinstance(error, ServiceUnavailable) else REFUSED)
+
+
+def _leave(error: Exception, code: int) -> None:
+    typer.echo(f"fettle: {error}", err=True)
+    sys.exit(code)

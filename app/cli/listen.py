@@ -1,0 +1,105 @@
+"""The API in this process with its workers as children: they start once it listens, and stop with it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+import uvicorn
+
+from app.cli.children import Children
+from app.cli.serve import environment, worker_command
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from app.settings import Settings
+
+OPEN_REQUESTS_GRACE_S = 3
+"""Requests and streams still open after a stop signal get this long; streams take up again elsewhere by id."""
+KILL_AFTER_DRAIN_S = 15.0
+"""A worker still there this long after its drain should have ended is killed: its leases expire by themselves."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one. Leaves with exit code 2 where the address can't be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        typer.echo(
+            f"fettle: Expected a free address at {host}:{port}. Received: {error.strerror or error}. "
+            "Choose another with --port, or --port 0 for any free one.",
+            err=True,
+        )
+        raise typer.Exit(2) from None
+    bound.set_inheritable(False)
+    return bound
+
+
+def run(service: FastAPI, settings: Settings, bound: socket.socket, workers: int) -> int:
+    """The exit code after serving until SIGINT or SIGTERM; 1 where the API could not start."""
+    host, port = bound.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    children = Children(
+        worker_command(), environment(settings), workers, grace_s=settings.drain_grace_s + KILL_AFTER_DRAIN_S
+    )
+    config = uvicorn.Config(
+        service,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=OPEN_REQUESTS_GRACE_S,
+        server_header=False,
+    )
+    server = _Server(config, url, children)
+    try:
+        server.run(sockets=[bound])
+    finally:
+        children.stop()
+    return 0 if server.served else 1
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, telling when it listens and passing a stop on to the children at once."""
+
+    def __init__(self, config: uvicorn.Config, url: str, children: Children) -> None:
+        super().__init__(config)
+        self._url = url
+        self._children = children
+        self._signals = 0
+        self.served = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.should_exit:
+            return
+        self.served = True
+        typer.echo(f"Fettle is serving at {self._url} (API documentation at {self._url}/docs)")
+        self._children.start()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn would put the old handlers back and raise the signal again; ours stay, for the workers still drain.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            typer.echo(
+                "Stopping: workers finish or give back their trials. Press Ctrl-C again to stop at once.", err=True
+            )
+            self._children.drain()
+        else:
+            self._children.hurry()
+        super().handle_exit(sig, frame)

@@ -1,0 +1,167 @@
+"""Commands that serve: `up`, `api`, `worker`, `migrate`, `check`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from app.store.engine import Database
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Holds the SQLite database, artifacts, data sets and logs. [./fettle-data]")
+]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="sqlite:///… or postgresql+psycopg://…; SQLite in the data directory if left out.")
+]
+Device = Annotated[str | None, typer.Option(help="What the workers train on: auto, cpu, gpu or gpu:<index>. [auto]")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [8000]")]
+Migrate = Annotated[bool, typer.Option(help="Bring the database to this version's schema first.")]
+
+
+def up(
+    host: Host = None,
+    port: Port = None,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 runs the API alone.")] = 1,
+    device: Device = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Run the API and workers on this machine until interrupted. Every option is also a variable FETTLE_<NAME>."""
+    _serve(_settings(host=host, port=port, device=device, data_dir=data_dir, database_url=database_url), workers, True)
+
+
+def api(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    migrate: Migrate = True,
+) -> None:
+    """Run the API alone; workers join through the same database."""
+    _serve(_settings(host=host, port=port, data_dir=data_dir, database_url=database_url), 0, migrate)
+
+
+def worker(
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    device: Device = None,
+    families: Annotated[str | None, typer.Option(help="Comma-separated families to train; all if left out.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Comma-separated key=value pairs that studies may ask for.")
+    ] = None,
+) -> None:
+    """Run one worker: join the service that has this data directory or database, and train its trials."""
+    settings = _settings(
+        device=device, data_dir=data_dir, database_url=database_url, families=families, worker_labels=labels
+    )
+    # The worker's code is another package, with TensorFlow: this process becomes it, and never imports it.
+    os.execve(sys.executable, worker_command(), environment(settings))  # noqa: S606 - our own interpreter
+
+
+def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Create the database's schema, or upgrade it to this version's."""
+    settings = _settings(data_dir=data_dir, database_url=database_url)
+    typer.echo(f"The database is at schema revision {_migrate(settings)}.")
+
+
+def check(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Say whether the database is reached and has this version's schema; exit code 2 where not. For health checks."""
+    from app.store.migrate import HEAD, check_schema
+
+    settings = _settings(data_dir=data_dir, database_url=database_url)
+    if not settings.database_url and not (settings.data_dir / "fettle.db").exists():
+        typer.echo(
+            f"fettle: Expected a database in {settings.data_dir}. Received none: run `fettle migrate`.", err=True
+        )
+        raise typer.Exit(2)
+    with _database(settings) as database:
+        check_schema(database)
+    typer.echo(f"The database is at schema revision {HEAD}.")
+
+
+def worker_command() -> list[str]:
+    """What starts a worker; its settings come from the environment."""
+    return [sys.executable, "-m", "worker"]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """This process's environment with all settings that are not defaults, as a child is to find them."""
+    given = {
+        f"FETTLE_{name.upper()}": str(getattr(settings, name)).lower()
+        if isinstance(getattr(settings, name), bool)
+        else str(getattr(settings, name))
+        for name in settings.model_fields_set
+    }
+    return {**os.environ, **given, "FETTLE_DATA_DIR": str(settings.data_dir.absolute())}
+
+
+def _settings(**options: Any) -> Settings:
+    """The environment's settings with the options given on top; leaves with 2 where they are wrong."""
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(map(str, problem["loc"]))
+            received = "" if name == "database_url" else f" Received: {problem['input']!r}"  # it may hold a password
+            typer.echo(
+                f"fettle: --{name.replace('_', '-')} or FETTLE_{name.upper()}: {problem['msg']}.{received}", err=True
+            )
+        raise typer.Exit(2) from None
+
+
+def _migrate(settings: Settings) -> str:
+    """The revision that the database is at after creating or upgrading its schema."""
+    from app.store.migrate import HEAD, migrate
+
+    if not settings.database_url:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with _database(settings) as database:
+        migrate(database)
+    return HEAD
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    """The database for a short use; `Unready` where it can't be reached."""
+    from sqlalchemy.exc import OperationalError
+
+    from app.errors import Unready
+    from app.store.engine import Database
+
+    database = Database(settings.resolved_database_url)
+    try:
+        yield database
+    except OperationalError as error:
+        where = database.url.render_as_string(hide_password=True)
+        raise Unready(f"Expected a database at {where}. Received: {str(error.orig).strip()}") from None
+    finally:
+        database.dispose()
+
+
+def _serve(settings: Settings, workers: int, migrate: bool) -> None:
+    from app.cli.listen import listen, run
+    from app.main import OpenToStrangers, create_app
+
+    try:
+        service = create_app(settings)
+    except OpenToStrangers as error:
+        typer.echo(f"fettle: {error}", err=True)
+        raise typer.Exit(2) from None
+    with listen(settings.host, settings.port) as socket:
+        if migrate:
+            _migrate(settings)
+        raise typer.Exit(run(service, settings, socket, workers))

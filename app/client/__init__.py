@@ -1,0 +1,59 @@
+"""A typed Python client of the service.
+
+    from app.client import FettleClient
+
+    with FettleClient("http://127.0.0.1:8000") as client:
+        study = client.create_study(definition)
+        for event in client.events(study.id):
+            print(event.seq, event.type)
+
+Imports neither the service nor TensorFlow: it may be carried anywhere that has httpx and pydantic.
+"""
+
+from app.client.errors import ClientError, FettleProblem, ServiceUnavailable
+from app.client.models import (
+    Artifact,
+    Best,
+    Event,
+    MetricPoint,
+    Named,
+    Progress,
+    Reset,
+    Study,
+    StudyEvent,
+    Trial,
+    TrialBest,
+    TrialEvent,
+    TrialFinished,
+    TrialMetrics,
+    TrialRetried,
+    TrialStarted,
+    Validation,
+    Worker,
+)
+from app.client.service import FettleClient
+
+__all__ = [
+    "Artifact",
+    "Best",
+    "ClientError",
+    "Event",
+    "FettleClient",
+    "FettleProblem",
+    "MetricPoint",
+    "Named",
+    "Progress",
+    "Reset",
+    "ServiceUnavailable",
+    "Study",
+    "StudyEvent",
+    "Trial",
+    "TrialBest",
+    "TrialEvent",
+    "TrialFinished",
+    "TrialMetrics",
+    "TrialRetried",
+    "TrialStarted",
+    "Validation",
+    "Worker",
+]

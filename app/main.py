@@ -1,0 +1,141 @@
+"""The HTTP service: `create_app(settings)` wires its parts together and does nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import __version__
+from app.api import catalog, events, health, openapi, problems, results, studies, trials, workers
+from app.api.deps import Service
+from app.api.hub import Hub
+from app.api.idempotency import InFlight
+from app.api.limits import BodyLimit
+from app.settings import Settings
+from app.store.engine import Database
+from app.store.idempotency import forget_old
+from app.store.reaper import reap_expired
+
+log = logging.getLogger("fettle.api")
+
+REAP_INTERVAL_S = 3.0
+"""Pause between two looks for expired leases: a lost worker's trials wait at most this much longer."""
+FORGET_INTERVAL_S = 3600.0
+"""Pause between two sweeps of old idempotency keys."""
+
+
+class OpenToStrangers(RuntimeError):
+    """The service would answer anybody who reaches this machine."""
+
+
+def check_exposure(settings: Settings) -> None:
+    """Return where only this machine reaches the service, or its operator said that others may.
+
+    Raises:
+        OpenToStrangers: neither is so.
+    """
+    if not settings.is_loopback and not settings.allow_open:
+        raise OpenToStrangers(
+            f"Expected API keys, or a loopback address such as 127.0.0.1. Received: host={settings.host!r} without "
+            "keys. To serve everybody who reaches this address, set FETTLE_ALLOW_OPEN=true."
+        )
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service as an ASGI application. The database must have been migrated before it answers `/readyz`.
+
+    Raises:
+        OpenToStrangers: see `check_exposure`.
+    """
+    settings = settings or Settings()
+    check_exposure(settings)
+    app = FastAPI(
+        title="Fettle",
+        version=__version__,
+        summary="Hyperparameter tuning for TensorFlow and Keras, driven by Optuna.",
+        lifespan=_lifespan,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    for part in (studies, trials, results, events, catalog, workers, health):
+        app.include_router(part.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    database = Database(settings.resolved_database_url)
+    hub = Hub(database, poll_s=settings.stream_poll_s, ping_s=settings.stream_ping_s)
+    app.state.database = database
+    app.state.service = Service(settings=settings, database=database, hub=hub, in_flight=InFlight())
+    background = [asyncio.create_task(work) for work in (hub.run(), _reap(database), _forget(database))]
+    try:
+        with _ending_streams(hub):
+            yield
+    finally:
+        hub.close()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        database.dispose()
+
+
+async def _reap(database: Database) -> None:
+    """Take back what lost workers held, for as long as the service runs."""
+    while True:
+        await asyncio.sleep(REAP_INTERVAL_S)
+        try:
+            ended = await asyncio.to_thread(reap_expired, database)
+        except SQLAlchemyError as error:
+            log.warning("expired leases could not be read: %s", error)
+        else:
+            if ended:
+                log.info("took back %d expired leases", ended)
+
+
+async def _forget(database: Database) -> None:
+    """Delete idempotency keys that nobody repeats any more."""
+    while True:
+        await asyncio.sleep(FORGET_INTERVAL_S)
+        with suppress(SQLAlchemyError):
+            await asyncio.to_thread(database.run, forget_old)
+
+
+@contextmanager
+def _ending_streams(hub: Hub) -> Iterator[None]:
+    """End open streams as soon as the process is asked to stop: the server waits for them before it shuts down."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: Any) -> None:
+        loop.call_soon_threadsafe(hub.close)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        elif handler == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -1,0 +1,33 @@
+"""Reading the pointers to trials' files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound
+from app.store.tables import Artifact
+
+
+def artifacts_of(session: Session, trial_ids: Sequence[int]) -> dict[int, list[Artifact]]:
+    """The files of each trial, by name."""
+    found: dict[int, list[Artifact]] = defaultdict(list)
+    query = select(Artifact).where(Artifact.trial_id.in_(trial_ids)).order_by(Artifact.trial_id, Artifact.name)
+    for artifact in session.scalars(query):
+        found[artifact.trial_id].append(artifact)
+    return found
+
+
+def find_artifact(session: Session, trial_id: int, name: str) -> Artifact:
+    """The file of this name.
+
+    Raises:
+        NotFound: the trial has none.
+    """
+    artifact = session.get(Artifact, (trial_id, name)) if len(name) <= 255 else None
+    if artifact is None:
+        raise NotFound(f"Expected the name of an artifact. Received: {name[:100]!r}", code="ARTIFACT_NOT_FOUND")
+    return artifact

@@ -1,0 +1,105 @@
+"""Reading studies: one by its public id, and lists in a stable order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from app.domain.study import StudyState
+from app.errors import NotFound
+from app.store.tables import Study, StudyLabel, Worker
+
+MAX_ID = 40
+"""Characters of the longest public id."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFilter:
+    """What a list of studies is narrowed to; `text` is looked for in names and descriptions."""
+
+    states: Sequence[StudyState] = ()
+    labels: Sequence[tuple[str, str]] = ()
+    text: str | None = None
+
+
+def find_study(session: Session, project: str, public_id: str) -> Study:
+    """The study with this id.
+
+    Raises:
+        NotFound: the project has none.
+    """
+    study = None
+    if len(public_id) <= MAX_ID:
+        query = select(Study).where(Study.public_id == public_id, Study.project == project, Study.managed)
+        study = session.scalars(query).one_or_none()
+    if study is None:
+        raise NotFound(f"Expected the id of a study. Received: {public_id[:100]!r}", code="STUDY_NOT_FOUND")
+    return study
+
+
+def list_studies(
+    session: Session, project: str, narrowed: StudyFilter, *, sort: str, after: tuple[Any, ...] | None, limit: int
+) -> list[Study]:
+    """Up to `limit` studies of the project after a sort key, by `name`, `created_at` or `-created_at`."""
+    query = _narrow(select(Study).where(Study.project == project, Study.managed), narrowed)
+    column: Any = Study.name if sort == "name" else Study.created_at
+    descending = sort.startswith("-")
+    order = (column.desc(), Study.id.desc()) if descending else (column, Study.id)
+    query = query.order_by(*order)
+    if after is not None:
+        query = query.where(_beyond(column, after, descending=descending))
+    return list(session.scalars(query.limit(limit)))
+
+
+def sort_key(study: Study, sort: str) -> tuple[Any, ...]:
+    """Where the study stands in a list."""
+    return (study.name if sort == "name" else study.created_at, study.id)
+
+
+def _beyond(column: Any, after: tuple[Any, ...], *, descending: bool) -> ColumnElement[bool]:
+    value, key = after
+    if descending:
+        return or_(column < value, and_(column == value, Study.id < key))
+    return or_(column > value, and_(column == value, Study.id > key))
+
+
+def _narrow(query: Select[Study], narrowed: StudyFilter) -> Select[Study]:
+    if narrowed.states:
+        query = query.where(Study.state.in_(narrowed.states))
+    for key, value in narrowed.labels:
+        label = exists().where(StudyLabel.study_id == Study.id, StudyLabel.key == key, StudyLabel.value == value)
+        query = query.where(label)
+    if narrowed.text:
+        text = narrowed.text.lower()
+        query = query.where(
+            or_(
+                func.lower(Study.name).contains(text, autoescape=True),
+                func.lower(Study.description).contains(text, autoescape=True),
+            )
+        )
+    return query
+
+
+def counts(session: Session) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """How many studies, trials and workers there are in each state, from the studies' counters."""
+    studies = session.execute(select(Study.state, func.count()).where(Study.managed).group_by(Study.state))
+    columns = {
+        "WAITING": Study.waiting,
+        "RUNNING": Study.running,
+        "COMPLETE": Study.complete,
+        "PRUNED": Study.pruned,
+        "FAIL": Study.fail,
+    }
+    sums = session.execute(
+        select(*(func.coalesce(func.sum(c), 0) for c in columns.values())).where(Study.managed)
+    ).one()
+    workers = session.execute(select(Worker.state, func.count()).group_by(Worker.state))
+    return (
+        {state: int(n) for state, n in studies},
+        {state: int(n) for state, n in zip(columns, sums, strict=True)},
+        {state: int(n) for state, n in workers},
+    )

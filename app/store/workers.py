@@ -1,0 +1,84 @@
+"""Reading workers: who lives, what they hold, and why a study has none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.domain.json import loads
+from app.domain.study import StudyState
+from app.errors import NotFound
+from app.store.engine import now
+from app.store.fleet import Offer
+from app.store.tables import Study, Trial, Worker
+
+LIVE_HEARTBEAT_S = 15.0
+"""A worker silent for longer is not counted on: three of its heartbeats, or more, are missing."""
+
+
+def list_workers(session: Session, *, after: str | None, limit: int) -> list[tuple[Worker, bool]]:
+    """Up to `limit` workers after an id, each with whether it lives."""
+    query = select(Worker, Worker.heartbeat_at > now() - LIVE_HEARTBEAT_S).order_by(Worker.id).limit(limit)
+    if after is not None:
+        query = query.where(Worker.id > after)
+    return [(worker, bool(fresh) and worker.state != "STOPPED") for worker, fresh in session.execute(query)]
+
+
+def drain_worker(session: Session, worker_id: str) -> tuple[Worker, bool]:
+    """Ask a worker to finish what it holds and stop; it is seen at its next heartbeat.
+
+    Raises:
+        NotFound: there is no such worker.
+    """
+    changed = session.scalar(
+        update(Worker).where(Worker.id == worker_id).values(drain_requested=True).returning(Worker.id)
+    )
+    if changed is None:
+        raise NotFound(f"Expected the id of a worker. Received: {worker_id[:100]!r}", code="WORKER_NOT_FOUND")
+    query = select(Worker, Worker.heartbeat_at > now() - LIVE_HEARTBEAT_S).where(Worker.id == worker_id)
+    worker, fresh = session.execute(query.execution_options(populate_existing=True)).one()
+    return worker, bool(fresh) and worker.state != "STOPPED"
+
+
+def running_trials(session: Session, worker_ids: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """The trials that each worker trains now, as study id and number."""
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    query = (
+        select(Trial.worker_id, Study.public_id, Trial.number)
+        .join(Study, Study.id == Trial.study_id)
+        .where(Trial.lease_token.is_not(None), Trial.state == "RUNNING", Trial.worker_id.in_(worker_ids))
+        .order_by(Study.id, Trial.number)
+    )
+    for worker_id, study_id, number in session.execute(query):
+        found[worker_id or ""].append((study_id, number))
+    return found
+
+
+def live_offers(session: Session) -> list[Offer]:
+    """What the workers offer that live and take trials."""
+    query = select(Worker).where(
+        Worker.heartbeat_at > now() - LIVE_HEARTBEAT_S, Worker.state == "ACTIVE", Worker.drain_requested.is_(False)
+    )
+    return [Offer(w.device, loads(w.families), loads(w.labels)) for w in session.scalars(query)]
+
+
+def pending_reason(study: Study, offers: Sequence[Offer]) -> str | None:
+    """Why nothing of the study runs now, in words: no live worker offers what it needs."""
+    if study.state != StudyState.RUNNING or study.leased > 0:
+        return None
+    if not offers:
+        return "No live worker: start one with `fettle worker`."
+    able = [offer for offer in offers if study.family in offer.families]
+    if not able:
+        return f"No live worker offers the family {study.family!r}."
+    there = [offer for offer in able if offer.takes(study.device, {})]
+    if not there:
+        offered = ", ".join(sorted({offer.device for offer in able}))
+        return f"No live worker offers the device {study.device!r}; those with the family have {offered}."
+    labels = loads(study.worker_labels)
+    if not any(offer.takes(study.device, labels) for offer in there):
+        return f"No live worker has the labels {', '.join(f'{k}={v}' for k, v in labels.items())}."
+    return None

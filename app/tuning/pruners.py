@@ -1,0 +1,216 @@
+"""The pruners that a study may name, their options, and the Optuna objects behind them.
+
+Epochs are Optuna's steps, from 0. Where Optuna would estimate a resource from the first finished trials ("auto"), which
+differ from worker to worker, it follows from the study's `training.epochs` here. Wilcoxon's pruner is left out: it
+compares trials over the same instances (folds, seeds), and over epochs it stops better trials.
+Reading and checking options imports no Optuna; `build_pruner` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, StrictInt, model_validator
+
+from app.domain.study import NamedOptions, StudyDefinition
+from app.errors import FieldError
+from app.tuning.options import Choice, Loc, Number, Options, OptionsError, Positive, Startup, read_options, unknown_name
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+PRUNER_LOC: Loc = ("pruner", "options")
+MAX_PRUNERS = 3
+"""Pruners in one another, by `patient`: more would say nothing new."""
+
+Warmup = Annotated[Startup, Field(description="Epochs before which no trial is pruned.")]
+Interval = Annotated[Positive, Field(description="Epochs between two checks of a trial.")]
+Resource = Annotated[Literal["auto"] | Annotated[StrictInt, Field(ge=1, le=10**6)], Field(description="In epochs.")]
+Reduction = Annotated[StrictInt, Field(ge=2, le=100, description="One in so many trials goes on from each rung.")]
+Bootstrap = Annotated[Startup, Field(description="Trials that must complete a rung before any goes on.")]
+
+
+class NoneOptions(Options):
+    """Options of `none`."""
+
+
+class MedianOptions(Options):
+    """Options of `median`."""
+
+    n_startup_trials: Annotated[Startup, Field(description="Complete trials before which none is pruned.")] = 5
+    n_warmup_steps: Warmup = 0
+    interval_steps: Interval = 1
+    n_min_trials: Annotated[Positive, Field(description="Complete trials with a value at the epoch.")] = 1
+
+
+class PercentileOptions(MedianOptions):
+    """Options of `percentile`."""
+
+    percentile: Annotated[
+        float, Field(strict=True, ge=0, le=100, description="Share of trials that is kept, in percent.")
+    ] = 25.0
+
+
+class SuccessiveHalvingOptions(Options):
+    """Options of `successive_halving`; "auto" is a hundredth of the study's epochs, at least one."""
+
+    min_resource: Resource = "auto"
+    reduction_factor: Reduction = 4
+    min_early_stopping_rate: Annotated[StrictInt, Field(ge=0, le=100)] = 0
+    bootstrap_count: Bootstrap = 0
+
+
+class HyperbandOptions(Options):
+    """Options of `hyperband`; "auto" is the study's epochs."""
+
+    min_resource: Annotated[StrictInt, Field(ge=1, le=10**6, description="In epochs.")] = 1
+    max_resource: Resource = "auto"
+    reduction_factor: Reduction = 3
+    bootstrap_count: Bootstrap = 0
+
+
+class PatientOptions(Options):
+    """Options of `patient`: `pruner` is asked once a trial has stopped improving; without it that alone prunes."""
+
+    patience: Annotated[StrictInt, Field(ge=0, le=10**6, description="Epochs without improvement.")] = 5
+    min_delta: Annotated[Number, Field(ge=0, description="What counts as no improvement.")] = 0.0
+    pruner: NamedOptions | None = None
+
+
+class ThresholdOptions(Options):
+    """Options of `threshold`: trials whose value leaves [lower, upper] are pruned."""
+
+    lower: Number | None = None
+    upper: Number | None = None
+    n_warmup_steps: Warmup = 0
+    interval_steps: Interval = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.lower is None and self.upper is None:
+            raise ValueError("Expected lower, upper or both. Received neither")
+        if self.lower is not None and self.upper is not None and self.lower > self.upper:
+            raise ValueError(f"Expected lower <= upper. Received: lower={self.lower}, upper={self.upper}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    model: type[Options]
+    description: str
+    compares: bool = True
+
+
+_PRUNERS: Mapping[str, _Offer] = {
+    "none": _Offer(NoneOptions, "Every trial runs to its end.", compares=False),
+    "median": _Offer(MedianOptions, "Stops trials that are worse than the median of the complete ones."),
+    "percentile": _Offer(PercentileOptions, "Stops trials that are not among the best so many percent."),
+    "successive_halving": _Offer(SuccessiveHalvingOptions, "Asynchronous successive halving (Li et al., 2018)."),
+    "hyperband": _Offer(HyperbandOptions, "Several successive halvings at once (Li et al., 2016)."),
+    "patient": _Offer(PatientOptions, "Asks another pruner only about trials that stopped improving."),
+    "threshold": _Offer(ThresholdOptions, "Stops trials whose value leaves a range.", compares=False),
+}
+
+
+def pruners() -> list[Choice]:
+    """All pruners that a study may name."""
+    return [
+        Choice(name, offer.description, multi_objective=name == "none", options=offer.model.model_json_schema())
+        for name, offer in _PRUNERS.items()
+    ]
+
+
+def pruner_options(name: str, options: Mapping[str, Any], loc: Loc = PRUNER_LOC) -> Options:
+    """The options of the pruner `name`, checked, all defaults filled in; `loc` is their path in the definition.
+
+    Raises:
+        OptionsError: an unknown name, or an option that is unknown, of the wrong type or out of range.
+    """
+    if name not in _PRUNERS:
+        raise unknown_name("pruner", name, _PRUNERS, (*loc[:-1], "name"))
+    found = read_options(_PRUNERS[name].model, options, loc)
+    if isinstance(found, PatientOptions) and found.pruner is not None:
+        inner: Loc = (*loc, "pruner", "options")
+        if inner.count("pruner") > MAX_PRUNERS:
+            raise OptionsError([FieldError(inner[:-1], f"Expected at most {MAX_PRUNERS} pruners in one another")])
+        pruner_options(found.pruner.name, found.pruner.options, inner)
+    return found
+
+
+def _levels(definition: StudyDefinition) -> list[tuple[Loc, Options]]:
+    """The study's pruner and those that it asks in turn, each with the path of its options."""
+    levels: list[tuple[Loc, Options]] = []
+    named: NamedOptions | None = definition.pruner
+    loc = PRUNER_LOC
+    while named is not None:
+        options = pruner_options(named.name, named.options, loc)
+        levels.append((loc, options))
+        named = options.pruner if isinstance(options, PatientOptions) else None
+        loc = (*loc, "pruner", "options")
+    return levels
+
+
+def pruner_compares(definition: StudyDefinition) -> bool:
+    """Whether the pruner looks at other trials; False means that a worker needs none of them to prune."""
+    comparing = tuple(
+        offer.model for offer in _PRUNERS.values() if offer.compares and offer.model is not PatientOptions
+    )
+    return any(isinstance(options, comparing) for _, options in _levels(definition))
+
+
+def pruner_problems(definition: StudyDefinition) -> list[FieldError]:
+    """Why the study's pruner can't be used for it, as errors of the definition; none where it can."""
+    try:
+        levels = _levels(definition)
+    except OptionsError as error:
+        return error.errors
+    problems = []
+    if len(definition.objectives) > 1 and definition.pruner.name != "none":
+        message = f"Expected the pruner 'none' with several objectives. Received: {definition.pruner.name!r}"
+        problems.append(FieldError(("pruner", "name"), message))
+    for loc, options in levels:
+        if isinstance(options, HyperbandOptions):
+            longest = definition.training.epochs if options.max_resource == "auto" else options.max_resource
+            if options.min_resource > longest:
+                message = f"Expected at most max_resource = {longest} epochs. Received: {options.min_resource}"
+                problems.append(FieldError((*loc, "min_resource"), message))
+    return problems
+
+
+def build_pruner(definition: StudyDefinition) -> BasePruner | None:
+    """The Optuna pruner of a study whose definition was checked; None where no trial is ever pruned."""
+    return _build(definition.pruner, definition.training.epochs, definition.name)
+
+
+def _build(named: NamedOptions, epochs: int, study_name: str) -> BasePruner | None:
+    import optuna.pruners as theirs
+
+    from app.tuning.halving import Hyperband, SuccessiveHalving
+    from app.tuning.percentile import StepwisePercentilePruner
+
+    options = pruner_options(named.name, named.options)
+    given = options.model_dump()
+    match options:
+        case PercentileOptions():
+            return StepwisePercentilePruner(**given)
+        case MedianOptions():
+            return StepwisePercentilePruner(percentile=50.0, **given)
+        case SuccessiveHalvingOptions():
+            if options.min_resource == "auto":
+                given["min_resource"] = max((epochs - 1) // 100, 1)
+            return SuccessiveHalving(**given)
+        case HyperbandOptions():
+            if options.max_resource == "auto":
+                given["max_resource"] = epochs
+            return Hyperband(study_name, **given)
+        case PatientOptions():
+            inner = None if options.pruner is None else _build(options.pruner, epochs, study_name)
+            if options.pruner is not None and inner is None:
+                return None
+            return theirs.PatientPruner(inner, options.patience, options.min_delta)
+        case ThresholdOptions():
+            return theirs.ThresholdPruner(**given)
+        case _:
+            return None

@@ -1,0 +1,194 @@
+"""The samplers that a study may name, their options, and the Optuna objects behind them.
+
+Only what is listed here can be named, and options are checked before a study is stored. Optuna's CMA-ES is left out on
+purpose: `CmaEsSampler` unpickles trial attributes, so that write access to the database would be code execution.
+Reading and checking options imports no Optuna (a second that the API need not pay); `build_sampler` does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, StrictInt
+
+from app.domain.families import Scalar
+from app.domain.space import Categorical, Float, Int
+from app.domain.study import Seed, StudyDefinition
+from app.errors import FieldError
+from app.tuning.options import Choice, Fraction, Loc, Options, OptionsError, Startup, read_options, unknown_name
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+SAMPLER_LOC: Loc = ("sampler", "options")
+
+
+class SeededOptions(Options):
+    """What every sampler takes."""
+
+    seed: Annotated[Seed, Field(description="Same seed, same proposals, whichever worker asks.")] = 0
+
+
+class RandomOptions(SeededOptions):
+    """Options of `random`."""
+
+
+class GridOptions(SeededOptions):
+    """Options of `grid`."""
+
+
+class TpeOptions(SeededOptions):
+    """Options of `tpe`."""
+
+    n_startup_trials: Annotated[Startup, Field(description="Finished trials before which it draws at random.")] = 10
+    n_ei_candidates: Annotated[
+        StrictInt, Field(ge=1, le=10_000, description="Candidates of which the best expected improvement is taken.")
+    ] = 24
+
+
+class QmcOptions(SeededOptions):
+    """Options of `qmc`."""
+
+    qmc_type: Annotated[Literal["sobol", "halton"], Field(description="The low-discrepancy sequence.")] = "sobol"
+    scramble: Annotated[
+        StrictBool, Field(description="Owen's scrambling by the seed; without it the first point is all lower bounds.")
+    ] = True
+
+
+class GpOptions(SeededOptions):
+    """Options of `gp`."""
+
+    n_startup_trials: Annotated[Startup, Field(description="Complete trials before which it draws at random.")] = 10
+    deterministic_objective: Annotated[StrictBool, Field(description="Whether equal trials give equal values.")] = False
+
+
+class NsgaiiOptions(SeededOptions):
+    """Options of `nsgaii`."""
+
+    population_size: Annotated[StrictInt, Field(ge=2, le=10_000, description="Trials of a generation.")] = 50
+    mutation_prob: Annotated[
+        Fraction | None, Field(description="Probability that a parameter is drawn anew; null: 1 / parameters.")
+    ] = None
+    crossover_prob: Annotated[Fraction, Field(description="Probability that a child has two parents.")] = 0.9
+    swapping_prob: Annotated[Fraction, Field(description="Probability that a value comes from the second one.")] = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    model: type[SeededOptions]
+    description: str
+    learns: bool
+
+
+_SAMPLERS: Mapping[str, _Offer] = {
+    "tpe": _Offer(TpeOptions, "Tree-structured Parzen estimator, multivariate (Bergstra et al., 2011).", learns=True),
+    "random": _Offer(RandomOptions, "Independent random values.", learns=False),
+    "grid": _Offer(GridOptions, "Every combination once, in an order shuffled by the seed.", learns=False),
+    "qmc": _Offer(QmcOptions, "A quasi-random sequence that fills the space evenly.", learns=False),
+    "gp": _Offer(GpOptions, "Gaussian process; needs the extra `fettle[gp]`.", learns=True),
+    "nsgaii": _Offer(NsgaiiOptions, "Genetic algorithm for several objectives (Deb et al., 2002).", learns=True),
+}
+
+
+def samplers() -> list[Choice]:
+    """All samplers that a study may name."""
+    return [
+        Choice(name, offer.description, multi_objective=True, options=offer.model.model_json_schema())
+        for name, offer in _SAMPLERS.items()
+    ]
+
+
+def sampler_options(name: str, options: Mapping[str, Any], loc: Loc = SAMPLER_LOC) -> SeededOptions:
+    """The options of the sampler `name`, checked, all defaults filled in; `loc` is their path in the definition.
+
+    Raises:
+        OptionsError: an unknown name, or an option that is unknown, of the wrong type or out of range.
+    """
+    if name not in _SAMPLERS:
+        raise unknown_name("sampler", name, _SAMPLERS, (*loc[:-1], "name"))
+    return read_options(_SAMPLERS[name].model, options, loc)
+
+
+def sampler_learns(definition: StudyDefinition) -> bool:
+    """Whether proposals depend on other trials; False means that a worker needs none of them to ask."""
+    return _SAMPLERS[definition.sampler.name].learns
+
+
+def study_seed(definition: StudyDefinition) -> int:
+    """The seed of the study's proposals: the sampler's option `seed`. (`training.seed` is another one.)"""
+    return sampler_options(definition.sampler.name, definition.sampler.options).seed
+
+
+def sampler_problems(definition: StudyDefinition) -> list[FieldError]:
+    """Why the study's sampler can't be used for it, as errors of the definition; none where it can."""
+    name = definition.sampler.name
+    try:
+        sampler_options(name, definition.sampler.options)
+    except OptionsError as error:
+        return error.errors
+    if name == "gp" and not all(importlib.util.find_spec(module) for module in ("torch", "scipy")):
+        return [FieldError(("sampler", "name"), "Expected torch and scipy for the sampler 'gp': install fettle[gp]")]
+    return _grid_problems(definition) if name == "grid" else []
+
+
+def _grid_problems(definition: StudyDefinition) -> list[FieldError]:
+    problems = []
+    for name, parameter in definition.searched.items():
+        if parameter.when:
+            message = "Expected no conditions with the sampler 'grid'"
+            problems.append(FieldError(("hyperparameters", name, "when"), message))
+        if isinstance(parameter, Float) and parameter.step is None:
+            message = "Expected a step or choices with the sampler 'grid'. Received a continuous parameter"
+            problems.append(FieldError(("hyperparameters", name), message))
+    return problems
+
+
+def axis_size(parameter: Float | Int | Categorical) -> int:
+    """How many values the parameter can take on a grid: every step of a range, logarithmic or not, or every choice."""
+    if isinstance(parameter, Categorical):
+        return len(parameter.choices)
+    if isinstance(parameter, Int):
+        return (parameter.high - parameter.low) // parameter.step + 1
+    if parameter.step is None:
+        raise ValueError(f"Expected a parameter with a step. Received: {parameter!r}")
+    return round((parameter.high - parameter.low) / parameter.step) + 1
+
+
+def axis_value(parameter: Float | Int | Categorical, index: int) -> Scalar:
+    """The value at `index` in 0..axis_size-1."""
+    if isinstance(parameter, Categorical):
+        return parameter.choices[index]
+    if isinstance(parameter, Int):
+        return parameter.low + index * parameter.step
+    return min(parameter.low + index * (parameter.step or 0.0), parameter.high)
+
+
+def grid_cells(definition: StudyDefinition) -> int | None:
+    """How many trials a `grid` can draw; None for the other samplers, which never run out."""
+    if definition.sampler.name != "grid":
+        return None
+    return math.prod(axis_size(parameter) for parameter in definition.searched.values())
+
+
+def build_sampler(definition: StudyDefinition) -> BaseSampler:
+    """The Optuna sampler of a study whose definition was checked. It must be reseeded before each ask."""
+    from app.tuning import declared
+
+    options = sampler_options(definition.sampler.name, definition.sampler.options)
+    match options:
+        case TpeOptions():
+            return declared.tpe(definition, options)
+        case QmcOptions():
+            return declared.qmc(definition, options)
+        case GpOptions():
+            return declared.gp(definition, options)
+        case NsgaiiOptions():
+            return declared.nsgaii(definition, options)
+        case GridOptions():
+            return declared.Grid(definition, options.seed)
+        case _:
+            return declared.random()

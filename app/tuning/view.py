@@ -1,0 +1,204 @@
+"""A worker's view of one study: asks and prunes in memory, reads the database incrementally, writes nothing of trials.
+
+The results of trials reach the database by fenced writes of the worker alone, which take along what the sampler and the
+pruner want remembered (`system_attributes`). Study attributes, which `nsgaii` uses to agree on a generation's parents,
+are set where there are none; whoever comes second takes the first one's.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.study import Study, StudyDirection
+
+from app.domain.families import Scalar
+from app.domain.json import loads
+from app.domain.study import StudyDefinition, trial_seed
+from app.domain.trial import Outcome, Proposal, Reservation
+from app.store import optuna as store
+from app.store.engine import Database
+from app.tuning.bound import BoundStorage
+from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, Tpe, always_drawn, reseed
+from app.tuning.halving import RungValues, brackets_of
+from app.tuning.lessons import Lessons
+from app.tuning.pruners import build_pruner, pruner_compares
+from app.tuning.samplers import build_sampler, sampler_learns, study_seed
+from app.tuning.suggest import complete, draw, kept_attributes, of_new_attempt, running_trial
+from app.tuning.trials import Space
+
+CLAIM_TRIES = 3
+"""Draws of a trial whose sampler finds another process' choice of parents each time; the last one stands."""
+
+
+class StudyView:
+    """Proposals and pruning for one study of the service, the same in every process that has seen the same trials.
+
+    `sync` before `ask`; call `finished` or `forget` for every trial that was asked for or adopted. Thread-safe. Making
+    one reads nothing.
+    """
+
+    def __init__(self, database: Database, study_id: int, definition: StudyDefinition) -> None:
+        self._database = database
+        self._study_id = study_id
+        self._definition = definition
+        self._space = Space(definition)
+        self._seed = study_seed(definition)
+        self._lock = threading.RLock()
+        directions = [StudyDirection[o.direction.upper()] for o in definition.objectives]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self._sampler = build_sampler(definition)
+            self._pruner = build_pruner(definition) if len(directions) == 1 else None
+        self._storage = BoundStorage(study_id, definition.name, directions, self._claim)
+        brackets = brackets_of(self._pruner)
+        self._storage.rung_values = None if brackets is None else RungValues(brackets)
+        self._study = Study(definition.name, self._storage, sampler=self._sampler, pruner=self._pruner)
+        required = always_drawn(definition) if isinstance(self._sampler, Gp | Nsgaii) else {}
+        genetic = isinstance(self._sampler, Nsgaii)
+        self._lessons = Lessons(
+            self._storage, self._space, directions, required=frozenset(required), failures=not genetic
+        )
+        self._reads_finished = sampler_learns(definition) or (self._pruner is not None and pruner_compares(definition))
+        self._reads_running = isinstance(self._sampler, Tpe | Gp)
+        self._reads_attributes = genetic
+        self._seen = 0
+
+    def sync(self) -> None:
+        """Read what has happened in other processes, and the trials that finished since the last call.
+
+        At most three statements; none for a sampler and a pruner that look at no other trials.
+        """
+        with self._lock:
+            if not (self._reads_finished or self._reads_running):
+                return
+            with self._database.read() as session:
+                # Attributes first: the trials that they name have finished before they were set.
+                if self._reads_attributes:
+                    found = store.study_attributes(session, [self._study_id], "system")
+                    self._storage.study_attributes = found[self._study_id]
+                running = store.running(session, self._study_id) if self._reads_running else []
+                rows = store.finished_after(session, self._study_id, self._seen)
+            for row in rows:
+                self._lessons.take(row)
+                self._storage.held.pop(row.id, None)
+                self._seen = row.finish_seq
+            over = {row.id for row in rows}
+            self._storage.elsewhere = {
+                row.id: running_trial(row.id, row.number, loads(row.sampled or "{}"), self._space, {})
+                for row in running
+                if row.id not in over and row.id not in self._storage.held
+            }
+
+    def ask(self, reservations: Sequence[Reservation]) -> list[Proposal]:
+        """Hyperparameters for each reservation, in order: fixed, drawn and requested ones, and the family's defaults.
+
+        A trial that was sampled by an earlier attempt keeps its values. Proposed trials count as running from here on.
+        """
+        with self._lock:
+            again = [r.trial_id for r in reservations if r.hyperparameters is not None]
+            attributes: dict[int, dict[str, Any]] = {}
+            if again:
+                with self._database.read() as session:
+                    attributes = store.stored_system_attributes(session, again)
+            self._storage.asking = True
+            try:
+                return [self._propose(r, attributes.get(r.trial_id, {})) for r in reservations]
+            except BaseException:
+                for reservation in reservations:
+                    self.forget(reservation.trial_id)
+                raise
+            finally:
+                self._storage.asking = False
+
+    def _propose(self, reservation: Reservation, attributes: Mapping[str, Any]) -> Proposal:
+        if reservation.hyperparameters is not None:
+            sampled = dict(reservation.sampled or {})
+            kept = of_new_attempt(attributes)
+            self.adopt(reservation.trial_id, reservation.number, sampled, kept)
+            return Proposal(reservation, dict(reservation.hyperparameters), sampled, kept)
+        requested = dict(reservation.requested or {})
+        for _ in range(CLAIM_TRIES):
+            sampled = self._draw(reservation, requested)
+            if not self._storage.lost_claim:
+                break
+            self.sync()
+        return Proposal(
+            reservation,
+            complete(self._definition, sampled, requested),
+            sampled,
+            kept_attributes(self._storage.held[reservation.trial_id].system_attrs),
+        )
+
+    def _draw(self, reservation: Reservation, requested: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        ordinal = reservation.number if reservation.ordinal is None else reservation.ordinal
+        trial = running_trial(reservation.trial_id, reservation.number, {}, self._space, {ORDINAL_KEY: ordinal})
+        self._storage.held[reservation.trial_id] = trial
+        self._storage.lost_claim = False
+        self._study._thread_local.cached_all_trials = None
+        reseed(self._sampler, trial_seed(self._seed, reservation.number))
+        fixed = {**self._definition.fixed, **{n: v for n, v in requested.items() if n in self._definition.fixed}}
+        return draw(self._study, self._sampler, trial, self._space, fixed, requested)
+
+    def adopt(
+        self,
+        trial_id: int,
+        number: int,
+        sampled: Mapping[str, Scalar],
+        system_attributes: Mapping[str, Any],
+        reported: Mapping[int, float] | None = None,
+    ) -> None:
+        """Take over a sampled trial: one that runs again, or one whose reports (by epoch) went to another process."""
+        with self._lock:
+            trial = running_trial(trial_id, number, sampled, self._space, dict(system_attributes))
+            trial.intermediate_values = dict(reported or {})
+            self._storage.elsewhere.pop(trial_id, None)
+            self._storage.held[trial_id] = trial
+
+    def holds(self, trial_id: int) -> bool:
+        """Whether the trial was asked for or adopted here and is not known to be over."""
+        return trial_id in self._storage.held
+
+    def report(self, trial_id: int, epoch: int, value: float) -> bool:
+        """Whether to prune the trial, given the first objective's `value` at `epoch`.
+
+        False for a trial that isn't held here (any longer), for an epoch that was reported before, and with several
+        objectives, which Optuna's pruners don't know.
+        """
+        if self._pruner is None:
+            return False
+        with self._lock:
+            trial = self._storage.held.get(trial_id)
+            if trial is None or epoch in trial.intermediate_values:
+                return False
+            trial.intermediate_values[epoch] = value
+            if math.isnan(value):
+                with warnings.catch_warnings():
+                    # NumPy's, about slices that are all NaN.
+                    warnings.simplefilter("ignore", RuntimeWarning)
+                    return self._pruner.prune(self._study, trial)
+            return self._pruner.prune(self._study, trial)
+
+    def system_attributes(self, trial_id: int) -> dict[str, Any]:
+        """What the sampler and the pruner want remembered with the trial: to be written with its outcome."""
+        with self._lock:
+            trial = self._storage.held.get(trial_id)
+            return {} if trial is None else kept_attributes(trial.system_attrs)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Forget a running trial whose outcome was recorded; `sync` brings it back as a finished one."""
+        self.forget(outcome.trial_id)
+
+    def forget(self, trial_id: int) -> None:
+        """Forget a running trial that was given back or whose lease was lost."""
+        with self._lock:
+            self._storage.held.pop(trial_id, None)
+
+    def _claim(self, key: str, value: Any) -> Any:
+        return self._database.run(
+            lambda session: store.claim_study_attribute(session, self._study_id, "system", key, value)
+        )

@@ -1,0 +1,176 @@
+"""Plain `keras.Model.fit` of a member, as the reference that a program's numbers are compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from app.domain.families import FAMILIES, Scalar
+from app.domain.study import DatasetSpec, Objective, TrainingSpec
+from worker.protocol import Member, TrainStack
+from worker.training import initializers
+from worker.training.models.plain import plain_model, set_variables
+from worker.training.program import MemberMetrics, Program
+from worker.training.signature import filled, structural_signature
+
+EPOCHS = 3
+
+
+@dataclass
+class Trained:
+    """Weights after the last epoch, and the metrics of each."""
+
+    weights: np.ndarray
+    statistics: np.ndarray
+    metrics: list[MemberMetrics]
+
+
+def stack_of(
+    family: str,
+    dataset: DatasetSpec,
+    members: list[Mapping[str, Scalar]],
+    *,
+    seeds: list[int] | None = None,
+    **fields: Any,
+) -> TrainStack:
+    """A stack whose members' seeds are 100, 101, … where not given."""
+    seeds = seeds or [100 + i for i in range(len(members))]
+    return TrainStack(
+        stack="stack",
+        family=family,
+        dataset=dataset,
+        training=fields.pop("training", TrainingSpec(epochs=EPOCHS)),
+        objectives=fields.pop("objectives", [Objective(metric="val_loss")]),
+        members=[
+            Member(member=i, number=i, hyperparameters=dict(values), seed=seed)
+            for i, (values, seed) in enumerate(zip(members, seeds, strict=True))
+        ],
+        **fields,
+    )
+
+
+def start(program: Program, slot: int, request: TrainStack, member: int) -> None:
+    """Start a member of the stack in a slot of the program."""
+    values = filled(FAMILIES[request.family], request.members[member].hyperparameters)
+    program.reset(slot, values, seed=request.members[member].seed, epochs=request.training.epochs)
+
+
+def trained_by_program(request: TrainStack, program: Program | None = None) -> list[Trained]:
+    """All members of a stack, trained together for its epochs."""
+    width = len(request.members)
+    program = program or Program(structural_signature(request), width)
+    for slot in range(width):
+        start(program, slot, request, slot)
+    epochs = [program.run_epoch(range(width)) for _ in range(request.training.epochs)]
+    return [outcome(program, slot, [e[slot] for e in epochs]) for slot in range(width)]
+
+
+def outcome(program: Program, slot: int, metrics: list[MemberMetrics]) -> Trained:
+    """The present weights of a slot."""
+    program.mark_best(slot)
+    return Trained(*program.best(slot), metrics)
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The contract's schedules, written once more and for one member."""
+
+    def __init__(self, values: Mapping[str, Any], steps_per_epoch: int, epochs: int) -> None:
+        self.values, self.steps_per_epoch, self.epochs = values, steps_per_epoch, epochs
+
+    def __call__(self, step: Any) -> Any:
+        v = self.values
+        rate, warmup = v["decay_rate"], v["warmup_epochs"]
+        step = tf.cast(step, tf.float64)
+        e = step / self.steps_per_epoch - warmup
+        t = e / (self.epochs - warmup)
+        a = v["final_fraction"]
+        factor = {
+            "constant": lambda: tf.ones_like(e),
+            "exponential": lambda: rate ** (e / v["decay_epochs"]),
+            "step": lambda: rate ** tf.floor(e / v["decay_epochs"]),
+            "inverse_time": lambda: 1 / (1 + rate * e / v["decay_epochs"]),
+            "cosine": lambda: a + (1 - a) * (1 + tf.cos(math.pi * t)) / 2,
+            "polynomial": lambda: a + (1 - a) * (1 - t) ** v["power"],
+        }[v["lr_schedule"]]()
+        rising = (step + 1) / max(warmup * self.steps_per_epoch, 1e-9)
+        return tf.cast(v["learning_rate"] * tf.where(e < 0, rising, factor), tf.float32)
+
+
+def keras_optimizer(values: Mapping[str, Any], steps_per_epoch: int, epochs: int) -> Any:
+    """Keras' own optimizer with the member's hyperparameters."""
+    common: dict[str, Any] = {
+        "learning_rate": Schedule(values, steps_per_epoch, epochs),
+        "weight_decay": values["weight_decay"] if values["weight_decay"] or values["optimizer"] == "adamw" else None,
+        "global_clipnorm": values["global_clipnorm"] or None,
+    }
+    if values["optimizer"] == "sgd":
+        return keras.optimizers.SGD(momentum=float(values["momentum"]), nesterov=values["nesterov"], **common)
+    if values["optimizer"] == "rmsprop":
+        return keras.optimizers.RMSprop(momentum=float(values["momentum"]), **common)
+    return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[values["optimizer"]](**common)
+
+
+def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trained:
+    """One member by `fit`, from the same weights, with its samples in the same order, the last partial batch too.
+
+    `program` gives the builder and the data; nothing of its training is used.
+    """
+    values: dict[str, Any] = filled(FAMILIES[request.family], request.members[member].hyperparameters)
+    seed, split, epochs = request.members[member].seed, program.split, request.training.epochs
+    keras.utils.set_random_seed(seed)
+    model = plain_model(program.builder, split.shape, values, split.outputs)
+    set_variables(
+        model,
+        program.architecture,
+        initializers.fresh_weights(program.architecture, seed),
+        initializers.fresh_statistics(program.architecture),
+    )
+    classify = split.info.task == "classification"
+    smoothing = values["label_smoothing"]
+    model.compile(
+        optimizer=keras_optimizer(values, -(-len(split.train) // values["batch_size"]), epochs),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing) if classify else "mse",
+        metrics=["accuracy" if classify else "mae"],
+        jit_compile=False,
+        run_eagerly=True,  # a few steps cost less than tracing them
+    )
+
+    def targets(y: np.ndarray) -> np.ndarray:
+        return np.eye(split.outputs, dtype=np.float32)[y] if classify else y[:, np.newaxis]
+
+    metrics = []
+    for epoch in range(epochs):
+        order = initializers.shuffled(seed, epoch, len(split.train))
+        history = model.fit(
+            split.train.x[order],
+            targets(split.train.y[order]),
+            batch_size=values["batch_size"],
+            shuffle=False,
+            validation_batch_size=len(split.validation),
+            verbose=0,
+            validation_data=(split.validation.x, targets(split.validation.y)),
+        ).history
+        score = "accuracy" if classify else "mae"
+        unit = split.preparation.target_deviation
+        last_step = model.optimizer.iterations - 1
+        metrics.append(
+            MemberMetrics(
+                loss=history["loss"][0],
+                score=history[score][0] * unit,
+                val_loss=history["val_loss"][0],
+                val_score=history[f"val_{score}"][0] * unit,
+                learning_rate=float(model.optimizer._learning_rate(last_step)),
+            )
+        )
+    kept = [v for v in model.non_trainable_variables if "seed_generator" not in v.path]
+    return Trained(_joined(model.trainable_variables), _joined(kept), metrics)
+
+
+def _joined(variables: list[Any]) -> np.ndarray:
+    return np.concatenate([np.ravel(v.numpy()) for v in variables] or [np.zeros(0, np.float32)])

@@ -1,0 +1,344 @@
+"""`fettle up` and the commands that use it, as processes: what a person at a terminal gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.client import FettleClient, FettleProblem
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 60.0
+DEADLINE_S = 60.0
+
+
+@dataclass
+class Service:
+    """A running `fettle up` with its address, its log and its data."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+    data: Path
+
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """A command that uses this service."""
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=clean_environment() | {"FETTLE_URL": self.url},
+            timeout=120,
+        )
+
+    def tree(self) -> list[psutil.Process]:
+        """The service's process and all below it."""
+        top = psutil.Process(self.process.pid)
+        return [top, *top.children(recursive=True)]
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("FETTLE_")}
+
+
+def until(holds: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def start(data: Path, log: Path, *options: str) -> Service:
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "up", "--port", "0", "--data-dir", str(data), "--device", "cpu", *options],
+            stdout=file,
+            stderr=file,
+            stdin=subprocess.DEVNULL,
+            env=clean_environment() | {"FETTLE_DRAIN_GRACE_S": "5"},
+        )
+
+    def address() -> str | None:
+        text = log.read_text(errors="replace")
+        assert process.poll() is None, f"ended with {process.returncode}: {text[-3000:]}"
+        found = re.search(r"serving at (http://\S+)", text)
+        return found[1] if found else None
+
+    return Service(process, until(address, "an address", START_S), log, data)
+
+
+def end(service: Service) -> None:
+    if service.process.poll() is None:
+        tree = service.tree()
+        service.process.send_signal(signal.SIGTERM)
+        try:
+            service.process.wait(60)
+        except subprocess.TimeoutExpired:
+            for process in tree:
+                process.kill()
+            service.process.wait()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with one worker."""
+    folder = tmp_path_factory.mktemp("up")
+    running = start(folder / "data", folder / "log")
+    yield running
+    end(running)
+
+
+def sphere(name: str, trials: int = 5, delay_s: float = 0.0, **more: object) -> dict[str, Any]:
+    """A tiny study without TensorFlow."""
+    return {
+        "name": name,
+        "model": {"family": "function"},
+        "hyperparameters": {
+            "function": "sphere",
+            "delay_seconds": delay_s,
+            "x0": {"type": "float", "low": -5, "high": 5},
+        },
+        "training": {"epochs": 2},
+        "objectives": [{"metric": "value", "direction": "minimize"}],
+        "sampler": {"name": "random", "options": {"seed": 1}},
+        "budget": {"trials": trials},
+        **more,
+    }
+
+
+def test_submit_and_watch_show_a_study_to_its_end(service: Service) -> None:
+    ran = service.run("submit", "-", "--watch", stdin=json.dumps(sphere("watched")))
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("Study watched has the id ")
+    assert re.search(r"Study watched is COMPLETED.*Best trial \d: value ", ran.stdout.splitlines()[-1])
+
+
+def test_the_lists_tell_what_happened(service: Service) -> None:
+    study = json.loads(service.run("submit", "-", "--json", stdin=json.dumps(sphere("listed"))).stdout)
+    lines = service.run("watch", "listed", "--json").stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "study.finished"
+
+    trials = json.loads(service.run("trials", study["id"], "--json").stdout)["items"]
+    assert [trial["number"] for trial in trials] == [0, 1, 2, 3, 4]
+    best = json.loads(service.run("best", "listed", "--json").stdout)["items"][0]
+    assert best["values"]["value"] == min(trial["values"]["value"] for trial in trials)
+
+    shown = service.run("trials", "listed").stdout.splitlines()
+    assert len(shown) == 6
+    assert shown[0].split() == ["TRIAL", "STATE", "VALUES", "SECONDS", "HYPERPARAMETERS"]
+    assert any(
+        line.split()[:3] == ["listed", "COMPLETED", "5/5"] for line in service.run("studies").stdout.splitlines()
+    )
+    assert f"Trial {best['number']}: value " in service.run("best", "listed").stdout
+
+
+def test_a_study_is_paused_resumed_and_cancelled_by_name(service: Service) -> None:
+    service.run("submit", "-", stdin=json.dumps(sphere("steered", trials=1000, delay_s=0.2)))
+    for command, state in (
+        ("pause", "PAUSED"),
+        ("resume", "RUNNING"),
+        ("cancel", "CANCELLED"),
+        ("cancel", "CANCELLED"),
+    ):
+        ran = service.run(command, "steered")
+        assert ran.returncode == 0, ran.stderr
+        assert f"Study steered is {state}." in ran.stdout
+    assert service.run("watch", "steered").returncode == 1, "a cancelled study is a bad end"
+    assert service.run("resume", "steered").returncode == 4
+
+
+def test_a_refusal_names_the_place_and_ends_with_4(service: Service) -> None:
+    wrong = sphere("wrong")
+    wrong["hyperparameters"]["no_such_thing"] = 1
+    for command in ("validate", "submit"):
+        ran = service.run(command, "-", stdin=json.dumps(wrong))
+        assert ran.returncode == 4
+        assert "no_such_thing" in ran.stderr
+        assert "Traceback" not in ran.stderr
+    missing = service.run("watch", "no-such-study")
+    assert missing.returncode == 4
+    assert "STUDY_NOT_FOUND" in missing.stderr
+
+
+def test_validate_stores_nothing(service: Service) -> None:
+    ran = service.run("validate", "-", "--json", stdin=json.dumps(sphere("unstored")))
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["definition"]["execution"]["max_attempts"] == 3
+    with FettleClient(service.url) as client:
+        assert not [study for study in client.studies() if study.name == "unstored"]
+
+
+def test_the_client_does_the_rounds(service: Service) -> None:
+    with FettleClient(service.url) as client:
+        study = client.create_study(sphere("client", trials=3, delay_s=0.05), idempotency_key="once")
+        assert client.create_study(sphere("client", trials=3, delay_s=0.05), idempotency_key="once").id == study.id
+        with pytest.raises(FettleProblem) as taken:
+            client.create_study(sphere("client"))
+        assert taken.value.status == 409
+        kinds = [event.type for event in client.events(study.id)]
+        assert kinds[-1] == "study.finished"
+        assert kinds.count("trial.finished") == 3
+        assert [point.epoch for point in client.metrics(study.id, 0)] == [0, 1]
+        assert client.trial(study.id, 0).state == "COMPLETE"
+        assert client.study(study.id).progress.complete == 3
+        assert list(client.events(study.id, after=10**6, follow=False)) == []
+        assert {"mlp", "function"} <= {family.name for family in client.families()}
+        assert {"tpe", "random"} <= {sampler.name for sampler in client.samplers()}
+        assert "median" in {pruner.name for pruner in client.pruners()}
+        assert len(client.workers()) >= 1
+        client.delete(study.id)
+        with pytest.raises(FettleProblem) as gone:
+            client.study(study.id)
+        assert (gone.value.status, gone.value.code) == (404, "STUDY_NOT_FOUND")
+
+
+class CuttingProxy:
+    """A TCP proxy that cuts every connection after `limit` bytes of answer."""
+
+    def __init__(self, target: tuple[str, int], limit: int) -> None:
+        self._target, self._limit = target, limit
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                downstream, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._carry, args=(downstream,), daemon=True).start()
+
+    def _carry(self, downstream: socket.socket) -> None:
+        with closing(downstream), closing(socket.create_connection(self._target)) as upstream:
+            upstream.sendall(downstream.recv(65536))
+            sent = 0
+            while (data := upstream.recv(4096)) and sent < self._limit:
+                downstream.sendall(data[: self._limit - sent])
+                sent += len(data)
+            self.cuts += sent >= self._limit
+
+
+def test_a_stream_that_is_cut_again_and_again_loses_and_repeats_nothing(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with FettleClient(service.url) as direct:
+        study = direct.create_study(sphere("cut", trials=40))
+        whole = [event.seq for event in direct.events(study.id)]
+    proxy = CuttingProxy((host, int(port)), limit=4000)
+    with closing(proxy), FettleClient(f"http://127.0.0.1:{proxy.port}") as client:
+        assert [event.seq for event in client.events(study.id)] == whole
+    assert whole == list(range(1, len(whole) + 1))
+    assert proxy.cuts > 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_ends_the_service_and_all_it_started(tmp_path: Path, number: signal.Signals) -> None:
+    service = start(tmp_path / "data", tmp_path / "log", "--workers", "2")
+    try:
+        with FettleClient(service.url) as client:
+            client.wait_ready()
+            study = client.create_study(sphere("running", trials=1000, delay_s=0.1))
+            until(lambda: client.study(study.id).progress.complete, "a finished trial")
+            tree = until(lambda: (found := service.tree()) and len(found) >= 3 and found, "two workers")
+            events = client.events(study.id)
+            next(events)  # an open stream keeps nothing from stopping
+            service.process.send_signal(number)
+            assert service.process.wait(60) == 0, service.log.read_text()
+            events.close()
+        assert psutil.wait_procs(tree, timeout=5)[1] == []
+        assert "Traceback" not in service.log.read_text(errors="replace")
+    finally:
+        end(service)
+
+
+def test_without_workers_the_api_serves_and_says_what_is_missing(tmp_path: Path) -> None:
+    service = start(tmp_path / "data", tmp_path / "log", "--workers", "0")
+    try:
+        with FettleClient(service.url) as client:
+            client.wait_ready()
+            study = client.create_study(sphere("lonely"))
+            assert client.study(study.id).pending_reason
+            assert len(service.tree()) == 1
+    finally:
+        end(service)
+    assert service.process.returncode == 0
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_study_goes_on(tmp_path: Path) -> None:
+    service = start(tmp_path / "data", tmp_path / "log")
+    try:
+        with FettleClient(service.url) as client:
+            study = client.create_study(sphere("survivor", trials=1000, delay_s=0.02))
+            until(lambda: client.study(study.id).progress.complete, "a finished trial")
+            worker = psutil.Process(service.process.pid).children()[0]
+            worker.kill()
+            before = client.study(study.id).progress.complete
+            until(lambda: client.study(study.id).progress.complete > before + 5, "trials of the new worker")
+            assert worker.pid not in {child.pid for child in psutil.Process(service.process.pid).children()}
+    finally:
+        end(service)
+
+
+def test_the_demo_runs_from_start_to_end_and_leaves_nothing_running(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "app.demo", str(ROOT / "examples" / "sphere.json")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=170,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.search(r"Best of 20 trials is trial \d+: value ", ran.stdout)
+    assert "make serve" in ran.stdout
+    (data,) = tmp_path.glob("fettle-data-demo-*")
+    assert (data / "fettle.db").is_file()
+    url = re.search(r"runs at (http://\S+);", ran.stdout)
+    assert url
+    with FettleClient(url[1]) as client:
+        assert not client.ready()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_stops_its_service(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "long.json").write_text(json.dumps(sphere("long", trials=1000, delay_s=0.5)))
+    with (tmp_path / "out").open("wb") as out:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "app.demo", "long.json"],
+            cwd=tmp_path,
+            stdout=out,
+            stderr=out,
+            env=clean_environment(),
+        )
+    try:
+        until(lambda: b"Submitted long.json" in (tmp_path / "out").read_bytes(), "a submitted study")
+        tree = psutil.Process(demo.pid).children(recursive=True)
+        assert len(tree) >= 1
+        demo.send_signal(number)
+        assert demo.wait(60) == 130
+        assert psutil.wait_procs(tree, timeout=5)[1] == []
+    finally:
+        demo.kill()

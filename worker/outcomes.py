@@ -1,0 +1,70 @@
+"""From what a trainer says of a member to what is recorded of its trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.domain.study import Constraint, StudyDefinition
+from app.domain.trial import ArtifactPointer, FailureReason, Outcome, TrialState
+from worker.protocol import MemberResult
+
+STOPPED_WORDS = {
+    "TIMEOUT": (FailureReason.TIMEOUT, "TRIAL_TIMEOUT", "The trial ran past its time limit."),
+    "CANCELLED": (FailureReason.CANCELLED, "STUDY_ENDED", "A limit or the target of the study was met."),
+}
+
+
+def violations(constraints: list[Constraint], metrics: dict[str, float]) -> tuple[float, ...]:
+    """How far each constraint is broken, positive where it is; a metric that wasn't reported breaks its constraint."""
+    found = []
+    for constraint in constraints:
+        value = metrics.get(constraint.metric)
+        if value is None:
+            found.append(1.0)
+            continue
+        over = value - constraint.max if constraint.max is not None else float("-inf")
+        under = constraint.min - value if constraint.min is not None else float("-inf")
+        found.append(max(over, under))
+    return tuple(found)
+
+
+def outcome_of(
+    result: MemberResult,
+    definition: StudyDefinition,
+    trial_id: int,
+    token: str,
+    *,
+    curve: tuple[tuple[int, float], ...],
+    attributes: dict[str, Any],
+    artifacts: tuple[ArtifactPointer, ...] = (),
+    note: str = "",
+) -> Outcome:
+    """The outcome of an attempt. `curve` is the first objective by epoch, `note` goes to the trial's log."""
+    state, reason, code, message = TrialState.COMPLETE, None, None, None
+    if result.outcome == "failed":
+        state, reason = TrialState.FAIL, result.reason or FailureReason.EXCEPTION
+        code, message = result.error_code or reason.value, result.message
+    elif result.outcome == "stopped" and result.stop_reason == "PRUNED":
+        state = TrialState.PRUNED
+    elif result.outcome == "stopped":
+        state = TrialState.FAIL
+        reason, code, message = STOPPED_WORDS[result.stop_reason or "CANCELLED"]
+    log = "".join(part for part in (f"{code}: {message}\n" if code else "", result.traceback or "", note) if part)
+    return Outcome(
+        trial_id=trial_id,
+        token=token,
+        state=state,
+        values=tuple(result.values) if result.values and state is not TrialState.FAIL else None,
+        metrics=result.metrics or None,
+        selected_epoch=result.selected_epoch,
+        epochs=result.epochs,
+        curve=curve,
+        violations=violations(definition.constraints, result.metrics) if state is TrialState.COMPLETE else (),
+        reason=reason,
+        error_code=code,
+        error_message=message,
+        log=log or None,
+        device_seconds=result.device_seconds,
+        system_attributes=attributes,
+        artifacts=artifacts,
+    )

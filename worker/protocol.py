@@ -1,0 +1,172 @@
+"""The messages on the pipe between the supervisor and the trainer.
+
+They speak of a *stack* of 1..K members: trials of one structural signature that train together. Messages are JSON in
+length-prefixed frames, validated on receipt, never pickles: the trainer runs users' models, the supervisor holds the
+database's credentials.
+
+A stack's conversation, the supervisor's messages on the left:
+
+    TrainStack →
+               ← EpochDone        reports of the members still training
+    Verdict    →                  which members end now, and why
+               ← MembersDone      results of members that ended in this round, where any did
+    Keep       →                  which of their models to write, and where
+               ← Kept             what was written
+    (EpochDone … until every member has ended)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from app.domain.families import Scalar
+from app.domain.study import DatasetSpec, Objective, TrainingSpec
+from app.domain.trial import FailureReason
+
+StopReason = Literal["PRUNED", "TIMEOUT", "CANCELLED", "LEASE_LOST"]
+
+
+class Message(BaseModel):
+    """A message: immutable, and strict about its fields. Non-finite floats pass as their JSON strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Member(Message):
+    """One trial of a stack. `member` is its slot, unique in the stack; `seed` drives weights, shuffling and dropout."""
+
+    member: int
+    number: int
+    hyperparameters: dict[str, Scalar]
+    seed: int
+
+
+class TrainStack(Message):
+    """Train these members. `choices` are the values that a runtime categorical may take in the study: one program."""
+
+    kind: Literal["train_stack"] = "train_stack"
+    stack: str
+    family: str
+    dataset: DatasetSpec | None
+    training: TrainingSpec
+    objectives: list[Objective]
+    choices: dict[str, list[Scalar]] = {}
+    members: list[Member]
+
+
+class Stop(Message):
+    """End a member at this epoch's boundary."""
+
+    member: int
+    reason: StopReason
+
+
+class Verdict(Message):
+    """The answer to `EpochDone`: members not named go on."""
+
+    kind: Literal["verdict"] = "verdict"
+    stack: str
+    stop: list[Stop] = []
+
+
+class KeepModel(Message):
+    """Write the selected epoch's model of a member as a Keras file at `path`."""
+
+    member: int
+    path: str
+
+
+class Keep(Message):
+    """The answer to `MembersDone`; the weights of members not named are dropped."""
+
+    kind: Literal["keep"] = "keep"
+    stack: str
+    models: list[KeepModel] = []
+
+
+class Shutdown(Message):
+    """Leave after the current stack."""
+
+    kind: Literal["shutdown"] = "shutdown"
+
+
+class Ready(Message):
+    """The trainer imported its framework and sees its device."""
+
+    kind: Literal["ready"] = "ready"
+    pid: int
+    device: str
+    families: list[str]
+    versions: dict[str, str] = {}
+
+
+class EpochReport(Message):
+    """Metrics of one epoch of one member; `epoch` starts at 0."""
+
+    member: int
+    epoch: int
+    metrics: dict[str, float]
+
+
+class EpochDone(Message):
+    """The reports of one epoch of the whole stack, in member order."""
+
+    kind: Literal["epoch_done"] = "epoch_done"
+    stack: str
+    reports: list[EpochReport]
+
+
+class MemberResult(Message):
+    """How a member ended.
+
+    `complete`: all epochs, or early stopping; `stopped`: by a verdict; `failed`: by itself, with reason, message and
+    traceback. `metrics` are the selected epoch's, with parameter_count, train_seconds and generalization_gap;
+    `values` the objectives' in the definition's order, empty where nothing was selected.
+    """
+
+    member: int
+    outcome: Literal["complete", "stopped", "failed"]
+    stop_reason: StopReason | None = None
+    selected_epoch: int | None = None
+    epochs: int = 0
+    metrics: dict[str, float] = {}
+    values: list[float] = []
+    device_seconds: float = 0.0
+    reason: FailureReason | None = None
+    error_code: str | None = None
+    message: str | None = None
+    traceback: str | None = None
+
+
+class MembersDone(Message):
+    """Results of the members that ended in this round."""
+
+    kind: Literal["members_done"] = "members_done"
+    stack: str
+    results: list[MemberResult]
+
+
+class KeptModel(Message):
+    """A file that was written, or why it was not."""
+
+    member: int
+    path: str
+    size_bytes: int = 0
+    metadata: dict[str, Any] = {}
+    error: str | None = None
+
+
+class Kept(Message):
+    """The answer to `Keep` where it named models."""
+
+    kind: Literal["kept"] = "kept"
+    stack: str
+    models: list[KeptModel]
+
+
+ToTrainer = Annotated[TrainStack | Verdict | Keep | Shutdown, Field(discriminator="kind")]
+FromTrainer = Annotated[Ready | EpochDone | MembersDone | Kept, Field(discriminator="kind")]
+to_trainer: TypeAdapter[TrainStack | Verdict | Keep | Shutdown] = TypeAdapter(ToTrainer)
+from_trainer: TypeAdapter[Ready | EpochDone | MembersDone | Kept] = TypeAdapter(FromTrainer)

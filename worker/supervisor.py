@@ -1,0 +1,226 @@
+"""A worker: reserve → sample → train → record, read from top to bottom.
+
+The supervisor holds leases, samplers' caches and the database's credentials, and owns three things with lives of their
+own: the keeper thread, the pool of sampled trials, the trainer child. It outlives any number of trainers.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+import structlog
+
+from app.domain.families import FAMILIES
+from app.settings import Settings
+from app.store import fleet, leases
+from app.store.engine import Database
+from app.store.migrate import check_schema
+from worker.artifacts import ArtifactWriter
+from worker.channel import ChannelBroken
+from worker.claims import Claims
+from worker.device import Device, resolve
+from worker.keeper import Keeper
+from worker.pool import Pool, PooledTrial
+from worker.stack import StackRun, StackSettings, TrainerLost
+from worker.trainer import Trainer
+
+STACK_MEMBERS = 1
+"""Trials that train together."""
+SAMPLED_AHEAD = 1
+"""Trials sampled and leased while the trainer is busy, so that it never waits for a sampler."""
+SHORTEST_IDLE_S = 0.05
+LONGEST_IDLE_S = 0.5
+"""Waits between looks for work: doubling from the shortest to the longest while there is none."""
+RESTART_DELAY_S = 1.0
+"""Pause before a trainer that died without work is replaced."""
+BROKEN_STARTS = 3
+"""A worker whose trainers die this often in a row before they are ready gives up: TensorFlow can't be imported, say."""
+
+log = structlog.get_logger(__name__)
+
+
+class TrainerBroken(Exception):
+    """No trainer gets ready on this machine: something is wrong with its installation, not with a trial."""
+
+
+class Supervisor:
+    """One worker process. `run` returns once it was drained."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database = Database(settings.resolved_database_url)
+        self._device: Device = resolve(settings.device)
+        self._families = offered_families(settings.families)
+        self._worker_id = f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._offer = fleet.Offer(self._device.label, self._families, parse_labels(settings.worker_labels))
+        self._keeper = Keeper(self._database, self._worker_id, settings.lease_ttl_s)
+        self._claims = Claims(self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s)
+        self._pool = Pool()
+        self._artifacts = ArtifactWriter(settings.resolved_artifact_url)
+        self._trainer: Trainer | None = None
+        self._drain_at: float | None = None
+        self._draining = False
+        self._broken_starts = 0
+
+    def run(self) -> None:
+        """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
+        check_schema(self._database)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._trainer = Trainer(self._device, self._families)
+        self._database.run(
+            lambda session: fleet.register_worker(
+                session, self._worker_id, socket.gethostname(), os.getpid(), self._offer
+            )
+        )
+        self._keeper.start()
+        log.info("worker_started", worker=self._worker_id, device=self._device.label, families=self._families)
+        try:
+            self._work()
+        finally:
+            self._leave()
+
+    def _work(self) -> None:
+        idle_s = SHORTEST_IDLE_S
+        while not self._should_drain():
+            self._keeper.check()
+            families = self._tend_trainer().families()
+            if families:
+                self._fill(1, families)
+            trials = self._pool.take(STACK_MEMBERS)
+            if trials:
+                self._train(trials)
+                idle_s = SHORTEST_IDLE_S
+            else:
+                time.sleep(idle_s)
+                idle_s = min(2 * idle_s, LONGEST_IDLE_S)
+
+    def _fill(self, wanted: int, families: Sequence[str]) -> None:
+        """Claim trials until `wanted` wait in the pool, as far as there is work."""
+        while len(self._pool) < wanted and not self._should_drain():
+            trials = self._claims.claim(wanted - len(self._pool), families)
+            if not trials:
+                return
+            self._pool.add(trials)
+
+    def _train(self, trials: list[PooledTrial]) -> None:
+        settings = StackSettings(
+            self._worker_id, self._device.label, self._settings.lease_ttl_s, self._settings.hang_timeout_s
+        )
+        stack = StackRun(self._database, self._keeper, self._claims, self._artifacts, settings, trials)
+        trainer = self._tend_trainer()
+        ready = trainer.ready.families if trainer.ready is not None else []
+        try:
+            stack.run(trainer, lambda: self._fill(SAMPLED_AHEAD, ready), self._grace_end)
+            trainer.trained += len(trials)
+        except (ChannelBroken, TrainerLost) as error:
+            killed = isinstance(error, TrainerLost)
+            message = str(error) if killed else f"{trainer.death()} ({error})"
+            log.warning("trainer_lost", worker=self._worker_id, error=message)
+            stack.abandon(message, code="TRAINER_HUNG" if killed else "TRAINER_CRASHED")
+            self._trainer = None if self._should_drain() else Trainer(self._device, self._families)
+
+    def _tend_trainer(self) -> Trainer:
+        """The trainer: a new one where the old one died idle, or has trained or grown enough."""
+        trainer = self._trainer
+        if trainer is not None and trainer.died():
+            self._note_death(trainer)
+            time.sleep(RESTART_DELAY_S)
+            trainer = None
+        elif trainer is not None and self._is_worn(trainer):
+            trainer.stop()
+            trainer = None
+        self._trainer = trainer or Trainer(self._device, self._families)
+        return self._trainer
+
+    def _note_death(self, trainer: Trainer) -> None:
+        """Log how an idle trainer died.
+
+        Raises:
+            TrainerBroken: several in a row died before they were ready.
+        """
+        message = trainer.death()
+        log.warning("trainer_lost", worker=self._worker_id, error=message)
+        self._broken_starts = 0 if trainer.is_warm(self._families) else self._broken_starts + 1
+        if self._broken_starts >= BROKEN_STARTS:
+            raise TrainerBroken(
+                f"Expected a trainer that gets ready for {', '.join(self._families)}. Received {BROKEN_STARTS} in a row "
+                f"that did not: {message} The log above says why."
+            )
+
+    def _is_worn(self, trainer: Trainer) -> bool:
+        if trainer.trained >= self._settings.trainer_max_trials:
+            return True
+        grown = trainer.memory_mb() > self._settings.trainer_max_memory_mb
+        if grown:
+            log.info("trainer_recycled", worker=self._worker_id, memory_mb=round(trainer.memory_mb()))
+        return grown
+
+    def _should_drain(self) -> bool:
+        if self._keeper.drain_requested.is_set():
+            self._drain()
+        return self._draining
+
+    def _drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            self._drain_at = time.monotonic() + self._settings.drain_grace_s
+
+    def _grace_end(self) -> float | None:
+        return self._drain_at if self._should_drain() else None
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """First signal: drain. Second: give everything back now."""
+        if self._draining:
+            self._drain_at = 0.0
+        self._drain()
+
+    def _leave(self) -> None:
+        """Give back what was never started, and go."""
+        for trial in self._pool.clear():
+            reservation = trial.proposal.reservation
+            pair = [(reservation.trial_id, reservation.token)]
+            study_id = trial.study.study_id
+            self._database.run(lambda s, i=study_id, p=pair: leases.release(s, i, p, "RELEASED"))  # type: ignore[misc]
+        self._keeper.close()
+        if self._trainer is not None:
+            self._trainer.stop()
+        self._artifacts.close()
+        self._database.run(lambda session: fleet.set_worker_state(session, self._worker_id, "STOPPED"))
+        self._database.dispose()
+        log.info("worker_stopped", worker=self._worker_id)
+
+
+def offered_families(names: str) -> list[str]:
+    """The families in a comma-separated list; all that are trained here where it is empty.
+
+    Raises:
+        ValueError: a name that is no family.
+    """
+    known = [family.name for family in FAMILIES.values() if family.trained_here]
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"Expected families among {', '.join(known)}. Received: {name!r}")
+    return wanted or known
+
+
+def parse_labels(text: str) -> Mapping[str, str]:
+    """The labels in `key=value,key=value`.
+
+    Raises:
+        ValueError: a part without `=`.
+    """
+    labels = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise ValueError(f"Expected labels as key=value. Received: {part!r}")
+        labels[key] = value
+    return labels

@@ -1,0 +1,135 @@
+"""The trainer as its supervisor sees it: a spawned child on a pipe that may die without harm.
+
+It is started by a fresh interpreter (TensorFlow is not fork-safe) with a cleaned environment: no `FETTLE_*` variable,
+so no database credentials, reaches the code that runs users' models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+
+import psutil
+
+from worker.channel import Channel, ChannelBroken
+from worker.device import Device
+from worker.protocol import EpochDone, Kept, MembersDone, Message, Ready, Shutdown, from_trainer
+
+TERM_GRACE_S = 2.0
+"""Seconds between SIGTERM and SIGKILL: a trainer has nothing to save."""
+KEPT_VARIABLES = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "KERAS_HOME",
+)  # fmt: skip
+KEPT_PREFIXES = ("TF_", "XLA_", "OMP_", "MKL_", "NVIDIA_", "CUDA_")
+
+Answer = Ready | EpochDone | MembersDone | Kept
+
+
+def clean_environment(device: Device) -> dict[str, str]:
+    """The environment of a trainer on `device`: what Python and TensorFlow need, nothing of the service's."""
+    kept = {k: v for k, v in os.environ.items() if k in KEPT_VARIABLES or k.startswith(KEPT_PREFIXES)}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": kept.get("TF_CPP_MIN_LOG_LEVEL", "2"), "KERAS_BACKEND": "tensorflow"}
+    return kept | quiet | device.environment
+
+
+class Trainer:
+    """One running trainer. `ready` is its first message, once it came."""
+
+    def __init__(self, device: Device, families: Sequence[str]) -> None:
+        ours, theirs = multiprocessing.Pipe(duplex=True)
+        try:
+            command = [sys.executable, "-m", "worker.trainer_main", str(theirs.fileno()), device.label, *families]
+            self._process = subprocess.Popen(  # noqa: S603
+                command,
+                env=clean_environment(device),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C at the terminal is the supervisor's to handle
+            )
+        finally:
+            theirs.close()
+        self._connection: Connection = ours
+        self._channel: Channel[Answer] = Channel(ours, from_trainer)
+        self._memory = psutil.Process(self._process.pid)
+        self.ready: Ready | None = None
+        self.trained = 0
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def send(self, message: Message) -> None:
+        """Send `message`; raises `ChannelBroken` where the child is gone."""
+        self._channel.send(message)
+
+    def receive(self, timeout_s: float) -> Answer | None:
+        """The next message, or None where none comes within `timeout_s`; raises `ChannelBroken`."""
+        if not self._channel.poll(timeout_s):
+            return None
+        message = self._channel.receive()
+        if isinstance(message, Ready):
+            self.ready = message
+        return message
+
+    def families(self) -> list[str]:
+        """The families that an idle trainer can train by now; reads what it has announced meanwhile."""
+        with contextlib.suppress(ChannelBroken):
+            while self.receive(0.0) is not None:
+                continue
+        return [] if self.ready is None else self.ready.families
+
+    def is_warm(self, families: Sequence[str]) -> bool:
+        """Whether it announced all of `families`."""
+        return self.ready is not None and set(families) <= set(self.ready.families)
+
+    def died(self) -> bool:
+        """Whether the child has ended."""
+        return self._process.poll() is not None
+
+    def memory_mb(self) -> float:
+        """Resident memory in MB; 0 where the child is gone."""
+        try:
+            return float(self._memory.memory_info().rss) / 1e6
+        except psutil.Error:
+            return 0.0
+
+    def stop(self) -> None:
+        """Ask an idle trainer to leave, and see to it that it does."""
+        with contextlib.suppress(ChannelBroken):
+            self.send(Shutdown())
+        self._end(first=None)
+
+    def kill(self) -> None:
+        """End the trainer now, whatever it does: TERM, then KILL."""
+        self._end(first=signal.SIGTERM)
+
+    def _end(self, first: signal.Signals | None) -> None:
+        if first is not None:
+            self._process.send_signal(first)
+        try:
+            self._process.wait(TERM_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._channel.close()
+
+    def death(self) -> str:
+        """How the child ended, in words; kills it where it only broke the pipe."""
+        try:
+            code = self._process.wait(TERM_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "The trainer broke its pipe and was killed."
+        self._channel.close()
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
+            return f"The trainer was ended by {name}{hint}."
+        return f"The trainer exited with status {code}."

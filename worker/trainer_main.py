@@ -1,0 +1,112 @@
+"""The trainer's own process: `python -m worker.trainer_main FD DEVICE FAMILY…`. Holds TensorFlow, no credentials.
+
+TensorFlow is imported on a second thread at once, and the families that need it are announced when it is there: no
+trial is claimed for a trainer that can't train it. The family `function` doesn't wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from worker.channel import Channel, ChannelBroken
+from worker.function import run_function
+from worker.protocol import Keep, Ready, Shutdown, TrainStack, Verdict, to_trainer
+
+if TYPE_CHECKING:
+    from worker.training.program import ProgramCache
+
+PR_SET_PDEATHSIG = 1
+"""Linux's prctl option: the signal that this process gets when its parent dies (prctl(2))."""
+
+WARMING_POLL_S = 0.05
+"""How often a trainer that still imports TensorFlow looks for messages."""
+
+Request = TrainStack | Verdict | Keep | Shutdown
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the supervisor on the pipe until it says `shutdown` or is gone."""
+    descriptor, device, *families = arguments
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    os.dup2(2, 1)  # whatever a library prints goes to the log
+    channel: Channel[Request] = Channel(Connection(int(descriptor)), to_trainer)
+    with contextlib.suppress(ChannelBroken):
+        _serve(channel, device, families)
+
+
+class _Warming(threading.Thread):
+    """Imports TensorFlow and the training code; `failure` is what came in the way."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            import worker.training.loop  # noqa: F401
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            self.failure = error
+
+
+def _announce(channel: Channel[Request], device: str, families: list[str]) -> None:
+    """Say what can be trained now, and the rest once TensorFlow is there. Serves `function` stacks in between.
+
+    Raises:
+        BaseException: what kept TensorFlow or the training code from being imported.
+    """
+    light = [name for name in families if name == "function"]
+    channel.send(Ready(pid=os.getpid(), device=device, families=light))
+    if light == families:
+        return
+    warming = _Warming()
+    warming.start()
+    while warming.is_alive():
+        if light and channel.poll(WARMING_POLL_S):
+            _handle(channel, channel.receive(), None)
+        elif not light:
+            warming.join()
+    if warming.failure is not None:
+        raise warming.failure
+    channel.send(Ready(pid=os.getpid(), device=device, families=families))
+
+
+def _serve(channel: Channel[Request], device: str, families: list[str]) -> None:
+    _announce(channel, device, families)
+    cache: ProgramCache | None = None
+    while True:
+        cache = _handle(channel, channel.receive(), cache)
+
+
+def _handle(channel: Channel[Request], message: Request, cache: ProgramCache | None) -> ProgramCache | None:
+    """Train a stack; the cache of compiled programs, once there is one. Leaves the process on `shutdown`."""
+    if isinstance(message, Shutdown):
+        sys.exit(0)
+    if not isinstance(message, TrainStack):
+        raise ChannelBroken(f"Expected train_stack or shutdown between stacks. Received: {message.kind}")
+    if message.family == "function":
+        run_function(message, channel)
+        return cache
+    from worker.training.program import ProgramCache
+    from worker.training.loop import train_stack
+
+    cache = cache or ProgramCache()
+    train_stack(message, channel, cache)
+    return cache
+
+
+def _die_with_parent() -> None:
+    """Be killed when the supervisor dies, in mid-epoch too. Linux alone has this; elsewhere the pipe ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

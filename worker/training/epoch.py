@@ -1,0 +1,248 @@
+"""One epoch of K members as one traced function: gather, train, evaluate.
+
+Within an epoch weights, statistics and optimizer slots are loop variables, written back to the program's variables at its
+end, for active members alone. Everything that depends on the step alone, such as learning rates, is computed for all steps
+before the loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from worker.training import optimizers, regularizers
+from worker.training.losses import Losses
+from worker.training.models.stacked import Stacked
+from worker.training.schedules import ScheduleParameters, learning_rates
+
+if TYPE_CHECKING:
+    from worker.training.program import Program
+
+COLUMNS = (
+    "learning_rate", "schedule", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs",
+    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation", "seed",
+)  # fmt: skip
+"""The columns of a program's runtime variable, float64: what a member's behaviour is read from at run time."""
+
+EVALUATION_ROWS = 512
+"""Most validation samples of a member that are evaluated at once."""
+
+
+class EpochInputs(NamedTuple):
+    """What changes from epoch to epoch.
+
+    `order` is [steps, K, B] int32: the training samples of each batch, padded after the last sample; `active` and
+    `improved` are [K] bool: who trains, and whose weights as they stand become its best.
+    """
+
+    order: NDArray[np.int32]
+    active: NDArray[np.bool_]
+    improved: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars."""
+
+    momentum: Any
+    weight_decay: Any
+    clip: Any
+    l1: Any
+    l2: Any
+    dropout: Any
+    label_smoothing: Any
+    activation: Any
+    seed: Any
+    clips: Any
+    penalises: Any
+    drops: Any
+
+
+class Epoch:
+    """The traced function of a program."""
+
+    def __init__(self, program: Program, rule: optimizers.Optimizer, *, jit_compile: bool) -> None:
+        self._program = program
+        self._rule = rule
+        split = program.split
+        self._train = _on_device(split.train.x, split.train.y)
+        self._validation = _on_device(split.validation.x, split.validation.y)
+        self._losses = Losses(split.info.task, split.preparation.target_deviation)
+        kernels = [np.full(v.size, v.kind == "kernel", np.float32) for v in program.architecture.weights]
+        self._is_kernel = tf.constant(np.concatenate(kernels))
+        self._function = tf.function(self._trace, jit_compile=jit_compile, autograph=False)
+
+    def __call__(self, inputs: EpochInputs) -> Any:
+        """Train and evaluate; [K, 5] float64: loss, score, val_loss, val_score, learning rate of the last step."""
+        return self._function(*map(tf.constant, inputs))
+
+    def _trace(self, order: Any, active: Any, improved: Any) -> Any:
+        program = self._program
+        column = dict(zip(COLUMNS, tf.unstack(program.runtime.read_value(), axis=1), strict=True))
+        knobs = knobs_of(column)
+        weights, statistics = program.weights.read_value(), program.statistics.read_value()
+        program.best_weights.assign(tf.where(improved[:, tf.newaxis], weights, program.best_weights))
+        program.best_statistics.assign(tf.where(improved[:, tf.newaxis], statistics, program.best_statistics))
+
+        steps = tf.range(program.steps_per_epoch, dtype=tf.float64)[tf.newaxis]
+        counts = tf.cast(program.counts, tf.float64)[:, tf.newaxis] + steps
+        rates = learning_rates(_schedule(column), counts, program.steps_per_epoch)
+        scales = optimizers.step_scales(rates, counts + 1.0)
+        # [steps, K, 1]: a row a step.
+        rates32, scales32 = (tf.transpose(tf.cast(r, tf.float32))[:, :, tf.newaxis] for r in (rates, scales))
+
+        old = (weights, statistics, *program.slots)
+        zeros = tf.zeros([program.width])
+
+        def step(k: Any, losses: Any, scores: Any, weights: Any, statistics: Any, *slots: Any) -> tuple[Any, ...]:
+            tuning = optimizers.Step(rates32[k], scales32[k], knobs.momentum[:, tf.newaxis])
+            batch = order[k]
+            size = tf.minimum(program.batch_size, len(program.split.train) - k * program.batch_size)
+            valid = tf.sequence_mask(size, program.batch_size, tf.float32)
+            masks = self.masks(knobs, program.counts + tf.cast(k, tf.int64))
+            x, y = (tf.gather(values, batch) for values in self._train)
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                outputs, new_statistics = self._forward(weights, statistics, x, knobs, masks, valid)
+                sums, right = self._losses(outputs, y, valid, knobs.label_smoothing)
+                loss = sums / tf.cast(size, tf.float32)
+            gradients = tape.gradient(loss, weights)
+            penalty, gradients = self._penalised(weights, gradients, knobs)
+            gradients = tf.cond(knobs.clips, lambda: optimizers.clipped(gradients, knobs.clip), lambda: gradients)
+            decayed = optimizers.decayed(weights, knobs.weight_decay[:, tf.newaxis], tuning.learning_rate)
+            weights, new_slots = self._rule.rule(decayed, gradients, list(slots), tuning)
+            losses += sums + penalty * tf.cast(size, tf.float32)
+            return k + 1, losses, scores + right, weights, new_statistics, *new_slots
+
+        _, losses, scores, *new = tf.while_loop(
+            lambda k, *_: k < program.steps_per_epoch,
+            step,
+            (tf.constant(0), zeros, zeros, *old),
+            maximum_iterations=program.steps_per_epoch,
+        )
+        kept = [tf.where(active[:, tf.newaxis], n, o) for n, o in zip(new, old, strict=True)]
+        for variable, value in zip((program.weights, program.statistics, *program.slots), kept, strict=True):
+            variable.assign(value)
+        program.counts.assign_add(tf.cast(active, tf.int64) * program.steps_per_epoch)
+        val_loss, val_score = self._evaluate(kept[0], kept[1], knobs)
+        samples = float(len(program.split.train))
+        table = [losses / samples, scores / samples, val_loss, val_score]
+        return tf.stack([*(tf.cast(column, tf.float64) for column in table), rates[:, -1]], axis=1)
+
+    def _evaluate(self, weights: Any, statistics: Any, knobs: Knobs) -> tuple[Any, Any]:
+        """Validation loss with the penalties, and score, each [K]: the mean over all samples."""
+        program = self._program
+        samples = len(program.split.validation)
+        passes = -(-samples // EVALUATION_ROWS)
+        rows = -(-samples // passes)
+
+        def part(k: Any, losses: Any, scores: Any) -> tuple[Any, Any, Any]:
+            numbers = k * rows + tf.range(rows)
+            valid = tf.cast(numbers < samples, tf.float32)
+            numbers = tf.minimum(numbers, samples - 1)
+            x, y = (tf.gather(values, numbers) for values in self._validation)
+            x = tf.broadcast_to(x[tf.newaxis], [program.width, *x.shape])
+            y = tf.broadcast_to(y[tf.newaxis], [program.width, *y.shape])
+            outputs, _ = self._forward(weights, statistics, x, knobs, None, valid)
+            sums, right = self._losses(outputs, y, valid, knobs.label_smoothing)
+            return k + 1, losses + sums, scores + right
+
+        zeros = tf.zeros([program.width])
+        if passes == 1:
+            _, losses, scores = part(tf.constant(0), zeros, zeros)
+        else:
+            _, losses, scores = tf.while_loop(lambda k, *_: k < passes, part, (tf.constant(0), zeros, zeros))
+        penalty = regularizers.penalties(weights, self._is_kernel, knobs.l1, knobs.l2)
+        return losses / samples + penalty, scores / samples
+
+    def _forward(self, weights: Any, statistics: Any, x: Any, knobs: Knobs, masks: Any, valid: Any) -> tuple[Any, Any]:
+        program = self._program
+        parts = program.architecture
+        blocks = Stacked(
+            members=program.width,
+            weights=iter(_pieces(weights, parts.weights)),
+            statistics=iter(_pieces(statistics, parts.statistics)),
+            activations=program.signature.activations,
+            activation_index=knobs.activation,
+            masks=None if masks is None else iter(masks),
+            sample_weight=valid,
+        )
+        outputs = program.builder(blocks, x, program.signature.hyperparameters, program.split.outputs)
+        if not blocks.new_statistics:
+            return outputs, statistics
+        return outputs, tf.concat(blocks.new_statistics, 1)
+
+    def _penalised(self, weights: Any, gradients: Any, knobs: Knobs) -> tuple[Any, Any]:
+        """The penalty of each member, [K], and the gradients with the penalty's added."""
+
+        def with_penalty() -> tuple[Any, Any]:
+            added = regularizers.penalty_gradients(weights, self._is_kernel, knobs.l1, knobs.l2)
+            return regularizers.penalties(weights, self._is_kernel, knobs.l1, knobs.l2), gradients + added
+
+        result: tuple[Any, Any] = tf.cond(knobs.penalises, with_penalty, lambda: (tf.zeros_like(knobs.l1), gradients))
+        return result
+
+    def masks(self, knobs: Knobs, counts: Any) -> list[Any]:
+        """A mask for each dropout, [K, B, …] float32: 0 with the member's rate, 1/(1 - rate) otherwise.
+
+        A member's numbers are Philox's (Salmon et al. 2011) under the key of its seed and the counter of its step, so they
+        depend on nothing else: not on its slot, the width or its neighbours.
+        """
+        program = self._program
+        shapes = [(program.batch_size, *shape) for shape in program.architecture.masks]
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        if not sizes:
+            return []
+
+        def drawn() -> Any:
+            keys = tf.bitcast(knobs.seed, tf.uint64)
+            counters = tf.bitcast(counts, tf.uint64)
+            zero = tf.zeros([], tf.uint64)
+            draws = [
+                tf.raw_ops.StatelessRandomUniformV2(
+                    shape=[sum(sizes)], key=keys[slot, tf.newaxis], counter=tf.stack([zero, counters[slot]]), alg=1
+                )
+                for slot in range(program.width)
+            ]
+            rate = knobs.dropout[:, tf.newaxis]
+            return tf.where(tf.stack(draws) >= rate, 1.0 / (1.0 - rate), 0.0)
+
+        masks = tf.cond(knobs.drops, drawn, lambda: tf.ones([program.width, sum(sizes)]))
+        pieces = tf.split(masks, sizes, axis=1)
+        return [tf.reshape(m, [program.width, *shape]) for m, shape in zip(pieces, shapes, strict=True)]
+
+
+def _on_device(x: Any, y: Any) -> tuple[Any, Any]:
+    return tf.constant(x), tf.constant(y)
+
+
+def _pieces(flat: Any, variables: Any) -> list[Any]:
+    """Variables [K, …] of a [K, P] tensor."""
+    if not variables:
+        return []
+    pieces = tf.split(flat, [v.size for v in variables], axis=1)
+    return [tf.reshape(piece, [flat.shape[0], *v.shape]) for piece, v in zip(pieces, variables, strict=True)]
+
+
+def knobs_of(column: dict[str, Any]) -> Knobs:
+    names = ("momentum", "weight_decay", "l1", "l2", "dropout", "label_smoothing")
+    floats = {name: tf.cast(column[name], tf.float32) for name in names}
+    clip = tf.cast(column["global_clipnorm"], tf.float32)
+    return Knobs(
+        **floats,
+        clip=clip,
+        activation=tf.cast(column["activation"], tf.int32),
+        seed=tf.cast(column["seed"], tf.int64),
+        clips=tf.reduce_any(clip > 0),
+        penalises=tf.reduce_any(floats["l1"] + floats["l2"] > 0),
+        drops=tf.reduce_any(floats["dropout"] > 0),
+    )
+
+
+def _schedule(column: dict[str, Any]) -> ScheduleParameters:
+    names = ("learning_rate", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs")
+    return ScheduleParameters(tf.cast(column["schedule"], tf.int32), *(column[name] for name in names))

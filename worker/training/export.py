@@ -1,0 +1,96 @@
+"""A member's model as a plain Keras file: raw features in, class probabilities or the value out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.families import Scalar
+from worker.training.data import Split
+from worker.training.models.plain import plain_model, set_variables
+from worker.training.program import Program
+
+ROWS_AT_ONCE = 1024
+"""Samples that go through an exported model together."""
+
+
+def exported_model(
+    program: Program,
+    hyperparameters: Mapping[str, Scalar],
+    weights: NDArray[np.float32],
+    statistics: NDArray[np.float32],
+) -> Any:
+    """The member with these weights, [P], and moving statistics, [S], as a Keras model of built-in layers alone.
+
+    It takes raw features, [n, *shape] float32, and gives class probabilities, [n, classes], in the order of the data set's
+    classes, or the value in the target's own unit, [n, 1].
+    """
+    split = program.split
+    network = plain_model(program.builder, split.shape, hyperparameters, split.outputs)
+    set_variables(network, program.architecture, weights, statistics)
+    features = keras.Input(split.shape, name="raw_features")
+    x = features
+    for layer in network_with_edges(split, network):
+        x = layer(x)
+    return keras.Model(features, x, name=program.signature.family.replace("-", "_"))
+
+
+def network_with_edges(split: Split, network: Any) -> list[Any]:
+    """The layers of the exported model in order: preparation, the network's own, and what makes sense of its output."""
+    edges = split.preparation
+    if edges.mean is None:
+        before = keras.layers.Rescaling(edges.scale)
+    else:
+        before = keras.layers.Normalization(mean=edges.mean, variance=edges.variance)
+    if split.info.task == "classification":
+        after = keras.layers.Softmax(name="probabilities")
+    else:
+        after = keras.layers.Rescaling(edges.target_deviation, edges.target_mean, name="value")
+    own = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    return [before, *own, after]
+
+
+def save_model(model: Any, path: str) -> int:
+    """Write `model` to `path` in Keras' format, whole or not at all; its size in bytes.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Keras goes by the suffix.
+    part = target.with_name(f".{target.name}.{os.getpid()}.keras")
+    try:
+        model.save(part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target.stat().st_size
+
+
+def test_metrics(model: Any, split: Split) -> dict[str, float]:
+    """How an exported model does on the test part: `test_accuracy` and `test_loss`, or `test_mae` and `test_mse`.
+
+    The loss is the cross-entropy without smoothing or penalties; both errors are in the target's own unit. Empty where the
+    split has no test part.
+    """
+    if not len(split.test):
+        return {}
+    starts = range(0, len(split.test), ROWS_AT_ONCE)
+    pieces = [model(split.test.x[start : start + ROWS_AT_ONCE], training=False) for start in starts]
+    outputs = np.concatenate([piece.numpy().astype(np.float64) for piece in pieces])
+    if split.info.task == "regression":
+        error = outputs[:, 0] - split.test.y
+        return {"test_mae": float(np.abs(error).mean()), "test_mse": float(np.square(error).mean())}
+    of_label = np.take_along_axis(outputs, split.test.y[:, np.newaxis].astype(np.int64), 1)
+    smallest = float(np.finfo(np.float32).tiny)
+    return {
+        "test_accuracy": float((outputs.argmax(1) == split.test.y).mean()),
+        "test_loss": float(-np.log(np.maximum(of_label, smallest)).mean()),
+    }

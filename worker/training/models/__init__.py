@@ -1,0 +1,12 @@
+"""The networks of the built-in families, each written once in terms of blocks."""
+
+from __future__ import annotations
+
+from worker.training.models.image import image_cnn
+from worker.training.models.layers import Architecture, Builder, architecture
+from worker.training.models.mlp import mlp
+
+BUILDERS: dict[str, Builder] = {"mlp": mlp, "image-cnn": image_cnn}
+"""The builder of each family that trains here."""
+
+__all__ = ["BUILDERS", "Architecture", "Builder", "architecture"]

@@ -1,0 +1,77 @@
+"""Blocks as built-in Keras layers: the exported model, and the reference that the stacked blocks are tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.families import Scalar
+from worker.training.models.layers import Architecture, Builder, Pooling, Shape, VariableSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Makes the layers of one member, whose `activation`, `dropout`, `l1` and `l2` are plain numbers here."""
+
+    hyperparameters: Mapping[str, Scalar]
+
+    def flatten(self, x: Any) -> Any:
+        return keras.layers.Flatten()(x)
+
+    def dense(self, x: Any, units: int) -> Any:
+        return keras.layers.Dense(units, kernel_regularizer=self._regularizer())(x)
+
+    def convolution(self, x: Any, filters: int, kernel_size: int) -> Any:
+        layer = keras.layers.Conv2D(filters, kernel_size, padding="same", kernel_regularizer=self._regularizer())
+        return layer(x)
+
+    def pooling(self, x: Any, kind: Pooling) -> Any:
+        return keras.layers.MaxPooling2D(2)(x) if kind == "max" else keras.layers.AveragePooling2D(2)(x)
+
+    def batch_norm(self, x: Any) -> Any:
+        return keras.layers.BatchNormalization()(x)
+
+    def activation(self, x: Any) -> Any:
+        return keras.layers.Activation(str(self.hyperparameters["activation"]))(x)
+
+    def dropout(self, x: Any) -> Any:
+        rate = float(self.hyperparameters["dropout"])
+        return keras.layers.Dropout(rate)(x) if rate else x
+
+    def _regularizer(self) -> Any:
+        l1, l2 = float(self.hyperparameters["l1"]), float(self.hyperparameters["l2"])
+        return keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
+
+
+def plain_model(builder: Builder, shape: Shape, hyperparameters: Mapping[str, Scalar], outputs: int) -> Any:
+    """The network as a Keras model from prepared features to logits or the standardised value."""
+    x = keras.Input(shape, name="features")
+    return keras.Model(x, builder(Plain(hyperparameters), x, hyperparameters, outputs), name="network")
+
+
+def set_variables(
+    model: Any, architecture: Architecture, weights: NDArray[np.float32], statistics: NDArray[np.float32]
+) -> None:
+    """Give a `plain_model` the weights, [P], and moving statistics, [S], of a member.
+
+    Raises:
+        ValueError: the model is not of this architecture.
+    """
+    # Dropout layers keep the state of their random generator among the variables that are not trained.
+    kept = [v for v in model.non_trainable_variables if "seed_generator" not in v.path]
+    pairs = ((model.trainable_variables, architecture.weights, weights), (kept, architecture.statistics, statistics))
+    for variables, specs, flat in pairs:
+        for variable, value in zip(variables, split_flat(flat, specs), strict=True):
+            variable.assign(value)
+
+
+def split_flat(flat: NDArray[np.float32], variables: tuple[VariableSpec, ...]) -> list[NDArray[np.float32]]:
+    """The variables of one member, laid end to end in `flat`, in their own shapes."""
+    ends = np.cumsum([v.size for v in variables], dtype=np.int64)[:-1]
+    pieces = np.split(flat, ends) if variables else []
+    return [piece.reshape(v.shape) for piece, v in zip(pieces, variables, strict=True)]

@@ -1,0 +1,126 @@
+"""Blocks over tensors with a leading axis of K members, each with its own weights, activation and dropout rate.
+
+No operation mixes members, so the gradient of the sum of their losses is every member's own gradient, and a member's
+NaN stays with it. With K = 1 dense layers and convolutions drop the axis, for plain matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from worker.training.models.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Pooling
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "relu": tf.nn.relu,
+    "tanh": tf.tanh,
+    "sigmoid": tf.sigmoid,
+    "elu": tf.nn.elu,
+    "gelu": lambda x: keras.activations.gelu(x, approximate=False),
+    "swish": tf.nn.silu,
+}
+"""The activations of `app.domain.families.ACTIVATIONS`, as Keras computes them."""
+
+
+def _per_member(values: Any, x: Any) -> Any:
+    """[K] values, shaped to broadcast over `x`, [K, …]."""
+    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
+
+
+def _per_channel(values: Any, x: Any) -> Any:
+    """[K, C] values, shaped to broadcast over the last axis of `x`, [K, …, C]."""
+    return tf.reshape(values, [-1, *[1] * (len(x.shape) - 2), values.shape[-1]])
+
+
+def _merged(x: Any) -> Any:
+    """[K, B, …] as [K·B, …]."""
+    return tf.reshape(x, [-1, *x.shape[2:]])
+
+
+def _split(x: Any, members: int) -> Any:
+    """[K·B, …] as [K, B, …]."""
+    return tf.reshape(x, [members, -1, *x.shape[1:]])
+
+
+@dataclass
+class Stacked:
+    """One pass of K members; a fresh one for each trace.
+
+    `weights` and `statistics` are iterated in the order of the architecture, each [K, …] float32. `activations` are the
+    names that members may have, `activation_index` [K] int32 the position of each one's. `masks`, a [K, B, …] float32
+    for each dropout, already scaled by 1/(1 - rate), are given in training alone; `sample_weight`, [B] float32, is 0 for
+    the padding of a batch and 1 otherwise. `new_statistics` collects the moving statistics after a training pass.
+    """
+
+    members: int
+    weights: Iterator[Any]
+    statistics: Iterator[Any]
+    activations: Sequence[str]
+    activation_index: Any
+    masks: Iterator[Any] | None = None
+    sample_weight: Any = None
+
+    def __post_init__(self) -> None:
+        self.new_statistics: list[Any] = []
+
+    @property
+    def training(self) -> bool:
+        """Whether this is a training pass: batch statistics and dropout."""
+        return self.masks is not None
+
+    def flatten(self, x: Any) -> Any:
+        return tf.reshape(x, [self.members, -1, tf.TensorShape(x.shape[2:]).num_elements()])
+
+    def dense(self, x: Any, units: int) -> Any:  # noqa: ARG002 - the kernel knows it
+        kernel, bias = next(self.weights), next(self.weights)
+        if self.members == 1:
+            return tf.nn.bias_add(tf.matmul(x[0], kernel[0]), bias[0])[tf.newaxis]
+        return tf.matmul(x, kernel) + _per_channel(bias, x)
+
+    def convolution(self, x: Any, filters: int, kernel_size: int) -> Any:  # noqa: ARG002
+        kernels, biases = next(self.weights), next(self.weights)
+        # Grouped convolutions have no gradient on CPUs; one convolution a member runs everywhere.
+        pieces = zip(tf.unstack(x), tf.unstack(kernels), tf.unstack(biases), strict=True)
+        outputs = [tf.nn.bias_add(tf.nn.conv2d(a, kernel, 1, "SAME"), bias) for a, kernel, bias in pieces]
+        return outputs[0][tf.newaxis] if self.members == 1 else tf.stack(outputs)
+
+    def pooling(self, x: Any, kind: Pooling) -> Any:
+        pool = tf.nn.max_pool2d if kind == "max" else tf.nn.avg_pool2d
+        return _split(pool(_merged(x), 2, 2, "VALID"), self.members)
+
+    def batch_norm(self, x: Any) -> Any:
+        """As Keras on the true, partial batch: rows of weight 0 take no part in the statistics (biased variance)."""
+        gamma, beta = next(self.weights), next(self.weights)
+        mean, variance = next(self.statistics), next(self.statistics)
+        if self.training:
+            axes = list(range(1, len(x.shape) - 1))
+            weight = tf.reshape(self.sample_weight, [1, -1] + [1] * (len(x.shape) - 2))
+            count = tf.reduce_sum(self.sample_weight) * float(tf.TensorShape(x.shape[2:-1]).num_elements() or 1)
+            batch_mean = tf.reduce_sum(x * weight, axes) / count
+            centred = x - _per_channel(batch_mean, x)
+            batch_variance = tf.reduce_sum(tf.square(centred) * weight, axes) / count
+            keep = BATCH_NORM_MOMENTUM
+            self.new_statistics += [
+                mean * keep + batch_mean * (1.0 - keep),
+                variance * keep + batch_variance * (1.0 - keep),
+            ]
+            variance = batch_variance
+        else:
+            centred = x - _per_channel(mean, x)
+        scale = gamma * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
+        return centred * _per_channel(scale, x) + _per_channel(beta, x)
+
+    def activation(self, x: Any) -> Any:
+        """Every candidate's values, of which each member takes its own."""
+        y = ACTIVATIONS[self.activations[0]](x)
+        for index, name in enumerate(self.activations[1:], start=1):
+            chosen = _per_member(tf.equal(self.activation_index, index), x)
+            y = tf.where(chosen, ACTIVATIONS[name](x), y)
+        return y
+
+    def dropout(self, x: Any) -> Any:
+        return x if self.masks is None else x * next(self.masks)

@@ -1,0 +1,94 @@
+"""The structural signature of a stack: what decides which compiled program can train it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.domain.families import ACTIVATIONS, FAMILIES, Family, Scalar
+from app.domain.study import DatasetSpec
+from worker.conversation import Refused
+from worker.protocol import TrainStack
+from worker.training.data import InputKind
+from worker.training.models import BUILDERS
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Stacks of equal signatures train in one program.
+
+    `structure` holds the structural hyperparameters, sorted by name; one without effect (`nesterov` of an optimizer
+    other than sgd) has its default. `activations` are the candidates that the program computes, in the families' order.
+    Objectives, epochs, seeds and runtime hyperparameters play no part.
+    """
+
+    family: str
+    version: str
+    dataset: DatasetSpec
+    structure: tuple[tuple[str, Scalar], ...]
+    activations: tuple[str, ...]
+
+    @property
+    def hyperparameters(self) -> dict[str, Scalar]:
+        """The structural hyperparameters by name."""
+        return dict(self.structure)
+
+    @property
+    def input_kind(self) -> InputKind:
+        """Whether the family takes vectors or images."""
+        return "image" if FAMILIES[self.family].input_kind == "image" else "vector"
+
+
+def filled(family: Family, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """All hyperparameters of `family`, defaults filled in, whole numbers as `int`.
+
+    Raises:
+        Refused: a name that the family doesn't have, or a value that it doesn't allow.
+    """
+    values = family.defaults()
+    for name, value in hyperparameters.items():
+        declared = family.declared(name)
+        if declared is None:
+            raise Refused(f"Expected hyperparameters of {family.name}: {', '.join(family.by_name)}. Received: {name!r}")
+        problem = declared.problem(value)
+        if problem is not None:
+            raise Refused(f"{name}: {problem}")
+        values[name] = int(value) if declared.kind == "int" else value
+    return values
+
+
+def structural_signature(request: TrainStack) -> Signature:
+    """The signature of a stack.
+
+    Raises:
+        Refused: a family that doesn't train here, no data set, hyperparameters that the family doesn't allow, or
+            members that differ in structure.
+    """
+    if request.family not in BUILDERS:
+        raise Refused(f"Expected a family among: {', '.join(BUILDERS)}. Received: {request.family!r}")
+    if request.dataset is None:
+        raise Refused(f"Expected a data set for the family {request.family}. Received: none")
+    if not request.members:
+        raise Refused("Expected at least one member. Received: none")
+    family = FAMILIES[request.family]
+    members = [filled(family, member.hyperparameters) for member in request.members]
+    structures = {_structure(family, values) for values in members}
+    if len(structures) > 1:
+        names = [name for name, _ in next(iter(structures))]
+        differing = [name for name, values in zip(names, zip(*structures, strict=True), strict=True) if len(set(values)) > 1]
+        raise Refused(f"Expected members of one structure. Received: members that differ in {', '.join(differing)}")
+    candidates = {*request.choices.get("activation", ()), *(values["activation"] for values in members)}
+    return Signature(
+        family=family.name,
+        version=family.version,
+        dataset=request.dataset,
+        structure=structures.pop(),
+        activations=tuple(name for name in ACTIVATIONS if name in candidates),
+    )
+
+
+def _structure(family: Family, values: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+    structure = {h.name: values[h.name] for h in family.hyperparameters if h.structural}
+    if structure["optimizer"] != "sgd":
+        structure["nesterov"] = False
+    return tuple(sorted(structure.items()))
