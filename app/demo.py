@@ -19,7 +19,7 @@ from pathlib import Path
 import typer
 
 from app.cli.live import show
-from app.cli.scoreboard import duration_words, values_words
+from app.cli.scoreboard import duration_words, number_words, values_words
 from app.client import ClientError, FettleClient, Study
 
 EXAMPLE = Path("examples/digits-mlp.json")
@@ -95,9 +95,10 @@ def _report(client: FettleClient, study: Study, data: Path) -> None:
         raise OSError("Expected a best trial. Received none: every trial failed or broke a constraint.")
     trial = best[0]
     typer.echo(f"\nBest of {study.progress.finished} trials is trial {trial.number}: {values_words(trial.values)}")
-    for name, value in trial.hyperparameters.items():
-        searched = "" if name in trial.sampled else "  (fixed)"
-        typer.echo(f"  {name:<16} {value}{searched}")
+    for name, value in trial.sampled.items():
+        typer.echo(f"  {name:<16} {number_words(value)}")
+    fixed = {name: value for name, value in trial.hyperparameters.items() if name not in trial.sampled}
+    typer.echo(f"  Not searched: {values_words(fixed)}")
     models = [artifact for artifact in client.artifacts(study.id, trial.number) if artifact.name == "model.keras"]
     if models:
         saved = client.download_artifact(study.id, trial.number, "model.keras", data / "model.keras")

@@ -68,8 +68,8 @@ def worker(url: str) -> Iterator[None]:
             process.wait()
 
 
-def ours(database: Database, name: str, trials: int) -> float:
-    """Milliseconds a trial, from the study's first start to its last finish."""
+def ours(database: Database, name: str, trials: int, parallel: int | str = "auto") -> float:
+    """Milliseconds a trial, from the study's first start to its last finish. `parallel` 1: strictly one by one."""
     space: dict[str, Any] = {f"x{i}": {"type": "float", "low": -5.0, "high": 5.0} for i in range(PARAMETERS)}
     definition = StudyDefinition.model_validate(
         {
@@ -80,6 +80,7 @@ def ours(database: Database, name: str, trials: int) -> float:
             "objectives": [{"metric": "value"}],
             "sampler": {"name": "random"},
             "budget": {"trials": trials},
+            "execution": {"parallel_trials": parallel},
         }
     )
     with database.write() as session:
@@ -120,13 +121,15 @@ def rows(repetitions: int, trials: int) -> list[Row]:
             migrate(database)
             with worker(our_url):
                 ours(database, "warm-up", 10)
-                a, b = [], []
+                a, b, single = [], [], []
                 for repetition in range(repetitions):
                     a.append(ours(database, f"run-{repetition}", trials))
+                    single.append(ours(database, f"single-{repetition}", trials, 1))
                     b.append(theirs(their_url, f"run-{repetition}", max(20, trials // 4)))
             database.dispose()
             row = Row(f"own cost a trial, {backend}", "ms", a, b, f"<= {GOAL_MS:g} ms and >= {GOAL_RATIO:g} x")
             row.met = sorted(a)[len(a) // 2] <= GOAL_MS and sorted(row.ratios)[len(a) // 2] >= GOAL_RATIO
             row.note = "peer: RDBStorage"
             found.append(row)
+            found.append(Row(f"the same, parallel_trials 1, {backend}", "ms", single, b, note="reserved one by one"))
     return found

@@ -12,7 +12,7 @@ from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Reservation
 from app.errors import NotFound
 from app.store import fleet, leases
-from app.store.engine import Database
+from app.store.engine import Database, retrying
 from app.store.tables import Study
 from app.tuning.samplers import sampler_learns
 from app.tuning.view import StudyView
@@ -22,7 +22,7 @@ from worker.pool import PooledTrial, StudyRef
 OFFERS_FRESH_S = 0.25
 """How long a list of studies with work is used: what a study of higher priority may wait for."""
 SHORT_TRIAL_S = 0.1
-INDEPENDENT_BATCH = 8
+INDEPENDENT_BATCH = 16
 """Trials shorter than this, of a sampler that learns nothing from others, are claimed so many at a time."""
 CACHED_STUDIES = 64
 """Views kept, each with its study's finished trials; the one not used for longest goes first."""
@@ -51,12 +51,8 @@ class Claims:
         """Up to `count` trials of one study of these families, reserved and sampled; none where there is no work."""
         now = time.monotonic()
         if not self._offers or now - self._listed_at > OFFERS_FRESH_S:
-            with self._database.read() as session:
-                self._offers = fleet.claimable(session, replace(self._offer, families=families))
+            self._offers = retrying(lambda: self._list(families))
             self._listed_at = now
-            for offer in self._offers:
-                if offer.best_value is not None:
-                    self.best_values[offer.study_id] = offer.best_value
         while self._offers:
             try:
                 trials = self._claim_from(self._offers[0], count)
@@ -82,7 +78,7 @@ class Claims:
         for reservation in reservations:
             self._keeper.hold(reservation.trial_id, reservation.token, offer.study_id)
         study, view = self._study(offer)
-        view.sync()
+        retrying(view.sync)
         try:
             proposals = view.ask(reservations)
         except Exception as error:  # whatever a sampler raises: the trial fails in words, the worker lives
@@ -90,6 +86,18 @@ class Claims:
             self._fail(offer.study_id, reservations, f"The sampler raised {type(error).__name__}: {error}")
             return []
         return [PooledTrial(study, proposal) for proposal in proposals]
+
+    def _list(self, families: Sequence[str]) -> list[fleet.Claimable]:
+        with self._database.read() as session:
+            offers = fleet.claimable(session, replace(self._offer, families=families))
+        for offer in offers:
+            if offer.best_value is not None:
+                self.best_values[offer.study_id] = offer.best_value
+        return offers
+
+    def _definition(self, study_id: int) -> StudyDefinition:
+        with self._database.read() as session:
+            return StudyDefinition.model_validate_json(session.get_one(Study, study_id).definition or "")
 
     def note_seconds(self, study: StudyRef, seconds: float) -> None:
         """Remember how long a trial of the study took."""
@@ -114,9 +122,7 @@ class Claims:
     def _study(self, offer: fleet.Claimable) -> tuple[StudyRef, StudyView]:
         revision, study, view = self._views.pop(offer.study_id, (None, None, None))
         if study is None or view is None or revision != offer.revision:
-            with self._database.read() as session:
-                row = session.get_one(Study, offer.study_id)
-                definition = StudyDefinition.model_validate_json(row.definition or "")
+            definition = retrying(lambda: self._definition(offer.study_id))
             study = StudyRef(offer.study_id, offer.public_id, definition)
             view = view or StudyView(self._database, offer.study_id, definition)
         self._views[offer.study_id] = (offer.revision, study, view)

@@ -45,6 +45,11 @@ class PooledTrial:
         return trial_seed(self.study.definition.training.seed, self.proposal.reservation.number)
 
     @property
+    def is_retry(self) -> bool:
+        """Whether an earlier attempt was started."""
+        return self.proposal.reservation.attempt > 1
+
+    @property
     def signature(self) -> Signature:
         """What trials of one compiled program have in common: the study and all structural hyperparameters."""
         family = FAMILIES[self.study.definition.model.family]
@@ -76,12 +81,18 @@ class Pool:
         """Put sampled trials at the end."""
         self._trials += trials
 
-    def take(self, members: int) -> list[PooledTrial]:
-        """Up to `members` trials of the oldest one's signature, in order; none where the pool is empty."""
+    def take(self) -> list[PooledTrial]:
+        """The oldest trial and others of its signature, as many as its family trains together; none if there is none.
+
+        A trial that was tried before runs alone: were it what broke its trainer, it must not take others along.
+        """
         if not self._trials:
             return []
-        wanted = self._trials[0].signature
-        taken = [t for t in self._trials if t.signature == wanted][:members]
+        first = self._trials[0]
+        taken = [first]
+        if not first.is_retry:
+            members = FAMILIES[first.study.definition.model.family].stack_members
+            taken = [t for t in self._trials if not t.is_retry and t.signature == first.signature][:members]
         self._trials = [t for t in self._trials if t not in taken]
         return taken
 

@@ -30,8 +30,6 @@ from worker.pool import Pool, PooledTrial
 from worker.stack import StackRun, StackSettings, TrainerLost
 from worker.trainer import Trainer
 
-STACK_MEMBERS = 1
-"""Trials that train together."""
 SAMPLED_AHEAD = 1
 """Trials sampled and leased while the trainer is busy, so that it never waits for a sampler."""
 SHORTEST_IDLE_S = 0.05
@@ -93,7 +91,7 @@ class Supervisor:
             families = self._tend_trainer().families()
             if families:
                 self._fill(1, families)
-            trials = self._pool.take(STACK_MEMBERS)
+            trials = self._pool.take()
             if trials:
                 self._train(trials)
                 idle_s = SHORTEST_IDLE_S
@@ -149,9 +147,10 @@ class Supervisor:
         log.warning("trainer_lost", worker=self._worker_id, error=message)
         self._broken_starts = 0 if trainer.is_warm(self._families) else self._broken_starts + 1
         if self._broken_starts >= BROKEN_STARTS:
+            wanted = ", ".join(self._families)
             raise TrainerBroken(
-                f"Expected a trainer that gets ready for {', '.join(self._families)}. Received {BROKEN_STARTS} in a row "
-                f"that did not: {message} The log above says why."
+                f"Expected a trainer that gets ready for {wanted}. Received {BROKEN_STARTS} in a row that did not: "
+                f"{message} The log above says why."
             )
 
     def _is_worn(self, trainer: Trainer) -> bool:

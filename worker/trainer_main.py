@@ -51,7 +51,9 @@ class _Warming(threading.Thread):
 
     def run(self) -> None:
         try:
-            import worker.training.loop  # noqa: F401
+            from worker.training.loop import limit_threads
+
+            limit_threads()
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self.failure = error
 
@@ -94,8 +96,8 @@ def _handle(channel: Channel[Request], message: Request, cache: ProgramCache | N
     if message.family == "function":
         run_function(message, channel)
         return cache
-    from worker.training.program import ProgramCache
     from worker.training.loop import train_stack
+    from worker.training.program import ProgramCache
 
     cache = cache or ProgramCache()
     train_stack(message, channel, cache)

@@ -30,7 +30,7 @@ def show(study: Study, events: Iterable[Event]) -> Scoreboard:
         for event in events:
             board.add(event)
             changed()
-    reason = f": {board.state_reason}" if board.state_reason else ""
+    reason = f": {board.state_reason.rstrip('.')}" if board.state_reason else ""
     typer.echo(f"Study {study.name} is {board.state}{reason}. Best {board.best_words()}.")
     return board
 

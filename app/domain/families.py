@@ -55,6 +55,7 @@ class Hyperparameter:
 class Family:
     """A model family: its name and version, what it trains on, and its declared hyperparameters.
 
+    `stack_members` is how many trials of one signature train together at most, `stackable` whether they can at all.
     `pattern` declares any number of float hyperparameters whose names match it (`x0`, `x1`, … of `function`).
     """
 
@@ -66,6 +67,7 @@ class Family:
     tasks: tuple[Task, ...] = ("classification", "regression")
     input_kind: Literal["vector", "image", "none"] = "vector"
     stackable: bool = True
+    stack_members: int = 1
     trained_here: bool = True
     pattern: Hyperparameter | None = None
     by_name: dict[str, Hyperparameter] = field(init=False, repr=False, compare=False)
@@ -175,6 +177,7 @@ FUNCTION = Family(
     needs_dataset=False,
     tasks=("regression",),
     input_kind="none",
+    stack_members=16,
     pattern=Hyperparameter(r"x(0|[1-9]\d{0,2})", "float", None, "Coordinates of the point.", low=-1e12, high=1e12),
 )
 

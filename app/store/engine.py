@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Double, create_engine, event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -22,6 +22,8 @@ from sqlalchemy.sql.functions import FunctionElement
 SQLITE_BUSY_TIMEOUT_S = 30
 READ_POOL_SIZE = 8
 WRITE_POOL_SIZE = 4
+IDLE_BEFORE_PING_S = 1.0
+"""A pooled PostgreSQL connection idle for longer is tried before it is used: the server may have restarted."""
 RETRY_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits between tries of a transaction whose connection broke or that lost a deadlock: about 8 s in all."""
 
@@ -58,9 +60,7 @@ class Database:
             self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", WRITE_POOL_SIZE)
             self._reader = _sqlite_engine(self.url, "BEGIN DEFERRED", READ_POOL_SIZE)
         else:
-            self._writer = self._reader = create_engine(
-                self.url, pool_pre_ping=True, pool_size=READ_POOL_SIZE, max_overflow=8, pool_timeout=30
-            )
+            self._writer = self._reader = _postgresql_engine(self.url)
 
     @property
     def engine(self) -> Engine:
@@ -84,21 +84,29 @@ class Database:
 
         A commit whose answer was lost may have happened: `work` must be safe to repeat (fenced writes are).
         """
-        for delay_s in RETRY_DELAYS_S:
-            try:
-                with self.write() as session:
-                    return work(session)
-            except DBAPIError as error:
-                if not is_transient(error):
-                    raise
-                time.sleep(delay_s)
-        with self.write() as session:
-            return work(session)
+
+        def once() -> T:
+            with self.write() as session:
+                return work(session)
+
+        return retrying(once)
 
     def dispose(self) -> None:
         """Close all pooled connections."""
         self._writer.dispose()
         self._reader.dispose()
+
+
+def retrying(call: Callable[[], T]) -> T:
+    """The result of `call`, made again where the database's connection broke or a deadlock was lost."""
+    for delay_s in RETRY_DELAYS_S:
+        try:
+            return call()
+        except DBAPIError as error:
+            if not is_transient(error):
+                raise
+            time.sleep(delay_s)
+    return call()
 
 
 def is_transient(error: DBAPIError) -> bool:
@@ -124,6 +132,27 @@ def _checked(url: str) -> URL:
     if parsed.database in {None, "", ":memory:"}:
         raise ValueError("Expected an SQLite file: several processes share the database. Received one in memory")
     return parsed
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    engine = create_engine(url, pool_size=READ_POOL_SIZE, max_overflow=8, pool_timeout=30)
+
+    @event.listens_for(engine, "checkin")
+    def _note_idle(_connection: Any, record: Any) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ping(connection: Any, record: Any, _proxy: Any) -> None:
+        # As pool_pre_ping, but not for connections in steady use: a ping is a round trip.
+        if time.monotonic() - record.info.get("idle_since", time.monotonic()) < IDLE_BEFORE_PING_S:
+            return
+        try:
+            connection.execute("SELECT 1")
+            connection.rollback()
+        except Exception as error:
+            raise DisconnectionError("The connection broke while it was idle.") from error
+
+    return engine
 
 
 def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
@@ -33,19 +32,16 @@ def claim(session: Session, project: str, key: str, fingerprint: str) -> Recorde
         IdempotencyMismatch: the key was used with another request.
         RequestInFlight: another process serves the same key now.
     """
-    is_postgresql = session.get_bind().dialect.name == "postgresql"
-    if is_postgresql:
+    if session.get_bind().dialect.name == "postgresql":
         lock = func.hashtextextended(f"{project}\n{key}", 0)
         if not session.scalar(select(func.pg_try_advisory_xact_lock(lock))):
             raise RequestInFlight(f"Expected the first request with Idempotency-Key {key!r} to end before the next.")
-    insert = postgresql.insert if is_postgresql else sqlite.insert
-    values = {"project": project, "key": key, "fingerprint": fingerprint, "headers": "{}", "created_at": now()}
-    new = session.execute(
-        insert(IdempotencyKey).values(values).on_conflict_do_nothing().returning(IdempotencyKey.key)
-    ).scalar()
-    if new is not None:
+    found = session.get(IdempotencyKey, (project, key))
+    if found is None:
+        # Nobody else can: SQLite has one writer at a time, and the lock is held in PostgreSQL.
+        values = {"project": project, "key": key, "fingerprint": fingerprint, "headers": "{}", "created_at": now()}
+        session.execute(insert(IdempotencyKey).values(values))
         return None
-    found = session.get_one(IdempotencyKey, (project, key))
     if found.fingerprint != fingerprint:
         raise IdempotencyMismatch(f"Expected the first request of Idempotency-Key {key!r}. Received another one.")
     if found.status is None:

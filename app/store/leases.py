@@ -51,9 +51,7 @@ _TAKE = (
 _INSERT = insert(_t).returning(_t.c.id, sort_by_parameter_order=True)
 _HELD_RESERVATIONS = (
     select(_t.c.id)
-    .where(
-        tuple_(_t.c.id, _t.c.lease_token).in_(bindparam("leases", expanding=True)), _t.c.state == TrialState.WAITING
-    )
+    .where(tuple_(_t.c.id, _t.c.lease_token).in_(bindparam("leases", expanding=True)), _t.c.state == TrialState.WAITING)
     .order_by(_t.c.number)
     .with_for_update()
 )

@@ -65,6 +65,7 @@ class Study(Base):
             postgresql_where=text("managed"),
         ),
         Index("ix_fettle_studies_listing", "project", "created_at", "id"),
+        {"sqlite_autoincrement": True},  # an id is never given twice: processes cache by it
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -169,6 +170,7 @@ class Trial(Base):
             sqlite_where=text("lease_token IS NOT NULL"),
             postgresql_where=text("lease_token IS NOT NULL"),
         ),
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

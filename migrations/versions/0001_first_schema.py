@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fettle_studies")),
         sa.UniqueConstraint("project", "name", name=op.f("uq_fettle_studies_project_name")),
         sa.UniqueConstraint("public_id", name=op.f("uq_fettle_studies_public_id")),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("fettle_studies", schema=None) as batch_op:
         batch_op.create_index(
@@ -192,6 +193,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fettle_trials")),
         sa.UniqueConstraint("lease_token", name=op.f("uq_fettle_trials_lease_token")),
         sa.UniqueConstraint("study_id", "number", name=op.f("uq_fettle_trials_study_id_number")),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("fettle_trials", schema=None) as batch_op:
         batch_op.create_index("ix_fettle_trials_finish_seq", ["study_id", "finish_seq"], unique=False)

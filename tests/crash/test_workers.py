@@ -261,3 +261,22 @@ def test_a_database_that_goes_away_and_comes_back_loses_no_trial(fleet: Fleet, m
     with bench.database.read() as session:
         assert session.query(Trial).filter(Trial.attempt != 1).count() == 0
     bench.check()
+
+
+def test_a_crash_of_a_stack_charges_nobody_and_its_members_rerun_alone(fleet: Fleet, make_study: MakeStudy) -> None:
+    space = {"x0": {"type": "float", "low": -1.0, "high": 1.0}}
+    delay = {"type": "categorical", "choices": [0.0, 0.2]}
+    bench = make_study(trials=6, epochs=6, hyperparameters=space | {"delay_seconds": delay})
+    for seconds in (0.0, 0.0, 0.2, 0.2, 0.2, 0.2):
+        bench.act(lifecycle.enqueue, {"delay_seconds": seconds})
+    worker = fleet.start()
+    # The first two are short, so that the others are claimed together; they share a signature and train as one stack.
+    wait_for(lambda: bench.study().running == 4 and _reported(bench, 5), what="a stack of four")
+    os.kill(worker.trainer_pid(), signal.SIGKILL)
+    assert over(bench) == "COMPLETED"
+    assert [(t.state, t.attempt, t.charged) for t in bench.trials()] == [("COMPLETE", 1, 0)] * 2 + [
+        ("COMPLETE", 2, 0)
+    ] * 4
+    again = [e for e in bench.events() if e.get("attempt") == 2 or e["type"] == "trial.finished"]
+    assert peak_parallel(again) == 1
+    bench.check()

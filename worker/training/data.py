@@ -184,8 +184,9 @@ def _parts(info: DatasetInfo, spec: DatasetSpec, targets: NDArray[Any]) -> tuple
         train, validation = train_test_split(rest, test_size=validation_count, **seeded(rest))
     except ValueError as error:
         raise Refused(
-            f"Expected fractions that leave every part some samples of every class: {error}. Received: {info.n} samples, "
-            f"validation_fraction={spec.validation_fraction}, test_fraction={spec.test_fraction}"
+            f"Expected fractions that leave every part some samples of every class: {error}. "
+            f"Received: {info.n} samples, validation_fraction={spec.validation_fraction}, "
+            f"test_fraction={spec.test_fraction}"
         ) from error
     return train, validation, test
 

@@ -1,7 +1,7 @@
 """One epoch of K members as one traced function: gather, train, evaluate.
 
-Within an epoch weights, statistics and optimizer slots are loop variables, written back to the program's variables at its
-end, for active members alone. Everything that depends on the step alone, such as learning rates, is computed for all steps
+Within an epoch weights, statistics and optimizer slots are loop variables, written back to the program's variables at
+its end, for active members alone. What depends on the step alone, such as learning rates, is computed for all steps
 before the loop.
 """
 
@@ -189,8 +189,9 @@ class Epoch:
     def masks(self, knobs: Knobs, counts: Any) -> list[Any]:
         """A mask for each dropout, [K, B, …] float32: 0 with the member's rate, 1/(1 - rate) otherwise.
 
-        A member's numbers are Philox's (Salmon et al. 2011) under the key of its seed and the counter of its step, so they
-        depend on nothing else: not on its slot, the width or its neighbours.
+        A member's numbers are Philox's (Salmon et al. 2011) under the key of its seed and the counter of its step, so
+        they depend on nothing else: not on its slot, the width or its neighbours. `counts` is [K] int64, the steps that
+        each member has behind it.
         """
         program = self._program
         shapes = [(program.batch_size, *shape) for shape in program.architecture.masks]
@@ -229,6 +230,7 @@ def _pieces(flat: Any, variables: Any) -> list[Any]:
 
 
 def knobs_of(column: dict[str, Any]) -> Knobs:
+    """The knobs of K members from the columns of a program's runtime variable, each [K] float64 by its name."""
     names = ("momentum", "weight_decay", "l1", "l2", "dropout", "label_smoothing")
     floats = {name: tf.cast(column[name], tf.float32) for name in names}
     clip = tf.cast(column["global_clipnorm"], tf.float32)

@@ -28,8 +28,8 @@ def exported_model(
 ) -> Any:
     """The member with these weights, [P], and moving statistics, [S], as a Keras model of built-in layers alone.
 
-    It takes raw features, [n, *shape] float32, and gives class probabilities, [n, classes], in the order of the data set's
-    classes, or the value in the target's own unit, [n, 1].
+    It takes raw features, [n, *shape] float32, and gives class probabilities, [n, classes], in the order of the data
+    set's classes, or the value in the target's own unit, [n, 1].
     """
     split = program.split
     network = plain_model(program.builder, split.shape, hyperparameters, split.outputs)
@@ -77,8 +77,8 @@ def save_model(model: Any, path: str) -> int:
 def test_metrics(model: Any, split: Split) -> dict[str, float]:
     """How an exported model does on the test part: `test_accuracy` and `test_loss`, or `test_mae` and `test_mse`.
 
-    The loss is the cross-entropy without smoothing or penalties; both errors are in the target's own unit. Empty where the
-    split has no test part.
+    The loss is the cross-entropy without smoothing or penalties; both errors are in the target's own unit. Empty where
+    the split has no test part.
     """
     if not len(split.test):
         return {}

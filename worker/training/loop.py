@@ -30,11 +30,11 @@ SCORES = {"classification": "accuracy", "regression": "mae"}
 
 
 def limit_threads(intra_op: int | None = None) -> None:
-    """Let TensorFlow use `intra_op` threads: half of the cores where not given, at most four, and one between operations.
+    """Let TensorFlow use `intra_op` threads: half of the cores where not given, four at most; one between operations.
 
-    Small models gain nothing from more: their threads would mostly wait for one another (measured on 2 cores, an epoch of
-    64-64-10 on digits: 7 ms with one thread, 15 ms with two). The supervisor needs some of a core as well. Call it before
-    TensorFlow does anything.
+    Small models gain nothing from more: their threads would mostly wait for one another (measured on 2 cores, an epoch
+    of 64-64-10 on digits: 15 ms with one thread, 26 ms with two, on a busy machine). The supervisor needs some of a
+    core as well. Call it before TensorFlow does anything.
 
     Raises:
         RuntimeError: TensorFlow has already started its threads.
@@ -98,7 +98,8 @@ class StackTrainee:
         values = filled(FAMILIES[self._program.signature.family], member.hyperparameters)
         if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._epochs:
             raise Refused(
-                f"Expected warmup_epochs below the {self._epochs} epochs of training. Received: {values['warmup_epochs']}"
+                f"Expected warmup_epochs below the {self._epochs} epochs of training. "
+                f"Received: {values['warmup_epochs']}"
             )
         self._hyperparameters[member.member] = values
         self._program.reset(self._slots[member.member], values, seed=member.seed, epochs=self._epochs)

@@ -16,8 +16,8 @@ class Losses:
 
     Classification: cross-entropy of the smoothed labels, `(1-s)·onehot + s/C` (Szegedy et al. 2016), as Keras'
     CategoricalCrossentropy, in validation too; the score is the accuracy. Regression: the squared error of the
-    *standardised* target, so that learning rates and penalties mean the same whatever its unit; the score is the absolute
-    error in the target's own unit (`target_deviation` is what it was divided by).
+    *standardised* target, so that learning rates and penalties mean the same whatever its unit; the score is the
+    absolute error in the target's own unit (`target_deviation` is what it was divided by).
     """
 
     task: Task

@@ -1,8 +1,8 @@
 """Update rules over the weights of K members, with the constants and formulas of Keras 3's optimizers.
 
 Keras' own share one step count between all members of a stack and clip them together, so a neighbour's NaN would
-spread. Here every hyperparameter is a tensor with one value a member. Weights are one [K, P] tensor: all variables of a member
-laid end to end, so that a rule is a handful of operations whatever the number of layers.
+spread. Here every hyperparameter is a tensor with one value a member. Weights are one [K, P] tensor: all variables of a
+member laid end to end, so that a rule is a handful of operations whatever the number of layers.
 
 Sources: Sutskever et al. 2013 (momentum, Nesterov); Kingma and Ba 2015 (Adam); Loshchilov and Hutter 2019 (decoupled
 weight decay); Hinton 2012, lecture 6e (RMSprop); Pascanu et al. 2013 (clipping by the global norm).

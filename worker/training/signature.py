@@ -74,8 +74,7 @@ def structural_signature(request: TrainStack) -> Signature:
     members = [filled(family, member.hyperparameters) for member in request.members]
     structures = {_structure(family, values) for values in members}
     if len(structures) > 1:
-        names = [name for name, _ in next(iter(structures))]
-        differing = [name for name, values in zip(names, zip(*structures, strict=True), strict=True) if len(set(values)) > 1]
+        differing = [h.name for h in family.hyperparameters if len({dict(s).get(h.name) for s in structures}) > 1]
         raise Refused(f"Expected members of one structure. Received: members that differ in {', '.join(differing)}")
     candidates = {*request.choices.get("activation", ()), *(values["activation"] for values in members)}
     return Signature(

@@ -87,8 +87,8 @@ class VariableSpec:
 class Architecture:
     """What a network consists of: trained weights, moving statistics, and a mask for each dropout.
 
-    Weights and statistics are in the order of Keras' `trainable_variables` and `non_trainable_variables`; `masks` are the
-    shapes of a sample where dropout is applied.
+    Weights and statistics are in the order of Keras' `trainable_variables` and `non_trainable_variables`; `masks` are
+    the shapes of a sample where dropout is applied.
     """
 
     weights: tuple[VariableSpec, ...]

@@ -52,8 +52,8 @@ class Stacked:
 
     `weights` and `statistics` are iterated in the order of the architecture, each [K, …] float32. `activations` are the
     names that members may have, `activation_index` [K] int32 the position of each one's. `masks`, a [K, B, …] float32
-    for each dropout, already scaled by 1/(1 - rate), are given in training alone; `sample_weight`, [B] float32, is 0 for
-    the padding of a batch and 1 otherwise. `new_statistics` collects the moving statistics after a training pass.
+    for each dropout, already scaled by 1/(1 - rate), are given in training alone; `sample_weight`, [B] float32, is 0
+    for the padding of a batch and 1 otherwise. `new_statistics` collects the moving statistics after a training pass.
     """
 
     members: int
