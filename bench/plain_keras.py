@@ -23,7 +23,9 @@ from sklearn.model_selection import train_test_split
 
 def main(trials: int, epochs: int, seed: int, units: str) -> None:
     images, labels = load_digits(return_X_y=True)
-    x, x_val, y, y_val = train_test_split(images / 16, labels, test_size=0.2, random_state=0, stratify=labels)
+    x, x_val, y, y_val = train_test_split(
+        (images / 16).astype("float32"), labels, test_size=0.2, random_state=0, stratify=labels
+    )
 
     def objective(trial: optuna.Trial) -> float:
         keras.utils.set_random_seed(seed * 10_000 + trial.number)
@@ -44,9 +46,8 @@ def main(trials: int, epochs: int, seed: int, units: str) -> None:
         for _ in range(2):
             layers += [keras.layers.Dense(width, activation, kernel_regularizer=penalty), keras.layers.Dropout(dropout)]
         model = keras.Sequential([*layers, keras.layers.Dense(10, kernel_regularizer=penalty)])
-        model.compile(
-            keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"]
-        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
         history = model.fit(x, y, batch, epochs, verbose=0, validation_data=(x_val, y_val))
         keras.backend.clear_session()
         return float(max(history.history["val_accuracy"]))

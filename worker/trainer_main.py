@@ -20,7 +20,7 @@ from worker.function import run_function
 from worker.protocol import Keep, Ready, Shutdown, TrainStack, Verdict, to_trainer
 
 if TYPE_CHECKING:
-    from worker.training.program import ProgramCache
+    from worker.training.cache import ProgramCache
 
 PR_SET_PDEATHSIG = 1
 """Linux's prctl option: the signal that this process gets when its parent dies (prctl(2))."""
@@ -90,16 +90,16 @@ def _serve(channel: Channel[Request], device: str, families: list[str]) -> None:
 def _handle(channel: Channel[Request], message: Request, cache: ProgramCache | None) -> ProgramCache | None:
     """Train a stack; the cache of compiled programs, once there is one. Leaves the process on `shutdown`."""
     if isinstance(message, Shutdown):
-        sys.exit(0)
+        os._exit(0)  # nothing to save, and a program may be compiling on another thread
     if not isinstance(message, TrainStack):
         raise ChannelBroken(f"Expected train_stack or shutdown between stacks. Received: {message.kind}")
     if message.family == "function":
         run_function(message, channel)
         return cache
+    from worker.training.cache import ProgramCache
     from worker.training.loop import train_stack
-    from worker.training.program import ProgramCache
 
-    cache = cache or ProgramCache()
+    cache = cache or ProgramCache(accelerate=True)
     train_stack(message, channel, cache)
     return cache
 

@@ -21,9 +21,9 @@ from app.domain.trial import FailureReason
 from tests.acceptance.training_reference import Schedule, stack_of
 from tests.unit.conversation_channel import Supervisor
 from worker.protocol import KeepModel, Stop
+from worker.training.cache import ProgramCache
 from worker.training.data import load_split
 from worker.training.loop import train_stack
-from worker.training.program import ProgramCache
 from worker.training.signature import filled, structural_signature
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from worker.training import optimizers, regularizers
 from worker.training.losses import Losses
 from worker.training.models.stacked import Stacked
+from worker.training.randomness import uniform
 from worker.training.schedules import ScheduleParameters, learning_rates
 
 if TYPE_CHECKING:
@@ -189,9 +190,8 @@ class Epoch:
     def masks(self, knobs: Knobs, counts: Any) -> list[Any]:
         """A mask for each dropout, [K, B, …] float32: 0 with the member's rate, 1/(1 - rate) otherwise.
 
-        A member's numbers are Philox's (Salmon et al. 2011) under the key of its seed and the counter of its step, so
-        they depend on nothing else: not on its slot, the width or its neighbours. `counts` is [K] int64, the steps that
-        each member has behind it.
+        A member's numbers depend on its seed and on `counts`, [K] int64, the steps that it has behind it: not on its
+        slot, the width, its neighbours or the compiler.
         """
         program = self._program
         shapes = [(program.batch_size, *shape) for shape in program.architecture.masks]
@@ -200,17 +200,8 @@ class Epoch:
             return []
 
         def drawn() -> Any:
-            keys = tf.bitcast(knobs.seed, tf.uint64)
-            counters = tf.bitcast(counts, tf.uint64)
-            zero = tf.zeros([], tf.uint64)
-            draws = [
-                tf.raw_ops.StatelessRandomUniformV2(
-                    shape=[sum(sizes)], key=keys[slot, tf.newaxis], counter=tf.stack([zero, counters[slot]]), alg=1
-                )
-                for slot in range(program.width)
-            ]
             rate = knobs.dropout[:, tf.newaxis]
-            return tf.where(tf.stack(draws) >= rate, 1.0 / (1.0 - rate), 0.0)
+            return tf.where(uniform(knobs.seed, counts, sum(sizes)) >= rate, 1.0 / (1.0 - rate), 0.0)
 
         masks = tf.cond(knobs.drops, drawn, lambda: tf.ones([program.width, sum(sizes)]))
         pieces = tf.split(masks, sizes, axis=1)

@@ -20,9 +20,10 @@ from worker.conversation import (
     refuse_all,
 )
 from worker.protocol import KeepModel, KeptModel, Member, TrainStack
+from worker.training.cache import ProgramCache
 from worker.training.data import load_split
 from worker.training.export import exported_model, save_model, test_metrics
-from worker.training.program import Program, ProgramCache
+from worker.training.program import Program
 from worker.training.signature import Signature, filled, structural_signature
 
 SCORES = {"classification": "accuracy", "regression": "mae"}

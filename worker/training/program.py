@@ -6,12 +6,13 @@ optimizer is a handful of operations whatever the number of layers, and the prog
 
 `epoch.Epoch` (a traced function) owns what happens within an epoch: it gathers shuffled batches by index from the data
 set on the device, trains, then evaluates the validation part. All hyperparameters that are not structural are read from
-one [K, …] variable at run time. `ProgramCache` keeps programs for the stacks to come.
+one [K, …] variable at run time. `cache.ProgramCache` keeps programs for the stacks to come.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +29,8 @@ from worker.training.models import BUILDERS, architecture
 from worker.training.optimizers import optimizer
 from worker.training.signature import Signature
 
-MAX_PROGRAMS = 32
-"""Programs kept. One of a small network takes about 10 MB, most of it the graph."""
-MAX_IDLE_SHARE = 0.5
-"""A program that is wider than a stack is used for it as long as no larger share of its slots stays empty."""
+RECENT_EPOCHS = 8
+"""Epochs of which the quickest is what an epoch of a program takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,9 @@ class Program:
         self._seeds = [0] * width
         self._epochs = [0] * width
         self._improved = np.zeros(width, bool)
+        self.trained_s = 0.0
+        self._recent_s: deque[float] = deque(maxlen=RECENT_EPOCHS)
+        self._is_traced = False
         self._order = np.zeros((self.steps_per_epoch, width, self.batch_size), np.int32)
         self.epoch = Epoch(self, rule, jit_compile=jit_compile)
 
@@ -113,7 +115,9 @@ class Program:
             order[:samples] = initializers.shuffled(self._seeds[slot], self._epochs[slot], samples)
             self._order[:, slot] = order.reshape(self.steps_per_epoch, self.batch_size)
             self._epochs[slot] += 1
+        started = time.perf_counter()
         table = self.epoch(EpochInputs(self._order, is_active, self._improved)).numpy()
+        self._note(time.perf_counter() - started)
         self._improved = np.zeros(self.width, bool)
         return {slot: MemberMetrics(*map(float, table[slot])) for slot in active}
 
@@ -128,48 +132,19 @@ class Program:
             weights, statistics = self.weights, self.statistics
         return weights[slot].numpy(), statistics[slot].numpy()
 
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of the quickest of the last epochs; infinite before the second."""
+        return min(self._recent_s, default=float("inf"))
+
+    def _note(self, seconds: float) -> None:
+        """Count an epoch, but not the first: it was traced."""
+        if self._is_traced:
+            self.trained_s += seconds
+            self._recent_s.append(seconds)
+        self._is_traced = True
+
     @staticmethod
     def _write(variable: Any, slot: int, row: Any) -> None:
         if np.size(row):
             variable.scatter_nd_update([[slot]], [row])
-
-
-class ProgramCache:
-    """Programs by signature and width. Not thread-safe."""
-
-    def __init__(self, max_programs: int = MAX_PROGRAMS, *, jit_compile: bool = False) -> None:
-        self._programs: OrderedDict[tuple[Signature, int], Program] = OrderedDict()
-        self._max_programs = max_programs
-        self._jit_compile = jit_compile
-        self.hits = 0
-        self.misses = 0
-
-    def __len__(self) -> int:
-        return len(self._programs)
-
-    def program(self, signature: Signature, members: int) -> Program:
-        """A program with at least `members` slots: a kept one where it fits well, else a new one of just that width.
-
-        Raises:
-            Refused: the data set or the network is impossible.
-        """
-        fitting = [
-            width
-            for known, width in self._programs
-            if known == signature and members <= width and width - members <= MAX_IDLE_SHARE * width
-        ]
-        if fitting:
-            self.hits += 1
-            key = (signature, min(fitting))
-            self._programs.move_to_end(key)
-            return self._programs[key]
-        self.misses += 1
-        program = Program(signature, members, jit_compile=self._jit_compile)
-        self._programs[signature, members] = program
-        while len(self._programs) > self._max_programs:
-            self._programs.popitem(last=False)
-        return program
-
-    def clear(self) -> None:
-        """Drop all programs, such as after the device ran out of memory."""
-        self._programs.clear()
