@@ -35,11 +35,21 @@ def main(arguments: Sequence[str]) -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     try:
-        Supervisor(Settings(**given)).run()
-    except (DeviceError, TrainerBroken, FettleError, ValidationError, ValueError) as error:
-        sys.stderr.write(f"fettle worker: {error}\n")
-        return 2
+        supervisor = Supervisor(Settings(**given))
+        supervisor.check()
+    except (DeviceError, FettleError, ValidationError, ValueError) as error:
+        return _refused(error)
+    try:
+        supervisor.run()
+    except TrainerBroken as error:
+        return _refused(error)
     return 0
+
+
+def _refused(error: Exception) -> int:
+    """Say why no worker can run with this configuration; 2, so that nobody starts it again unchanged."""
+    sys.stderr.write(f"fettle worker: {error}\n")
+    return 2
 
 
 if __name__ == "__main__":

@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
+from sqlalchemy.orm import Session
 
 from app.domain.trial import ArtifactPointer, FailureReason, Outcome
+from app.errors import NotFound
 from app.store import leases, recording
 from app.store.engine import Database
 from worker.artifacts import ArtifactWriter
@@ -44,6 +47,8 @@ POLL_S = 0.05
 """How often a silent trainer's stack is looked after: cancelled, timed out, hung."""
 STOP_GRACE_S = 10.0
 """How long a member that is to stop may take to reach its epoch's end; then the trainer is killed."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +150,8 @@ class StackRun:
     def _start(self) -> bool:
         """Make the trials RUNNING; whether any lease still stood."""
         proposals = [t.proposal for t in self._trials]
-        held = self._database.run(
+        held = self._write(
+            set[int](),
             lambda session: leases.start(
                 session,
                 self._study.study_id,
@@ -153,7 +159,7 @@ class StackRun:
                 self._settings.worker_id,
                 self._settings.device,
                 self._settings.ttl_s,
-            )
+            ),
         )
         timeout_s = self._study.definition.execution.trial_timeout_seconds
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -292,7 +298,9 @@ class StackRun:
         if not outcomes:
             return
         study_id, ttl_s = self._study.study_id, self._settings.ttl_s
-        recorded = self._database.run(lambda session: recording.finish(session, study_id, outcomes, reports, ttl_s))
+        recorded = self._write(
+            recording.Recorded(), lambda session: recording.finish(session, study_id, outcomes, reports, ttl_s)
+        )
         self._flushed_at = time.monotonic()
         self._artifacts.remove(recorded.superseded_paths)
         for outcome in outcomes:
@@ -350,6 +358,13 @@ class StackRun:
                 lambda session: recording.record(session, study.study_id, study.public_id, reports, ttl_s)
             )
 
+    def _write(self, nothing: T, work: Callable[[Session], T]) -> T:
+        """The result of `work` in a transaction, or `nothing` where the study was deleted: all its leases are lost."""
+        try:
+            return self._database.run(work)
+        except NotFound:
+            return nothing
+
     def _let_go(self, trial_id: int, token: str) -> None:
         self._keeper.drop(trial_id, token)
         self._view.forget(trial_id)
@@ -357,7 +372,7 @@ class StackRun:
     def _give_back(self, member: Running) -> None:
         """Release a lease, where it still stands: the trial waits for another worker, uncharged."""
         pair = [(member.trial_id, member.token)]
-        self._database.run(lambda session: leases.release(session, self._study.study_id, pair, "RELEASED"))
+        self._write(set[int](), lambda session: leases.release(session, self._study.study_id, pair, "RELEASED"))
         self._let_go(member.trial_id, member.token)
 
     def abandon(self, message: str, *, code: str) -> None:
@@ -382,5 +397,5 @@ class StackRun:
         pair = [(member.trial_id, member.token)]
         study_id = self._study.study_id
         reason = FailureReason.EXCEPTION
-        self._database.run(lambda session: leases.charge(session, study_id, pair, reason, code, message))
+        self._write(set[int](), lambda session: leases.charge(session, study_id, pair, reason, code, message))
         self._let_go(member.trial_id, member.token)

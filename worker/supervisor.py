@@ -6,6 +6,7 @@ own: the keeper thread, the pool of sampled trials, the trainer child. It outliv
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -17,6 +18,7 @@ from types import FrameType
 import structlog
 
 from app.domain.families import FAMILIES
+from app.errors import NotFound
 from app.settings import Settings
 from app.store import fleet, leases
 from app.store.engine import Database
@@ -66,9 +68,21 @@ class Supervisor:
         self._draining = False
         self._broken_starts = 0
 
+    def check(self) -> None:
+        """Look whether the worker can start.
+
+        Raises:
+            Unready: the database has another schema.
+        """
+        check_schema(self._database)
+        if not self._database.is_sqlite and not self._settings.artifact_url:
+            # Right where the API shares this machine's data directory, and lost models where it doesn't.
+            log.warning(
+                "artifacts_in_data_dir", path=self._settings.resolved_artifact_url, hint="set FETTLE_ARTIFACT_URL"
+            )
+
     def run(self) -> None:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
-        check_schema(self._database)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._trainer = Trainer(self._device, self._families)
@@ -186,7 +200,8 @@ class Supervisor:
             reservation = trial.proposal.reservation
             pair = [(reservation.trial_id, reservation.token)]
             study_id = trial.study.study_id
-            self._database.run(lambda s, i=study_id, p=pair: leases.release(s, i, p, "RELEASED"))  # type: ignore[misc]
+            with contextlib.suppress(NotFound):  # deleted meanwhile
+                self._database.run(lambda s, i=study_id, p=pair: leases.release(s, i, p, "RELEASED"))  # type: ignore[misc]
         self._keeper.close()
         if self._trainer is not None:
             self._trainer.stop()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from app.errors import NotFound
 
 CHUNK_BYTES = 2**20
+
+log = logging.getLogger(__name__)
 
 
 def open_artifact(base_url: str, path: str) -> tuple[int, Iterator[bytes]]:
@@ -27,6 +30,19 @@ def open_artifact(base_url: str, path: str) -> tuple[int, Iterator[bytes]]:
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise _gone() from None
     return int(file.size), _chunks(file)
+
+
+def remove_study_files(base_url: str, study_id: str) -> None:
+    """Delete the files of a study's trials. What can't be deleted stays: nothing points to it any more."""
+    from fsspec.core import url_to_fs
+
+    filesystem, root = url_to_fs(base_url)
+    try:
+        filesystem.rm(f"{root.rstrip('/')}/{study_id}", recursive=True)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("files of the deleted study %s remain: %s", study_id, error)
 
 
 def _chunks(file: object) -> Iterator[bytes]:

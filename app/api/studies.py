@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.api import schemas
 from app.api.answers import answer, page
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
+from app.api.files import remove_study_files
 from app.api.idempotency import once
 from app.api.pagination import Cursors
 from app.api.problems import invalid_request
@@ -148,12 +149,13 @@ def _check_revision(if_match: str | None, study: tables.Study) -> None:
 
 @router.delete("/v1/studies/{study_id:id}", status_code=204, response_class=Response)
 def delete_study(study_id: str, api: Api, project: Project) -> Response:
-    """Forget a study that is over, with its trials and events."""
+    """Forget a study that is over, with its trials, events and files."""
 
     def work(session: Session) -> None:
         lifecycle.delete_study(session, studies.find_study(session, project, study_id).id)
 
     api.database.run(work)
+    remove_study_files(api.settings.resolved_artifact_url, study_id)
     return Response(status_code=204)
 
 

@@ -32,9 +32,9 @@ class Dataset:
         return max(1, self.classes)
 
     def split(self, validation_fraction: float, test_fraction: float) -> tuple[int, int, int]:
-        """About how many rows the training, validation and test parts get."""
-        validation = round(self.rows * validation_fraction)
-        test = round(self.rows * test_fraction)
+        """How many rows the training, validation and test parts get: fractions are rounded up, as the trainer does."""
+        validation = math.ceil(self.rows * validation_fraction)
+        test = math.ceil(self.rows * test_fraction)
         return self.rows - validation - test, validation, test
 
 

@@ -182,7 +182,7 @@ def cancel(session: Session, study_id: int) -> Study:
 
 
 def delete_study(session: Session, study_id: int) -> None:
-    """Forget a study that is over, with its trials and events. Its files are collected as orphans.
+    """Forget a study that is over, with its trials and events. The caller removes its files.
 
     Raises:
         StateConflict: it is not over.

@@ -75,9 +75,13 @@ def draw(
 def complete(
     definition: StudyDefinition, sampled: Mapping[str, Scalar], requested: Mapping[str, Scalar]
 ) -> dict[str, Scalar]:
-    """All hyperparameters of a trial: the family's defaults, over them the fixed, drawn and requested ones."""
+    """All hyperparameters of a trial: the family's defaults, over them the fixed, requested and drawn ones.
+
+    A requested value of a searched parameter counts where it was drawn: not where its conditions don't hold.
+    """
     family = FAMILIES.get(definition.model.family)
-    return {**(family.defaults() if family else {}), **definition.fixed, **sampled, **requested}
+    unsearched = {name: value for name, value in requested.items() if name not in definition.searched}
+    return {**(family.defaults() if family else {}), **definition.fixed, **unsearched, **sampled}
 
 
 def kept_attributes(system_attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -280,3 +280,17 @@ def test_a_crash_of_a_stack_charges_nobody_and_its_members_rerun_alone(fleet: Fl
     again = [e for e in bench.events() if e.get("attempt") == 2 or e["type"] == "trial.finished"]
     assert peak_parallel(again) == 1
     bench.check()
+
+
+def test_deleting_a_study_whose_trial_still_trains_leaves_the_worker_at_work(
+    fleet: Fleet, make_study: MakeStudy
+) -> None:
+    doomed = make_study(name="doomed", trials=5, epochs=100, delay_seconds=0.2)
+    worker = fleet.start()
+    wait_for(lambda: _reported(doomed, 0), what="metrics")
+    doomed.act(lifecycle.cancel)
+    doomed.act(lifecycle.delete_study)
+    other = make_study(name="next", trials=3)
+    assert over(other) == "COMPLETED"
+    assert worker.process.poll() is None
+    other.check()
