@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from ctypes.util import find_library
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 NVIDIA_SMI_TIMEOUT_S = 20
 
@@ -35,6 +37,8 @@ CPU = Device("cpu", {"CUDA_VISIBLE_DEVICES": "-1"})
 def resolve(wanted: str) -> Device:
     """The device that `auto`, `cpu`, `gpu` or `gpu:<index in PCI order>` names on this machine.
 
+    `auto` is the first GPU where there are one and CUDA's libraries, else the CPU.
+
     Raises:
         DeviceError: there is no such GPU.
     """
@@ -42,7 +46,7 @@ def resolve(wanted: str) -> Device:
         return CPU
     uuids = gpu_uuids()
     if wanted == "auto":
-        return _gpu(uuids, 0) if uuids else CPU
+        return _gpu(uuids, 0) if uuids and has_cuda_libraries() else CPU
     index = int(wanted.partition(":")[2] or 0)
     if index >= len(uuids):
         raise DeviceError(f"Expected a GPU for device {wanted!r}. Received {len(uuids)} GPUs from nvidia-smi.")
@@ -56,6 +60,11 @@ def _gpu(uuids: list[str], index: int) -> Device:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     return Device(f"gpu:{index}", environment)
+
+
+def has_cuda_libraries() -> bool:
+    """Whether TensorFlow may find CUDA's libraries here: from `tensorflow[and-cuda]`, or the system's."""
+    return find_spec("nvidia") is not None or find_library("cudnn") is not None
 
 
 def gpu_uuids() -> list[str]:

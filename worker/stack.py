@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.orm import Session
 
-from app.domain.trial import ArtifactPointer, FailureReason, Outcome
+from app.domain.trial import FailureReason, Outcome
 from app.errors import NotFound
 from app.store import leases, recording
 from app.store.engine import Database
@@ -22,12 +22,12 @@ from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
 from worker.claims import Claims
 from worker.keeper import Keeper
+from worker.keeping import Keeping
 from worker.outcomes import outcome_of
 from worker.pool import PooledTrial, StudyRef
 from worker.protocol import (
     EpochDone,
     Keep,
-    KeepModel,
     Kept,
     KeptModel,
     Member,
@@ -108,6 +108,7 @@ class StackRun:
         self._settings = settings
         self._study: StudyRef = trials[0].study
         self._view = claims.view(self._study.study_id)
+        self._keeping = Keeping(self._study, claims, artifacts)
         self._trials = trials
         self._members: dict[int, Running] = {}
         self._flushed_at = 0.0
@@ -200,7 +201,7 @@ class StackRun:
             ]
             trainer.send(Verdict(stack=message.stack, stop=stops))
         elif isinstance(message, MembersDone):
-            keep = [self._keep(result) for result in message.results]
+            keep = [self._keeping.wanted(result, self._member(result.member).token) for result in message.results]
             models = [model for model in keep if model is not None]
             trainer.send(Keep(stack=message.stack, models=models))
             written = self._written(trainer) if models else {}
@@ -210,9 +211,7 @@ class StackRun:
 
     def _judge(self, slot: int, epoch: int, metrics: dict[str, float]) -> list[Stop]:
         """Note a report; why the member must stop, if it must."""
-        member = self._members.get(slot)
-        if member is None:
-            raise ChannelBroken(f"Expected a report of a member that trains. Received one of member {slot}.")
+        member = self._member(slot)
         reservation = member.trial.proposal.reservation
         member.reports.append(
             recording.Report(
@@ -228,6 +227,12 @@ class StackRun:
         if reason is None and prune and epoch + 1 < self._study.definition.training.epochs:
             reason = "PRUNED"
         return [] if reason is None else [Stop(member=slot, reason=reason)]
+
+    def _member(self, slot: int) -> Running:
+        member = self._members.get(slot)
+        if member is None:
+            raise ChannelBroken(f"Expected news of a member that trains. Received some of member {slot}.")
+        return member
 
     def _stop_reason(self, member: Running) -> StopReason | None:
         if member.drained or self._keeper.is_lost(member.token):
@@ -252,25 +257,6 @@ class StackRun:
             trainer.kill()
             raise TrainerLost("A trial that had to stop was in the middle of a long epoch: its trainer was killed.")
 
-    def _keep(self, result: MemberResult) -> KeepModel | None:
-        """Where to write the member's model, where it is wanted."""
-        wanted = self._study.definition.execution.keep_models
-        if result.outcome != "complete" or wanted == "none" or self._study.definition.dataset is None:
-            return None
-        member = self._members[result.member]
-        if wanted == "best" and not self._may_be_best(result):
-            return None
-        return KeepModel(member=result.member, path=self._artifacts.scratch(member.token))
-
-    def _may_be_best(self, result: MemberResult) -> bool:
-        objectives = self._study.definition.objectives
-        if len(objectives) > 1:
-            return True
-        best = self._claims.best_values.get(self._study.study_id)
-        if not result.values or best is None:
-            return True
-        return result.values[0] > best if objectives[0].direction == "maximize" else result.values[0] < best
-
     def _written(self, trainer: Trainer) -> dict[int, KeptModel]:
         started = time.monotonic()
         while (message := trainer.receive(1.0)) is None:
@@ -286,11 +272,8 @@ class StackRun:
         outcomes: list[Outcome] = []
         reports = self._waiting_reports()
         for result in results:
-            member = self._members.pop(result.member, None)
-            if member is None:
-                raise ChannelBroken(
-                    f"Expected the result of a member that trains. Received one of member {result.member}."
-                )
+            member = self._member(result.member)
+            del self._members[result.member]
             if result.stop_reason == "LEASE_LOST":
                 self._give_back(member)
                 continue
@@ -313,22 +296,8 @@ class StackRun:
             self._view.finished(outcome)
 
     def _outcome(self, member: Running, result: MemberResult, model: KeptModel | None) -> Outcome:
-        artifacts: tuple[ArtifactPointer, ...] = ()
-        note = ""
-        reservation = member.trial.proposal.reservation
-        if model is not None and model.error is None:
-            try:
-                pointer = self._artifacts.publish(
-                    self._study.public_id, reservation.number, reservation.attempt, member.token, model
-                )
-                artifacts = (pointer,)
-                result = result.model_copy(update={"metrics": result.metrics | model.metadata.get("test_metrics", {})})
-            except OSError as error:
-                note = f"ARTIFACT_NOT_WRITTEN: {error}\n"
-        elif model is not None:
-            note = f"ARTIFACT_NOT_WRITTEN: {model.error}\n"
-        if note:
-            log.warning("artifact_not_written", study=self._study.public_id, trial=reservation.number, error=note)
+        published = self._keeping.published(member.trial.proposal.reservation, model)
+        result = result.model_copy(update={"metrics": result.metrics | published.test_metrics})
         return outcome_of(
             result,
             self._study.definition,
@@ -336,8 +305,8 @@ class StackRun:
             member.token,
             curve=tuple(member.curve),
             attributes=self._view.system_attributes(member.trial_id),
-            artifacts=artifacts,
-            note=note,
+            artifacts=published.artifacts,
+            note=published.note,
         )
 
     def _waiting_reports(self) -> list[recording.Report]:

@@ -34,6 +34,8 @@ from worker.trainer import Trainer
 
 SAMPLED_AHEAD = 1
 """Trials sampled and leased while the trainer is busy, so that it never waits for a sampler."""
+FRUITLESS_PAUSE_S = 0.2
+"""While the trainer works, a study without room for another trial is not asked again for this long."""
 SHORTEST_IDLE_S = 0.05
 LONGEST_IDLE_S = 0.5
 """Waits between looks for work: doubling from the shortest to the longest while there is none."""
@@ -67,6 +69,7 @@ class Supervisor:
         self._drain_at: float | None = None
         self._draining = False
         self._broken_starts = 0
+        self._fruitless_at = 0.0
 
     def check(self) -> None:
         """Look whether the worker can start.
@@ -121,6 +124,15 @@ class Supervisor:
                 return
             self._pool.add(trials)
 
+    def _fill_ahead(self, families: Sequence[str]) -> None:
+        """Fill the pool while the trainer works; not again at once after an attempt that found nothing."""
+        now = time.monotonic()
+        if now - self._fruitless_at < FRUITLESS_PAUSE_S:
+            return
+        self._fill(SAMPLED_AHEAD, families)
+        if not len(self._pool):
+            self._fruitless_at = now
+
     def _train(self, trials: list[PooledTrial]) -> None:
         settings = StackSettings(
             self._worker_id, self._device.label, self._settings.lease_ttl_s, self._settings.hang_timeout_s
@@ -129,7 +141,7 @@ class Supervisor:
         trainer = self._tend_trainer()
         ready = trainer.ready.families if trainer.ready is not None else []
         try:
-            stack.run(trainer, lambda: self._fill(SAMPLED_AHEAD, ready), self._grace_end)
+            stack.run(trainer, lambda: self._fill_ahead(ready), self._grace_end)
             trainer.trained += len(trials)
         except (ChannelBroken, TrainerLost) as error:
             killed = isinstance(error, TrainerLost)

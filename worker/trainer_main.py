@@ -45,15 +45,17 @@ def main(arguments: list[str]) -> None:
 class _Warming(threading.Thread):
     """Imports TensorFlow and the training code; `failure` is what came in the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__(daemon=True)
+        self._device = device
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
-            from worker.training.loop import limit_threads
+            from worker.training.loop import limit_threads, require_device
 
             limit_threads()
+            require_device(self._device)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self.failure = error
 
@@ -68,7 +70,7 @@ def _announce(channel: Channel[Request], device: str, families: list[str]) -> No
     channel.send(Ready(pid=os.getpid(), device=device, families=light))
     if light == families:
         return
-    warming = _Warming()
+    warming = _Warming(device)
     warming.start()
     while warming.is_alive():
         if light and channel.poll(WARMING_POLL_S):

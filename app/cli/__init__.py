@@ -36,6 +36,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     client.studies,
     client.trials,
     client.best,
+    client.export,
     client.pause,
     client.resume,
     client.stop,

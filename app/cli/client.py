@@ -142,6 +142,25 @@ def best(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJ
         raise typer.Exit(1)
 
 
+def export(
+    study: StudyRef,
+    form: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
+    output: Annotated[Path | None, typer.Option(help="A file to write; standard output if left out.")] = None,
+    url: Url = LOCAL,
+    api_key: ApiKey = None,
+) -> None:
+    """Write all trials of a study as CSV or JSON."""
+    with _client(url, api_key) as client:
+        text = client.export(client.find_study(study).id, form)
+    if output is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"Expected a file that can be written. Received: {output}: {error.strerror}") from None
+
+
 def pause(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Start no further trials of a study until it is resumed."""
     _act(study, url, api_key, as_json, lambda client, id_: client.pause(id_))

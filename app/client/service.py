@@ -174,6 +174,10 @@ class FettleClient:
         """What a trial wrote."""
         return self._transport.call("GET", f"{_trial(study, number)}/logs", headers={"Accept": "text/plain"}).text
 
+    def export(self, study: str, form: str = "csv") -> str:
+        """All trials of a study as text: `csv` with a column for each value, or `json`."""
+        return self._transport.call("GET", f"{_study(study)}/export", params={"format": form}).text
+
     def artifacts(self, study: str, number: int) -> list[Artifact]:
         """The files that a trial left."""
         return list(self._pages(Artifact, f"{_trial(study, number)}/artifacts", {}))

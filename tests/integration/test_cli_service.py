@@ -151,6 +151,21 @@ def test_the_lists_tell_what_happened(service: Service) -> None:
     assert f"Trial {best['number']}: value " in service.run("best", "listed").stdout
 
 
+def test_a_study_is_exported_as_csv_and_json(service: Service, tmp_path: Path) -> None:
+    created = service.run("submit", "-", "--watch", "--json", stdin=json.dumps(sphere("exported", trials=3)))
+    assert created.returncode == 0, created.stderr
+    table = service.run("export", "exported").stdout.splitlines()
+    assert len(table) == 4
+    assert {"number", "state"} <= set(table[0].split(","))
+    written = tmp_path / "trials.json"
+    assert service.run("export", "exported", "--format", "json", "--output", str(written)).returncode == 0
+    content = json.loads(written.read_text())
+    assert [t["number"] for t in (content["items"] if isinstance(content, dict) else content)] == [0, 1, 2]
+    refused = service.run("export", "exported", "--format", "xml")
+    assert refused.returncode == 4
+    assert "csv" in refused.stderr
+
+
 def test_a_study_is_paused_resumed_and_cancelled_by_name(service: Service) -> None:
     service.run("submit", "-", stdin=json.dumps(sphere("steered", trials=1000, delay_s=0.2)))
     for command, state in (

@@ -45,6 +45,20 @@ def limit_threads(intra_op: int | None = None) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
+def require_device(label: str) -> None:
+    """Return where TensorFlow sees the device that the trainer was given.
+
+    Raises:
+        RuntimeError: it was given a GPU and sees none, or several.
+    """
+    seen = tf.config.list_physical_devices("GPU")
+    if label.startswith("gpu") and len(seen) != 1:
+        raise RuntimeError(
+            f"Expected TensorFlow to see one GPU for device {label!r}. Received: {len(seen)}. Install "
+            "tensorflow[and-cuda] with a driver that fits it, or start the worker with --device cpu."
+        )
+
+
 def epoch_metrics(signature: Signature) -> tuple[str, ...]:
     """The metrics that each epoch of a stack reports.
 

@@ -1,0 +1,74 @@
+"""Which models are written, and where: the trainer writes to a scratch path, the supervisor publishes.
+
+A model that can't be written is no reason to lose a result: the trial's log says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import structlog
+
+from app.domain.trial import ArtifactPointer, Reservation
+from worker.artifacts import ArtifactWriter
+from worker.claims import Claims
+from worker.outcomes import violations
+from worker.pool import StudyRef
+from worker.protocol import KeepModel, KeptModel, MemberResult
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a member's model: its pointer, its scores on the test part, a line for the trial's log."""
+
+    artifacts: tuple[ArtifactPointer, ...] = ()
+    test_metrics: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+class Keeping:
+    """The models of one study's trials."""
+
+    def __init__(self, study: StudyRef, claims: Claims, artifacts: ArtifactWriter) -> None:
+        self._study = study
+        self._claims = claims
+        self._artifacts = artifacts
+
+    def wanted(self, result: MemberResult, token: str) -> KeepModel | None:
+        """Where the trainer is to write the member's model, where it is wanted."""
+        kept = self._study.definition.execution.keep_models
+        if result.outcome != "complete" or kept == "none" or self._study.definition.dataset is None:
+            return None
+        if kept == "best" and not self._may_be_best(result):
+            return None
+        return KeepModel(member=result.member, path=self._artifacts.scratch(token))
+
+    def _may_be_best(self, result: MemberResult) -> bool:
+        """Whether it may turn out as the best when it is recorded: another worker may have a better one by then."""
+        definition = self._study.definition
+        if any(violation > 0 for violation in violations(definition.constraints, result.metrics)):
+            return False
+        best = self._claims.best_values.get(self._study.study_id)
+        if len(definition.objectives) > 1 or not result.values or best is None:
+            return True
+        return result.values[0] > best if definition.objectives[0].direction == "maximize" else result.values[0] < best
+
+    def published(self, reservation: Reservation, model: KeptModel | None) -> Published:
+        """Copy a written model below the artifact location."""
+        if model is None:
+            return Published()
+        if model.error is not None:
+            return self._failed(reservation, model.error)
+        try:
+            pointer = self._artifacts.publish(
+                self._study.public_id, reservation.number, reservation.attempt, reservation.token, model
+            )
+        except Exception as error:  # noqa: BLE001 - a store's driver may raise anything: the result counts without it
+            return self._failed(reservation, f"{type(error).__name__}: {error}")
+        return Published((pointer,), model.metadata.get("test_metrics", {}))
+
+    def _failed(self, reservation: Reservation, message: str) -> Published:
+        log.warning("artifact_not_written", study=self._study.public_id, trial=reservation.number, error=message)
+        return Published(note=f"ARTIFACT_NOT_WRITTEN: {message}\n")
