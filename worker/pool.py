@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.domain.families import FAMILIES, Scalar
@@ -81,14 +82,15 @@ class Pool:
         """Put sampled trials at the end."""
         self._trials += trials
 
-    def take(self) -> list[PooledTrial]:
-        """The oldest trial and others of its signature, as many as its family trains together; none if there is none.
+    def take(self, families: Sequence[str]) -> list[PooledTrial]:
+        """The oldest trial of these families and others of its signature, as many as its family trains together.
 
-        A trial that was tried before runs alone: were it what broke its trainer, it must not take others along.
+        None where there is none: a trainer that has just been replaced can't train every family yet. A trial that was
+        tried before runs alone: were it what broke its trainer, it must not take others along.
         """
-        if not self._trials:
+        first = next((t for t in self._trials if t.study.definition.model.family in families), None)
+        if first is None:
             return []
-        first = self._trials[0]
         taken = [first]
         if not first.is_retry:
             members = FAMILIES[first.study.definition.model.family].stack_members

@@ -105,12 +105,13 @@ class Supervisor:
         idle_s = SHORTEST_IDLE_S
         while not self._should_drain():
             self._keeper.check()
-            families = self._tend_trainer().families()
+            trainer = self._tend_trainer()
+            families = trainer.families()
             if families:
                 self._fill(1, families)
-            trials = self._pool.take()
+            trials = self._pool.take(families)
             if trials:
-                self._train(trials)
+                self._train(trainer, families, trials)
                 idle_s = SHORTEST_IDLE_S
             else:
                 time.sleep(idle_s)
@@ -133,15 +134,14 @@ class Supervisor:
         if not len(self._pool):
             self._fruitless_at = now
 
-    def _train(self, trials: list[PooledTrial]) -> None:
+    def _train(self, trainer: Trainer, families: Sequence[str], trials: list[PooledTrial]) -> None:
+        """Train a stack; a trainer that it breaks is replaced. `families` are those the trainer has announced."""
         settings = StackSettings(
             self._worker_id, self._device.label, self._settings.lease_ttl_s, self._settings.hang_timeout_s
         )
         stack = StackRun(self._database, self._keeper, self._claims, self._artifacts, settings, trials)
-        trainer = self._tend_trainer()
-        ready = trainer.ready.families if trainer.ready is not None else []
         try:
-            stack.run(trainer, lambda: self._fill_ahead(ready), self._grace_end)
+            stack.run(trainer, lambda: self._fill_ahead(families), self._grace_end)
             trainer.trained += len(trials)
         except (ChannelBroken, TrainerLost) as error:
             killed = isinstance(error, TrainerLost)

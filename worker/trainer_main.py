@@ -74,7 +74,12 @@ def _announce(channel: Channel[Request], device: str, families: list[str]) -> No
     warming.start()
     while warming.is_alive():
         if light and channel.poll(WARMING_POLL_S):
-            _handle(channel, channel.receive(), None)
+            message = channel.receive()
+            if isinstance(message, TrainStack) and message.family not in light:
+                raise ChannelBroken(
+                    f"Expected a stack of {', '.join(light)}. Received one of {message.family!r} too early."
+                )
+            _handle(channel, message, None)
         elif not light:
             warming.join()
     if warming.failure is not None:

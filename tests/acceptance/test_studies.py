@@ -144,15 +144,19 @@ def test_a_trainer_killed_in_mid_epoch_costs_one_attempt_of_a_real_model(client:
     wait_for(
         lambda: len(client.metrics(created.id, 0)) >= 2 if _has_trial(client, created.id) else False, 120, "metrics"
     )
-    worker = int(next(w for w in client.workers() if w.state == "ACTIVE").pid)
-    trainers = [c for c in psutil.Process(worker).children() if "trainer_main" in " ".join(c.cmdline())]
-    os.kill(trainers[0].pid, signal.SIGKILL)
+    os.kill(_trainer(client).pid, signal.SIGKILL)
     events = [event.model_dump() for event in client.events(created.id)]
     trial = client.trial(created.id, 0)
     assert (trial.state, trial.attempt, trial.epochs) == ("COMPLETE", 2, 40)
     assert [p.epoch for p in client.metrics(created.id, 0)] == list(range(40))
     assert sum(e["type"] == "trial.retried" for e in events) == 1
     assert peak_parallel(events) == 1
+
+
+def _trainer(client: FettleClient) -> psutil.Process:
+    """The trainer of the service's worker."""
+    worker = int(next(w for w in client.workers() if w.state == "ACTIVE").pid)
+    return next(c for c in psutil.Process(worker).children() if "trainer_main" in " ".join(c.cmdline()))
 
 
 def _has_trial(client: FettleClient, study_id: str) -> bool:
