@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from app.domain.study import EarlyStopping, Objective
 from app.domain.trial import FailureReason
+from worker.progress import Progress, failed, not_finite, refused
 from worker.protocol import (
     EpochDone,
     EpochReport,
+    Halt,
+    Join,
     Keep,
     KeepModel,
     Kept,
@@ -25,7 +25,8 @@ from worker.protocol import (
     Member,
     MemberResult,
     MembersDone,
-    Shutdown,
+    Prepare,
+    Request,
     StopReason,
     TrainStack,
     Verdict,
@@ -33,24 +34,23 @@ from worker.protocol import (
 
 M = TypeVar("M", Verdict, Keep)
 
-RESULT_METRICS = ("parameter_count", "train_seconds", "generalization_gap")
-"""What comes with a member's result rather than with each epoch."""
-HIGHER_IS_BETTER = ("accuracy", "val_accuracy")
-"""Metrics that grow as a model gets better; all others shrink."""
-
 
 class Refused(Exception):
     """Members that can't be trained as they are; the message says why in words."""
 
 
 class Channel(Protocol):
-    """The pipe to the supervisor. Both calls block, and raise `EOFError` or `OSError` once the other end is gone."""
+    """The pipe to the supervisor. Its calls raise `ChannelBroken` once the other end is gone."""
 
     def send(self, message: EpochDone | MembersDone | Kept) -> None:
         """Send one message."""
         ...
 
-    def receive(self) -> TrainStack | Verdict | Keep | Shutdown:
+    def poll(self, timeout_s: float) -> bool:
+        """Whether a message comes within `timeout_s` seconds."""
+        ...
+
+    def receive(self) -> Request:
         """Wait for the next message."""
         ...
 
@@ -68,6 +68,11 @@ class Trainee(Protocol):
         """The epoch metrics that fail a member (NON_FINITE) as soon as one is not finite."""
         ...
 
+    @property
+    def width(self) -> int:
+        """How many members train at once without waiting for one another."""
+        ...
+
     def start(self, member: Member) -> None:
         """Make ready to train a member.
 
@@ -76,8 +81,8 @@ class Trainee(Protocol):
         """
         ...
 
-    def train_epoch(self, members: Sequence[Member]) -> Mapping[int, Mapping[str, float]]:
-        """Train these members for one epoch; the metrics of each by its `member`, without `seconds`."""
+    def train_epoch(self, members: Sequence[Member]) -> Mapping[int, Mapping[str, float] | Exception]:
+        """Train these members for one epoch; by `member` the metrics, without `seconds`, or what failed it alone."""
         ...
 
     def select(self, member: Member) -> None:
@@ -92,93 +97,17 @@ class Trainee(Protocol):
         """Write the selected epoch's model."""
         ...
 
-    def failure_reason(self, error: Exception) -> FailureReason:
-        """Why an error of training fails the members."""
+    def end(self, member: Member) -> None:
+        """Forget a member: its slot is free."""
         ...
 
+    def prepare(self, wanted: Prepare) -> None:
+        """Get ready, beside what trains, for trials to come."""
+        ...
 
-@dataclass
-class Progress:
-    """How far one member is: its epochs, the one selected so far, and how it ended where it did."""
-
-    member: Member
-    objectives: Sequence[Objective]
-    early_stopping: EarlyStopping | None
-    select_last: bool
-    epochs: int = 0
-    selected_epoch: int | None = None
-    selected: dict[str, float] = field(default_factory=dict)
-    train_seconds: float = 0.0
-    device_seconds: float = 0.0
-    failure: str | None = None
-    _best: float = math.inf
-    _stopping_best: float = math.inf
-    _stale_epochs: int = 0
-
-    def record(self, metrics: dict[str, float], *, seconds: float, members: int) -> bool:
-        """Take in an epoch that `members` trained in `seconds` together; whether it is the selected one now."""
-        epoch, self.epochs = self.epochs, self.epochs + 1
-        self.train_seconds += seconds
-        self.device_seconds += seconds / members
-        self._watch(metrics)
-        objective = next((o for o in self.objectives if o.metric in metrics), None)
-        if not self.select_last and objective is not None:
-            value = metrics[objective.metric] * _sign(objective.direction == "maximize")
-            if not value < self._best:
-                return False
-            self._best = value
-        self.selected_epoch, self.selected = epoch, metrics
-        return True
-
-    @property
-    def stops_early(self) -> bool:
-        """Whether early stopping ends the member now."""
-        return (
-            self.early_stopping is not None
-            and self._stale_epochs > 0
-            and self._stale_epochs >= self.early_stopping.patience
-        )
-
-    def _watch(self, metrics: Mapping[str, float]) -> None:
-        rule = self.early_stopping
-        if rule is None:
-            return
-        directions = {o.metric: o.direction == "maximize" for o in self.objectives}
-        value = metrics[rule.metric] * _sign(directions.get(rule.metric, rule.metric in HIGHER_IS_BETTER))
-        if value < self._stopping_best - rule.min_delta:
-            self._stopping_best, self._stale_epochs = value, 0
-        else:
-            self._stale_epochs += 1
-
-    def result(self, trainee: Trainee) -> MemberResult:
-        """The member's result, without how it ended."""
-        metrics = dict(self.selected)
-        if metrics:
-            metrics.update(trainee.result_metrics(self.member), train_seconds=self.train_seconds)
-            gap = generalization_gap(metrics, self.objectives[0].metric)
-            if gap is not None:
-                metrics["generalization_gap"] = gap
-        return MemberResult(
-            member=self.member.member,
-            outcome="complete",
-            selected_epoch=self.selected_epoch,
-            epochs=self.epochs,
-            metrics=metrics,
-            values=[metrics[o.metric] for o in self.objectives] if metrics else [],
-            device_seconds=self.device_seconds,
-        )
-
-
-def generalization_gap(metrics: Mapping[str, float], objective: str) -> float | None:
-    """How much worse `objective`'s metric is on validation than on training data; positive means over-fitting.
-
-    For an objective without such a pair (`parameter_count`) the gap of the loss; None where there is no loss either.
-    """
-    for name in (objective.removeprefix("val_"), "loss"):
-        if name in metrics and f"val_{name}" in metrics:
-            worse = metrics[f"val_{name}"] - metrics[name]
-            return -worse if name in HIGHER_IS_BETTER else worse
-    return None
+    def failure_reason(self, error: Exception) -> FailureReason:
+        """Why an error of training fails a member."""
+        ...
 
 
 def check_metrics(request: TrainStack, epoch_metrics: Collection[str], result_metrics: Collection[str]) -> None:
@@ -201,120 +130,150 @@ def converse(
 ) -> None:
     """Train a stack to its end, all of its messages but the first.
 
-    `preparing_s` is the time that was spent before, on the device, and is shared by the members.
+    `preparing_s` is the time that was spent before, on the device, and is shared by the first members.
     """
-    running: list[Progress] = []
-    ended: list[tuple[Progress, MemberResult]] = []
-    for member in request.members:
-        progress = Progress(member, request.objectives, request.training.early_stopping, select_last)
-        progress.device_seconds = preparing_s / len(request.members)
-        try:
-            trainee.start(member)
-        except Refused as error:
-            ended.append((progress, refused(member.member, str(error))))
-        else:
-            running.append(progress)
-    _settle(request, channel, trainee, ended)
-    while running:
-        try:
-            reports = _train_epoch(trainee, running)
-        except Exception as error:  # noqa: BLE001 - whatever a model does fails its members, never the trainer
-            _settle(request, channel, trainee, [(p, failed(p, trainee.failure_reason(error), error)) for p in running])
+    Conversation(request, channel, trainee, select_last=select_last).run(preparing_s)
+
+
+class Conversation:
+    """The members of one stack from their start to their results. See `worker.protocol` for the order of messages."""
+
+    def __init__(self, request: TrainStack, channel: Channel, trainee: Trainee, *, select_last: bool) -> None:
+        self._request = request
+        self._channel = channel
+        self._trainee = trainee
+        self._select_last = select_last
+        self._running: dict[int, Progress] = {}
+        self._joining: list[Member] = list(request.members)
+        self._stops: dict[int, StopReason] = {}
+
+    def run(self, preparing_s: float) -> None:
+        """Train until nobody is left."""
+        self._hear()  # many may have joined while the program was compiled
+        self._start(preparing_s)
+        while self._running:
+            self._train_epoch()
+            if self._request.judged:
+                self._stops |= {stop.member: stop.reason for stop in self._expect(Verdict).stop}
+            self._hear()
+            self._settle([(p, self._result(p)) for p in self._running.values() if self._has_ended(p)])
+            self._start()
+
+    def _start(self, preparing_s: float = 0.0) -> None:
+        """Start the members that joined; those that can't be trained end at once, and others may take their places."""
+        while self._joining:
+            joining, self._joining = self._joining, []
+            refusals: list[tuple[Progress, MemberResult]] = []
+            for member in joining:
+                rule = self._request.training.early_stopping
+                progress = Progress(member, self._request.objectives, rule, self._select_last)
+                progress.device_seconds = preparing_s / len(joining)
+                try:
+                    self._trainee.start(member)
+                except Refused as error:
+                    refusals.append((progress, refused(member.member, str(error))))
+                else:
+                    self._running[member.member] = progress
+            preparing_s = 0.0
+            self._settle(refusals)
+
+    def _train_epoch(self) -> None:
+        running = [self._running[number] for number in sorted(self._running)]
+        started = time.perf_counter()
+        metrics = self._trainee.train_epoch([p.member for p in running])
+        seconds = time.perf_counter() - started
+        reports = []
+        for progress in running:
+            mine = metrics[progress.member.member]
+            if isinstance(mine, Exception):
+                progress.error = mine
+                continue
+            told = {**mine, "seconds": seconds}
+            reports.append(EpochReport(member=progress.member.member, epoch=progress.epochs, metrics=told))
+            broken = [f"{name}={told[name]}" for name in self._trainee.watched if not math.isfinite(told[name])]
+            if broken:
+                progress.failure = f"Expected finite metrics. Received: {', '.join(broken)} in epoch {progress.epochs}"
+            if progress.record(told, seconds=seconds, members=len(running)) and not broken:
+                self._trainee.select(progress.member)
+        self._channel.send(EpochDone(stack=self._request.stack, reports=reports, width=self._trainee.width))
+
+    def _has_ended(self, progress: Progress) -> bool:
+        asked = progress.failure is not None or progress.error is not None or progress.member.member in self._stops
+        return asked or progress.epochs >= self._request.training.epochs or progress.stops_early
+
+    def _result(self, progress: Progress) -> MemberResult:
+        """How a member ended: its own failure comes first, then the verdict."""
+        member = progress.member.member
+        if progress.error is not None:
+            return failed(progress, self._trainee.failure_reason(progress.error), progress.error)
+        if progress.failure is not None:
+            return not_finite(progress, progress.failure)
+        result = progress.result(self._trainee.result_metrics(progress.member))
+        if member in self._stops:
+            return result.model_copy(update={"outcome": "stopped", "stop_reason": self._stops[member]})
+        return result
+
+    def _settle(self, ended: Sequence[tuple[Progress, MemberResult]]) -> None:
+        """Report the members that ended, where any did, and write the models that the supervisor wants."""
+        if not ended:
             return
-        channel.send(EpochDone(stack=request.stack, reports=reports))
-        verdict = _expect(channel, Verdict)
-        stops = {stop.member: stop.reason for stop in verdict.stop}
-        ended = [(p, _result(p, trainee, stops)) for p in running if _has_ended(p, stops, request.training.epochs)]
-        running = [p for p in running if not _has_ended(p, stops, request.training.epochs)]
-        _settle(request, channel, trainee, ended)
+        for progress, _ in ended:
+            self._running.pop(progress.member.member, None)
+        self._channel.send(MembersDone(stack=self._request.stack, results=[result for _, result in ended]))
+        keep = self._expect(Keep)
+        by_member = {progress.member.member: progress for progress, _ in ended}
+        if keep.models:
+            models = [_keep(self._trainee, by_member.get(model.member), model) for model in keep.models]
+            self._channel.send(Kept(stack=self._request.stack, models=models))
+        for progress, _ in ended:
+            self._trainee.end(progress.member)
+        self._joining += keep.join
+
+    def _hear(self) -> None:
+        """Take in what the supervisor sent unasked."""
+        while self._channel.poll(0.0):
+            self._note(self._channel.receive())
+
+    def _expect(self, kind: type[M]) -> M:
+        """Wait for an answer, and take in what comes before it."""
+        while True:
+            message = self._channel.receive()
+            if isinstance(message, kind):
+                return message
+            self._note(message)
+
+    def _note(self, message: Request) -> None:
+        if isinstance(message, Join):
+            self._joining += message.members
+        elif isinstance(message, Halt):
+            if message.stack == self._request.stack:  # one of an earlier stack came too late
+                self._stops |= {stop.member: stop.reason for stop in message.stop}
+        elif isinstance(message, Prepare):
+            self._trainee.prepare(message)
+        else:
+            raise TypeError(f"Expected an answer, join, halt or prepare. Received: {type(message).__name__}")
 
 
 def refuse_all(request: TrainStack, channel: Channel, message: str) -> None:
     """The whole conversation of a stack that can't be trained."""
-    channel.send(MembersDone(stack=request.stack, results=[refused(m.member, message) for m in request.members]))
-    _expect(channel, Keep)
+    _end_all(request, channel, lambda member: refused(member.member, message))
 
 
 def fail_all(request: TrainStack, channel: Channel, reason: FailureReason, error: Exception) -> None:
     """The whole conversation of a stack whose preparation failed."""
-    blank = [Progress(m, request.objectives, None, select_last=True) for m in request.members]
-    channel.send(MembersDone(stack=request.stack, results=[failed(p, reason, error) for p in blank]))
-    _expect(channel, Keep)
+    _end_all(request, channel, lambda member: failed(Progress(member, request.objectives, None, True), reason, error))
 
 
-def refused(member: int, message: str) -> MemberResult:
-    """The result of a member that can't be trained as it is."""
-    return MemberResult(
-        member=member, outcome="failed", reason=FailureReason.REFUSED, error_code="REFUSED", message=message
-    )
-
-
-def failed(progress: Progress, reason: FailureReason, error: Exception) -> MemberResult:
-    """The result of a member that an error ended."""
-    return MemberResult(
-        member=progress.member.member,
-        outcome="failed",
-        epochs=progress.epochs,
-        device_seconds=progress.device_seconds,
-        reason=reason,
-        error_code=type(error).__name__,
-        message=str(error) or type(error).__name__,
-        traceback="".join(traceback.format_exception(error)),
-    )
-
-
-def _train_epoch(trainee: Trainee, running: Sequence[Progress]) -> list[EpochReport]:
-    start = time.perf_counter()
-    metrics = trainee.train_epoch([p.member for p in running])
-    seconds = time.perf_counter() - start
-    reports = []
-    for progress in running:
-        mine = {**metrics[progress.member.member], "seconds": seconds}
-        broken = [f"{name}={mine[name]}" for name in trainee.watched if not math.isfinite(mine[name])]
-        if broken:
-            progress.failure = f"Expected finite metrics. Received: {', '.join(broken)} in epoch {progress.epochs}"
-        reports.append(EpochReport(member=progress.member.member, epoch=progress.epochs, metrics=mine))
-        if progress.record(mine, seconds=seconds, members=len(running)) and not broken:
-            trainee.select(progress.member)
-    return reports
-
-
-def _has_ended(progress: Progress, stops: Mapping[int, StopReason], epochs: int) -> bool:
-    asked = progress.failure is not None or progress.member.member in stops
-    return asked or progress.epochs >= epochs or progress.stops_early
-
-
-def _result(progress: Progress, trainee: Trainee, stops: Mapping[int, StopReason]) -> MemberResult:
-    """How a member ended: its own failure comes first, then the verdict."""
-    member = progress.member.member
-    if progress.failure is not None:
-        return MemberResult(
-            member=member,
-            outcome="failed",
-            epochs=progress.epochs,
-            device_seconds=progress.device_seconds,
-            reason=FailureReason.NON_FINITE,
-            error_code="NON_FINITE",
-            message=progress.failure,
-        )
-    result = progress.result(trainee)
-    if member in stops:
-        return result.model_copy(update={"outcome": "stopped", "stop_reason": stops[member]})
-    return result
-
-
-def _settle(
-    request: TrainStack, channel: Channel, trainee: Trainee, ended: Sequence[tuple[Progress, MemberResult]]
-) -> None:
-    """Report the members that ended, where any did, and write the models that the supervisor wants."""
-    if not ended:
-        return
-    channel.send(MembersDone(stack=request.stack, results=[result for _, result in ended]))
-    wanted = _expect(channel, Keep).models
-    if not wanted:
-        return
-    by_member = {progress.member.member: progress for progress, _ in ended}
-    channel.send(Kept(stack=request.stack, models=[_keep(trainee, by_member.get(m.member), m) for m in wanted]))
+def _end_all(request: TrainStack, channel: Channel, end: Callable[[Member], MemberResult]) -> None:
+    """End all members, and all that take their places, with the same result."""
+    members = list(request.members)
+    while members:
+        channel.send(MembersDone(stack=request.stack, results=[end(member) for member in members]))
+        members = []
+        while not isinstance(message := channel.receive(), Keep):
+            if isinstance(message, Join):
+                members += message.members
+        members += message.join
 
 
 def _keep(trainee: Trainee, progress: Progress | None, model: KeepModel) -> KeptModel:
@@ -325,14 +284,3 @@ def _keep(trainee: Trainee, progress: Progress | None, model: KeepModel) -> Kept
         return trainee.keep(progress.member, model, progress.selected_epoch)
     except Exception as error:  # noqa: BLE001 - a full disk must not lose the results of the stack
         return KeptModel(member=model.member, path=model.path, error=f"{type(error).__name__}: {error}")
-
-
-def _sign(maximize: bool) -> int:
-    return -1 if maximize else 1
-
-
-def _expect(channel: Channel, kind: type[M]) -> M:
-    message = channel.receive()
-    if not isinstance(message, kind):
-        raise TypeError(f"Expected a {kind.__name__}. Received: {type(message).__name__}")
-    return message

@@ -14,7 +14,7 @@ from itertools import pairwise
 from app.domain.families import DIMENSIONS, FUNCTION, Scalar
 from app.domain.trial import FailureReason
 from worker.conversation import Channel, Refused, check_metrics, converse, refuse_all
-from worker.protocol import KeepModel, KeptModel, Member, TrainStack
+from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 
 EPOCH_METRICS = ("value", "seconds")
 RESULT_METRICS = ("train_seconds",)
@@ -111,6 +111,7 @@ class _Functions:
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
+        self.width = FUNCTION.stack_members
         self._done: dict[int, int] = {}
         self._values: dict[int, float] = {}
         self._delays: dict[int, float] = {}
@@ -149,6 +150,13 @@ class _Functions:
 
     def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> KeptModel:  # noqa: ARG002
         return KeptModel(member=member.member, path=model.path, error="The family function has no model to write.")
+
+    def end(self, member: Member) -> None:
+        for kept in (self._values, self._delays, self._done):
+            kept.pop(member.member, None)
+
+    def prepare(self, wanted: Prepare) -> None:
+        """Nothing to compile."""
 
     def failure_reason(self, error: Exception) -> FailureReason:
         return FailureReason.OUT_OF_MEMORY if isinstance(error, MemoryError) else FailureReason.EXCEPTION

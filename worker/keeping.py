@@ -5,6 +5,8 @@ A model that can't be written is no reason to lose a result: the trial's log say
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -36,14 +38,22 @@ class Keeping:
         self._claims = claims
         self._artifacts = artifacts
 
-    def wanted(self, result: MemberResult, token: str) -> KeepModel | None:
-        """Where the trainer is to write the member's model, where it is wanted."""
+    def wanted(self, results: Sequence[MemberResult], tokens: Mapping[int, str]) -> list[KeepModel]:
+        """The models that the trainer is to write, and where: of those that ended together the best at most, or all.
+
+        `tokens` are the leases' by member.
+        """
         kept = self._study.definition.execution.keep_models
-        if result.outcome != "complete" or kept == "none" or self._study.definition.dataset is None:
-            return None
-        if kept == "best" and not self._may_be_best(result):
-            return None
-        return KeepModel(member=result.member, path=self._artifacts.scratch(token))
+        if kept == "none" or self._study.definition.dataset is None:
+            return []
+        chosen = [result for result in results if result.outcome == "complete"]
+        if kept == "best":
+            chosen = [result for result in chosen if self._may_be_best(result)]
+            objectives = self._study.definition.objectives
+            if chosen and len(objectives) == 1:
+                pick = max if objectives[0].direction == "maximize" else min
+                chosen = [pick(chosen, key=lambda result: result.values[0])]
+        return [KeepModel(member=r.member, path=self._artifacts.scratch(tokens[r.member])) for r in chosen]
 
     def _may_be_best(self, result: MemberResult) -> bool:
         """Whether it may turn out as the best when it is recorded: another worker may have a better one by then."""
@@ -51,7 +61,9 @@ class Keeping:
         if any(violation > 0 for violation in violations(definition.constraints, result.metrics)):
             return False
         best = self._claims.best_values.get(self._study.study_id)
-        if len(definition.objectives) > 1 or not result.values or best is None:
+        if not result.values or math.isnan(result.values[0]):
+            return False
+        if len(definition.objectives) > 1 or best is None:
             return True
         return result.values[0] > best if definition.objectives[0].direction == "maximize" else result.values[0] < best
 

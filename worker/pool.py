@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from app.domain.families import FAMILIES, Scalar
+from app.domain.families import FAMILIES, Family, Scalar
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import StudyDefinition, trial_seed
 from app.domain.trial import Proposal
+from app.tuning.samplers import axis_size
+
+LONGEST_WAIT_S = 10.0
+"""A trial that has waited for so long comes before those of a larger group, and ends the refilling of a stack."""
+UNBOUNDED_TRIALS = 1000
+"""What a study without a budget of trials is taken to want."""
 
 Signature = tuple[object, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StudyRef:
     """A study as the worker needs it: its ids and its definition at one revision."""
 
@@ -22,23 +31,54 @@ class StudyRef:
     definition: StudyDefinition
 
     @property
+    def family(self) -> Family:
+        """The family that it trains."""
+        return FAMILIES[self.definition.model.family]
+
+    @cached_property
     def runtime_choices(self) -> dict[str, list[Scalar]]:
         """The values that each runtime categorical may take in the study: one compiled program serves them all."""
         found: dict[str, list[Scalar]] = {}
-        for declared in FAMILIES[self.definition.model.family].hyperparameters:
+        for declared in self.family.hyperparameters:
             if declared.kind != "categorical" or declared.structural or declared.default is None:
                 continue
             given = self.definition.hyperparameters.get(declared.name, declared.default)
             found[declared.name] = list(dict.fromkeys(_possible(given, declared.default)))
         return found
 
+    @cached_property
+    def structures(self) -> int:
+        """How many structural signatures its search space has."""
+        count = 1
+        for name, parameter in self.definition.searched.items():
+            declared = self.family.declared(name)
+            if declared is not None and declared.structural:
+                count *= axis_size(parameter)
+        return count
 
-@dataclass(frozen=True, slots=True)
+    def expected(self, number: int) -> int:
+        """How many trials of one signature are likely to come from trial `number` on, where all are as likely."""
+        left = (self.definition.budget.trials or number + UNBOUNDED_TRIALS) - number
+        return max(1, left // self.structures)
+
+
+@dataclass(frozen=True)
 class PooledTrial:
-    """A sampled reservation of a study."""
+    """A sampled reservation of a study; `since` is the monotonic time of its sampling."""
 
     study: StudyRef
     proposal: Proposal
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def trial_id(self) -> int:
+        """The id of its row."""
+        return self.proposal.reservation.trial_id
+
+    @property
+    def token(self) -> str:
+        """The token of its lease."""
+        return self.proposal.reservation.token
 
     @property
     def seed(self) -> int:
@@ -50,13 +90,12 @@ class PooledTrial:
         """Whether an earlier attempt was started."""
         return self.proposal.reservation.attempt > 1
 
-    @property
+    @cached_property
     def signature(self) -> Signature:
         """What trials of one compiled program have in common: the study and all structural hyperparameters."""
-        family = FAMILIES[self.study.definition.model.family]
         structural: list[tuple[str, Scalar]] = []
         for name, value in sorted(self.proposal.hyperparameters.items()):
-            declared = family.declared(name)
+            declared = self.study.family.declared(name)
             if declared is not None and declared.structural:
                 structural.append((name, value))
         return (self.study.study_id, *structural)
@@ -70,7 +109,10 @@ def _possible(given: Float | Int | Categorical | Scalar, default: Scalar) -> lis
 
 
 class Pool:
-    """First in, first out; a stack takes the oldest trial and others of its signature."""
+    """Trials in the order of their sampling, of which stacks take the largest group of one signature.
+
+    A trial that was tried before runs alone: were it what broke its trainer, it must not take others along.
+    """
 
     def __init__(self) -> None:
         self._trials: list[PooledTrial] = []
@@ -78,27 +120,55 @@ class Pool:
     def __len__(self) -> int:
         return len(self._trials)
 
-    def add(self, trials: list[PooledTrial]) -> None:
+    def add(self, trials: Sequence[PooledTrial]) -> None:
         """Put sampled trials at the end."""
         self._trials += trials
 
-    def take(self, families: Sequence[str]) -> list[PooledTrial]:
-        """The oldest trial of these families and others of its signature, as many as its family trains together.
+    def take(self, families: Sequence[str], width: Callable[[PooledTrial], int]) -> list[PooledTrial]:
+        """The trials of the next stack, of these families: a retried one, one that has waited long, else the most.
 
-        None where there is none: a trainer that has just been replaced can't train every family yet. A trial that was
-        tried before runs alone: were it what broke its trainer, it must not take others along.
+        `width` tells how many of a trial's signature may train together. None where there is none: a trainer that has
+        just been replaced can't train every family yet.
         """
-        first = next((t for t in self._trials if t.study.definition.model.family in families), None)
-        if first is None:
+        ready = [t for t in self._trials if t.study.definition.model.family in families]
+        if not ready:
             return []
-        taken = [first]
-        if not first.is_retry:
-            members = FAMILIES[first.study.definition.model.family].stack_members
-            taken = [t for t in self._trials if not t.is_retry and t.signature == first.signature][:members]
-        self._trials = [t for t in self._trials if t not in taken]
+        first = ready[0]
+        if not first.is_retry and time.monotonic() - first.since < LONGEST_WAIT_S:
+            sizes = Counter(t.signature for t in ready if not t.is_retry)
+            # The largest; of equal ones the oldest.
+            first = max((t for t in ready if not t.is_retry), key=lambda t: sizes[t.signature])
+        taken = [first] if first.is_retry else self._like(first.signature)[: max(1, width(first))]
+        self._remove(taken)
         return taken
+
+    def take_more(self, signature: Signature, count: int) -> list[PooledTrial]:
+        """Up to `count` trials that may join a stack of this signature; none while another waits for too long."""
+        others = [t for t in self._trials[:1] if t.signature != signature]
+        if others and time.monotonic() - others[0].since >= LONGEST_WAIT_S:
+            return []
+        taken = self._like(signature)[: max(0, count)]
+        self._remove(taken)
+        return taken
+
+    def count(self, signature: Signature) -> int:
+        """How many trials wait that may join a stack of this signature."""
+        return len(self._like(signature))
+
+    def by_signature(self) -> list[PooledTrial]:
+        """One trial of each signature that waits, those of the largest groups first."""
+        sizes = Counter(t.signature for t in self._trials)
+        examples = {t.signature: t for t in self._trials}
+        return [examples[signature] for signature, _ in sizes.most_common()]
 
     def clear(self) -> list[PooledTrial]:
         """Empty the pool; what was in it."""
         trials, self._trials = self._trials, []
         return trials
+
+    def _like(self, signature: Signature) -> list[PooledTrial]:
+        return [t for t in self._trials if not t.is_retry and t.signature == signature]
+
+    def _remove(self, taken: Sequence[PooledTrial]) -> None:
+        ids = {t.trial_id for t in taken}
+        self._trials = [t for t in self._trials if t.trial_id not in ids]

@@ -8,11 +8,15 @@ A stack's conversation, the supervisor's messages on the left:
 
     TrainStack →
                ← EpochDone        reports of the members still training
-    Verdict    →                  which members end now, and why
+    Verdict    →                  which members end now, and why; only where the stack is `judged`
                ← MembersDone      results of members that ended in this round, where any did
-    Keep       →                  which of their models to write, and where
-               ← Kept             what was written
+    Keep       →                  which of their models to write, and where; who takes their slots
+               ← Kept             what was written, where anything was to be
     (EpochDone … until every member has ended)
+
+At any time the supervisor may send `Join` (more members for the stack), `Halt` (members that end with this epoch) and
+`Prepare` (a program that will be wanted): they are heard at the next boundary of an epoch. A stack is over once a
+`Keep` leaves nobody in training; nothing joins it after that.
 """
 
 from __future__ import annotations
@@ -44,7 +48,12 @@ class Member(Message):
 
 
 class TrainStack(Message):
-    """Train these members. `choices` are the values that a runtime categorical may take in the study: one program."""
+    """Train these members.
+
+    `choices` are the values that a runtime categorical may take in the study: one program. `slots` is how many members
+    will train at once at most, `expected` how many trials of this signature are likely to come in all; `judged` says
+    that every epoch waits for a verdict (there is a pruner).
+    """
 
     kind: Literal["train_stack"] = "train_stack"
     stack: str
@@ -53,7 +62,30 @@ class TrainStack(Message):
     training: TrainingSpec
     objectives: list[Objective]
     choices: dict[str, list[Scalar]] = {}
+    slots: int = 1
+    expected: int = 1
+    judged: bool = True
     members: list[Member]
+
+
+class Join(Message):
+    """More members for the stack, of its signature: they start with the next epoch."""
+
+    kind: Literal["join"] = "join"
+    stack: str
+    members: list[Member]
+
+
+class Prepare(Message):
+    """A program that trials to come will need: compiled on an idle core. `hyperparameters` are one trial's, all."""
+
+    kind: Literal["prepare"] = "prepare"
+    family: str
+    dataset: DatasetSpec | None
+    choices: dict[str, list[Scalar]] = {}
+    slots: int
+    expected: int
+    hyperparameters: dict[str, Scalar]
 
 
 class Stop(Message):
@@ -71,6 +103,14 @@ class Verdict(Message):
     stop: list[Stop] = []
 
 
+class Halt(Message):
+    """End these members at this epoch's boundary; those that have ended already are passed over."""
+
+    kind: Literal["halt"] = "halt"
+    stack: str
+    stop: list[Stop]
+
+
 class KeepModel(Message):
     """Write the selected epoch's model of a member as a Keras file at `path`."""
 
@@ -79,11 +119,12 @@ class KeepModel(Message):
 
 
 class Keep(Message):
-    """The answer to `MembersDone`; the weights of members not named are dropped."""
+    """The answer to `MembersDone`: models to write, the others' weights are dropped, and members that join."""
 
     kind: Literal["keep"] = "keep"
     stack: str
     models: list[KeepModel] = []
+    join: list[Member] = []
 
 
 class Shutdown(Message):
@@ -111,11 +152,15 @@ class EpochReport(Message):
 
 
 class EpochDone(Message):
-    """The reports of one epoch of the whole stack, in member order."""
+    """The reports of one epoch of the whole stack, in member order.
+
+    `width` is how many members the program trains at once without waiting: more gain nothing.
+    """
 
     kind: Literal["epoch_done"] = "epoch_done"
     stack: str
     reports: list[EpochReport]
+    width: int = 1
 
 
 class MemberResult(Message):
@@ -166,7 +211,7 @@ class Kept(Message):
     models: list[KeptModel]
 
 
-ToTrainer = Annotated[TrainStack | Verdict | Keep | Shutdown, Field(discriminator="kind")]
-FromTrainer = Annotated[Ready | EpochDone | MembersDone | Kept, Field(discriminator="kind")]
-to_trainer: TypeAdapter[TrainStack | Verdict | Keep | Shutdown] = TypeAdapter(ToTrainer)
-from_trainer: TypeAdapter[Ready | EpochDone | MembersDone | Kept] = TypeAdapter(FromTrainer)
+Request = TrainStack | Join | Halt | Prepare | Verdict | Keep | Shutdown
+Answer = Ready | EpochDone | MembersDone | Kept
+to_trainer: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
+from_trainer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])

@@ -1,4 +1,4 @@
-"""One stack's way through the trainer: start, answer its epochs, record its ends.
+"""One stack's way through the trainer: start, answer its epochs, record its ends, refill its slots.
 
 The conversation is the one of `worker.protocol`. Pruning is decided in memory and answered at once; metrics are written
 after the answer, while the trainer works on, at most every `FLUSH_S`, and always with a result.
@@ -7,7 +7,7 @@ after the answer, while the trainer works on, at most every `FLUSH_S`, and alway
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,12 +21,16 @@ from app.store.engine import Database
 from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
 from worker.claims import Claims
+from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.keeping import Keeping
 from worker.outcomes import outcome_of
 from worker.pool import PooledTrial, StudyRef
 from worker.protocol import (
+    Answer,
     EpochDone,
+    Halt,
+    Join,
     Keep,
     Kept,
     KeptModel,
@@ -39,7 +43,7 @@ from worker.protocol import (
     TrainStack,
     Verdict,
 )
-from worker.trainer import Answer, Trainer
+from worker.trainer import Trainer
 
 FLUSH_S = 0.25
 """Longest time that a metric waits before it is written, while the trainer reports."""
@@ -47,6 +51,8 @@ POLL_S = 0.05
 """How often a silent trainer's stack is looked after: cancelled, timed out, hung."""
 STOP_GRACE_S = 10.0
 """How long a member that is to stop may take to reach its epoch's end; then the trainer is killed."""
+JOIN_TOGETHER = 4
+"""Trials that join in mid-stack at least, where so many slots are free: each time is a transaction."""
 
 T = TypeVar("T")
 
@@ -67,12 +73,12 @@ class Running:
     @property
     def trial_id(self) -> int:
         """The id of its row."""
-        return self.trial.proposal.reservation.trial_id
+        return self.trial.trial_id
 
     @property
     def token(self) -> str:
         """The token of its lease."""
-        return self.trial.proposal.reservation.token
+        return self.trial.token
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +96,14 @@ class TrainerLost(Exception):
 
 
 class StackRun:
-    """Trains the trials of one signature as one stack."""
+    """Trains trials of one signature as one stack: the first ones, and those that join while it trains."""
 
     def __init__(
         self,
         database: Database,
         keeper: Keeper,
         claims: Claims,
+        feeder: Feeder,
         artifacts: ArtifactWriter,
         settings: StackSettings,
         trials: list[PooledTrial],
@@ -104,34 +111,41 @@ class StackRun:
         self._database = database
         self._keeper = keeper
         self._claims = claims
+        self._feeder = feeder
         self._artifacts = artifacts
         self._settings = settings
-        self._study: StudyRef = trials[0].study
+        self._first = trials[0]
+        self._study: StudyRef = self._first.study
         self._view = claims.view(self._study.study_id)
         self._keeping = Keeping(self._study, claims, artifacts)
         self._trials = trials
         self._members: dict[int, Running] = {}
+        self._next_member = 0
+        self._draining = False
         self._flushed_at = 0.0
+        self._judged = self._study.definition.pruner.name != "none"
+        self.trained = 0
 
-    def run(self, trainer: Trainer, meanwhile: Callable[[], None], drain_at: Callable[[], float | None]) -> None:
+    def run(self, trainer: Trainer, meanwhile: Callable[[], bool], drain_at: Callable[[], float | None]) -> None:
         """Train the stack to its end.
 
-        `meanwhile` is called while the trainer works: sampling ahead. `drain_at` tells the monotonic time at which a
-        draining worker gives its trials back, None while it doesn't drain.
+        `meanwhile` is called while the trainer works, and tells whether it did anything: sampling ahead. `drain_at`
+        tells the monotonic time at which a draining worker gives its trials back, None while it doesn't drain.
 
         Raises:
             ChannelBroken, TrainerLost: the trainer is gone; `live` are the members that it took along.
         """
-        if not self._start():
+        members = self._started(self._trials)
+        if not members:
             return
-        started_at = self._flushed_at = time.monotonic()
-        trainer.send(self._request())
-        heard_at = time.monotonic()
+        self._flushed_at = heard_at = time.monotonic()
+        trainer.send(self._request(members))
+        busy = False
         while self._members:
-            message = trainer.receive(POLL_S)
+            message = trainer.receive(0.0 if busy else POLL_S)
             if message is not None:
                 heard_at = time.monotonic()
-                self._answer(trainer, message)
+                self._answer(trainer, message, meanwhile)
             elif time.monotonic() - heard_at > self._settings.hang_timeout_s:
                 trainer.kill()
                 raise TrainerLost(
@@ -140,74 +154,97 @@ class StackRun:
             self._look_after(trainer, drain_at())
             if message is None or isinstance(message, EpochDone):
                 self._flush(FLUSH_S)
-                meanwhile()
-        self._claims.note_seconds(self._study, time.monotonic() - started_at)
+            busy = meanwhile()
+            self._fill_slots(trainer)
 
     @property
     def live(self) -> list[Running]:
         """The members that have not ended."""
         return list(self._members.values())
 
-    def _start(self) -> bool:
-        """Make the trials RUNNING; whether any lease still stood."""
-        proposals = [t.proposal for t in self._trials]
+    def _started(self, trials: Sequence[PooledTrial]) -> list[Member]:
+        """Make the trials RUNNING; as members those whose lease still stood."""
+        if not trials:
+            return []
+        proposals = [t.proposal for t in trials]
+        settings, study_id = self._settings, self._study.study_id
         held = self._write(
             set[int](),
             lambda session: leases.start(
-                session,
-                self._study.study_id,
-                proposals,
-                self._settings.worker_id,
-                self._settings.device,
-                self._settings.ttl_s,
+                session, study_id, proposals, settings.worker_id, settings.device, settings.ttl_s
             ),
         )
         timeout_s = self._study.definition.execution.trial_timeout_seconds
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        slot = 0
-        for trial in self._trials:
-            reservation = trial.proposal.reservation
-            if reservation.trial_id in held:
-                self._members[slot] = Running(trial, deadline)
-                slot += 1
-            else:
-                self._let_go(reservation.trial_id, reservation.token)
-        return bool(self._members)
+        members = []
+        for trial in trials:
+            if trial.trial_id not in held:
+                self._let_go(trial)
+                continue
+            number, self._next_member = self._next_member, self._next_member + 1
+            self._members[number] = Running(trial, deadline)
+            proposal = trial.proposal
+            members.append(
+                Member(
+                    member=number,
+                    number=proposal.reservation.number,
+                    hyperparameters=proposal.hyperparameters,
+                    seed=trial.seed,
+                )
+            )
+        return members
 
-    def _request(self) -> TrainStack:
+    def _request(self, members: list[Member]) -> TrainStack:
         definition = self._study.definition
         return TrainStack(
-            stack=self._trials[0].proposal.reservation.token,
+            stack=self._first.token,
             family=definition.model.family,
             dataset=definition.dataset,
             training=definition.training,
             objectives=definition.objectives,
             choices=self._study.runtime_choices,
-            members=[
-                Member(
-                    member=slot,
-                    number=m.trial.proposal.reservation.number,
-                    hyperparameters=m.trial.proposal.hyperparameters,
-                    seed=m.trial.seed,
-                )
-                for slot, m in self._members.items()
-            ],
+            slots=slots_of(self._first),
+            expected=self._study.expected(self._first.proposal.reservation.number),
+            judged=self._judged,
+            members=members,
         )
 
-    def _answer(self, trainer: Trainer, message: Answer) -> None:
+    def _answer(self, trainer: Trainer, message: Answer, meanwhile: Callable[[], bool]) -> None:
         if isinstance(message, EpochDone):
+            self._feeder.note_width(self._first, message.width)
             stops = [
                 stop for report in message.reports for stop in self._judge(report.member, report.epoch, report.metrics)
             ]
-            trainer.send(Verdict(stack=message.stack, stop=stops))
+            if self._judged:
+                trainer.send(Verdict(stack=message.stack, stop=stops))
+            elif stops:
+                trainer.send(Halt(stack=message.stack, stop=stops))
         elif isinstance(message, MembersDone):
-            keep = [self._keeping.wanted(result, self._member(result.member).token) for result in message.results]
-            models = [model for model in keep if model is not None]
-            trainer.send(Keep(stack=message.stack, models=models))
-            written = self._written(trainer) if models else {}
-            self._finish(message.results, written)
+            ended = {result.member: self._member(result.member) for result in message.results}
+            models = self._keeping.wanted(message.results, {n: m.token for n, m in ended.items()})
+            for number in ended:
+                del self._members[number]
+            joining = self._started(self._next_trials())
+            trainer.send(Keep(stack=message.stack, models=models, join=joining))
+            written = self._written(trainer, meanwhile) if models else {}
+            self._finish(message.results, ended, written)
         elif not isinstance(message, Ready):
             raise ChannelBroken(f"Expected epoch_done or members_done. Received: {message.kind}")
+
+    def _next_trials(self, at_least: int = 1) -> list[PooledTrial]:
+        """Trials for the free slots: none for a retried trial, which runs alone, nor while the worker drains."""
+        if self._first.is_retry or self._draining or self._keeper.is_halted(self._study.study_id):
+            return []
+        free = min(self._feeder.width(self._first), slots_of(self._first)) - len(self._members)
+        return self._feeder.take_more(self._first.signature, free, at_least=at_least)
+
+    def _fill_slots(self, trainer: Trainer) -> None:
+        """Let waiting trials join while others train."""
+        if not self._members:
+            return
+        joining = self._started(self._next_trials(JOIN_TOGETHER))
+        if joining:
+            trainer.send(Join(stack=self._first.token, members=joining))
 
     def _judge(self, slot: int, epoch: int, metrics: dict[str, float]) -> list[Stop]:
         """Note a report; why the member must stop, if it must."""
@@ -244,22 +281,29 @@ class StackRun:
         return None
 
     def _look_after(self, trainer: Trainer, drain_at: float | None) -> None:
-        """Kill a trainer that doesn't reach the end of an epoch though its members must stop."""
+        """Halt members that must stop; kill a trainer that doesn't reach the end of an epoch in time."""
         now = time.monotonic()
-        for member in self._members.values():
+        self._draining = drain_at is not None
+        halted = []
+        for number, member in self._members.items():
             if drain_at is not None and now >= drain_at:
                 member.drained = True
-            if self._stop_reason(member) is None:
+            reason = self._stop_reason(member)
+            if reason is None:
                 continue
-            member.stop_since = member.stop_since or now
+            if member.stop_since is None:
+                member.stop_since = now
+                halted.append(Stop(member=number, reason=reason))
             if now - member.stop_since <= (0 if member.drained else STOP_GRACE_S):
                 continue
             trainer.kill()
             raise TrainerLost("A trial that had to stop was in the middle of a long epoch: its trainer was killed.")
+        if halted:
+            trainer.send(Halt(stack=self._first.token, stop=halted))
 
-    def _written(self, trainer: Trainer) -> dict[int, KeptModel]:
+    def _written(self, trainer: Trainer, meanwhile: Callable[[], bool]) -> dict[int, KeptModel]:
         started = time.monotonic()
-        while (message := trainer.receive(1.0)) is None:
+        while (message := trainer.receive(0.0 if meanwhile() else 1.0)) is None:
             if time.monotonic() - started > self._settings.hang_timeout_s:
                 trainer.kill()
                 raise TrainerLost("The trainer was silent while it wrote a model, and was killed.")
@@ -267,13 +311,15 @@ class StackRun:
             raise ChannelBroken(f"Expected kept. Received: {message.kind}")
         return {model.member: model for model in message.models}
 
-    def _finish(self, results: list[MemberResult], written: dict[int, KeptModel]) -> None:
+    def _finish(
+        self, results: Sequence[MemberResult], ended: dict[int, Running], written: dict[int, KeptModel]
+    ) -> None:
         """Record members that ended, with all reports that wait, in one transaction."""
         outcomes: list[Outcome] = []
-        reports = self._waiting_reports()
+        reports = [report for member in ended.values() for report in member.reports] + self._waiting_reports()
+        by_id = {member.trial_id: member.trial for member in ended.values()}
         for result in results:
-            member = self._member(result.member)
-            del self._members[result.member]
+            member = ended[result.member]
             if result.stop_reason == "LEASE_LOST":
                 self._give_back(member)
                 continue
@@ -292,8 +338,8 @@ class StackRun:
                 self._artifacts.remove([a.path for a in outcome.artifacts])
             elif outcome.values and outcome.feasible and len(outcome.values) == 1:
                 self._claims.note_best(self._study, outcome.values[0])
-            self._let_go(outcome.trial_id, outcome.token)
-            self._view.finished(outcome)
+            self._let_go(by_id[outcome.trial_id])
+            self.trained += 1
 
     def _outcome(self, member: Running, result: MemberResult, model: KeptModel | None) -> Outcome:
         published = self._keeping.published(member.trial.proposal.reservation, model)
@@ -334,25 +380,27 @@ class StackRun:
         except NotFound:
             return nothing
 
-    def _let_go(self, trial_id: int, token: str) -> None:
-        self._keeper.drop(trial_id, token)
-        self._view.forget(trial_id)
+    def _let_go(self, trial: PooledTrial) -> None:
+        self._keeper.drop(trial.trial_id, trial.token)
+        self._view.forget(trial.trial_id)
+        self._feeder.note_end(trial)
 
     def _give_back(self, member: Running) -> None:
         """Release a lease, where it still stands: the trial waits for another worker, uncharged."""
         pair = [(member.trial_id, member.token)]
         self._write(set[int](), lambda session: leases.release(session, self._study.study_id, pair, "RELEASED"))
-        self._let_go(member.trial_id, member.token)
+        self._let_go(member.trial)
 
     def abandon(self, message: str, *, code: str) -> None:
         """After the loss of the trainer: record what was due, charge a member that was alone, give the others back."""
         self._flush(0)
-        for member in self.live:
+        for number, member in list(self._members.items()):
             reason = self._stop_reason(member)
             if reason in ("TIMEOUT", "CANCELLED"):
-                slot = next(s for s, m in self._members.items() if m is member)
+                del self._members[number]
                 epochs = len(member.curve)
-                self._finish([MemberResult(member=slot, outcome="stopped", stop_reason=reason, epochs=epochs)], {})
+                stopped = MemberResult(member=number, outcome="stopped", stop_reason=reason, epochs=epochs)
+                self._finish([stopped], {number: member}, {})
         live = self.live
         for member in live:
             if len(live) > 1 or self._stop_reason(member) is not None:
@@ -367,4 +415,13 @@ class StackRun:
         study_id = self._study.study_id
         reason = FailureReason.EXCEPTION
         self._write(set[int](), lambda session: leases.charge(session, study_id, pair, reason, code, message))
-        self._let_go(member.trial_id, member.token)
+        self._let_go(member.trial)
+
+
+def slots_of(trial: PooledTrial) -> int:
+    """How many trials of this one's signature may train at once: itself where it is tried again."""
+    if trial.is_retry:
+        return 1
+    members = trial.study.family.stack_members
+    parallel = trial.study.definition.max_parallel
+    return members if parallel is None else min(members, parallel)

@@ -1,12 +1,11 @@
 """A worker: reserve → sample → train → record, read from top to bottom.
 
 The supervisor holds leases, samplers' caches and the database's credentials, and owns three things with lives of their
-own: the keeper thread, the pool of sampled trials, the trainer child. It outlives any number of trainers.
+own: the keeper thread, the feeder of sampled trials, the trainer child. It outlives any number of trainers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import signal
@@ -18,29 +17,28 @@ from types import FrameType
 import structlog
 
 from app.domain.families import FAMILIES
-from app.errors import NotFound
 from app.settings import Settings
-from app.store import fleet, leases
+from app.store import fleet
 from app.store.engine import Database
 from app.store.migrate import check_schema
 from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
 from worker.claims import Claims
 from worker.device import Device, resolve
+from worker.feeder import Feeder
 from worker.keeper import Keeper
-from worker.pool import Pool, PooledTrial
-from worker.stack import StackRun, StackSettings, TrainerLost
+from worker.pool import PooledTrial
+from worker.protocol import Prepare
+from worker.stack import StackRun, StackSettings, TrainerLost, slots_of
 from worker.trainer import Trainer
 
-SAMPLED_AHEAD = 1
-"""Trials sampled and leased while the trainer is busy, so that it never waits for a sampler."""
-FRUITLESS_PAUSE_S = 0.2
-"""While the trainer works, a study without room for another trial is not asked again for this long."""
 SHORTEST_IDLE_S = 0.05
 LONGEST_IDLE_S = 0.5
 """Waits between looks for work: doubling from the shortest to the longest while there is none."""
 RESTART_DELAY_S = 1.0
 """Pause before a trainer that died without work is replaced."""
+PROGRAM_TIMINGS = "program-timings.json"
+"""The file in the data directory that remembers how fast compiled programs are."""
 BROKEN_STARTS = 3
 """A worker whose trainers die this often in a row before they are ready gives up: TensorFlow can't be imported, say."""
 
@@ -63,13 +61,12 @@ class Supervisor:
         self._offer = fleet.Offer(self._device.label, self._families, parse_labels(settings.worker_labels))
         self._keeper = Keeper(self._database, self._worker_id, settings.lease_ttl_s)
         self._claims = Claims(self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s)
-        self._pool = Pool()
+        self._feeder = Feeder(self._database, self._keeper, self._claims)
         self._artifacts = ArtifactWriter(settings.resolved_artifact_url)
         self._trainer: Trainer | None = None
         self._drain_at: float | None = None
         self._draining = False
         self._broken_starts = 0
-        self._fruitless_at = 0.0
 
     def check(self) -> None:
         """Look whether the worker can start.
@@ -88,7 +85,7 @@ class Supervisor:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        self._trainer = Trainer(self._device, self._families)
+        self._trainer = self._new_trainer()
         self._database.run(
             lambda session: fleet.register_worker(
                 session, self._worker_id, socket.gethostname(), os.getpid(), self._offer
@@ -107,48 +104,45 @@ class Supervisor:
             self._keeper.check()
             trainer = self._tend_trainer()
             families = trainer.families()
-            if families:
-                self._fill(1, families)
-            trials = self._pool.take(families)
+            busy = bool(families) and self._feeder.feed(families, hungry=True)
+            trials = self._feeder.take(families)
             if trials:
                 self._train(trainer, families, trials)
                 idle_s = SHORTEST_IDLE_S
-            else:
+            elif not busy:
                 time.sleep(idle_s)
                 idle_s = min(2 * idle_s, LONGEST_IDLE_S)
-
-    def _fill(self, wanted: int, families: Sequence[str]) -> None:
-        """Claim trials until `wanted` wait in the pool, as far as there is work."""
-        while len(self._pool) < wanted and not self._should_drain():
-            trials = self._claims.claim(wanted - len(self._pool), families)
-            if not trials:
-                return
-            self._pool.add(trials)
-
-    def _fill_ahead(self, families: Sequence[str]) -> None:
-        """Fill the pool while the trainer works; not again at once after an attempt that found nothing."""
-        now = time.monotonic()
-        if now - self._fruitless_at < FRUITLESS_PAUSE_S:
-            return
-        self._fill(SAMPLED_AHEAD, families)
-        if not len(self._pool):
-            self._fruitless_at = now
 
     def _train(self, trainer: Trainer, families: Sequence[str], trials: list[PooledTrial]) -> None:
         """Train a stack; a trainer that it breaks is replaced. `families` are those the trainer has announced."""
         settings = StackSettings(
             self._worker_id, self._device.label, self._settings.lease_ttl_s, self._settings.hang_timeout_s
         )
-        stack = StackRun(self._database, self._keeper, self._claims, self._artifacts, settings, trials)
+        stack = StackRun(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, trials)
+        trainer.prepared.add(trials[0].signature)
         try:
-            stack.run(trainer, lambda: self._fill_ahead(families), self._grace_end)
-            trainer.trained += len(trials)
+            stack.run(trainer, lambda: self._look_ahead(trainer, families), self._grace_end)
         except (ChannelBroken, TrainerLost) as error:
             killed = isinstance(error, TrainerLost)
             message = str(error) if killed else f"{trainer.death()} ({error})"
             log.warning("trainer_lost", worker=self._worker_id, error=message)
             stack.abandon(message, code="TRAINER_HUNG" if killed else "TRAINER_CRASHED")
-            self._trainer = None if self._should_drain() else Trainer(self._device, self._families)
+            self._trainer = None if self._should_drain() else self._new_trainer()
+        trainer.trained += stack.trained
+
+    def _look_ahead(self, trainer: Trainer, families: Sequence[str]) -> bool:
+        """Reserve and sample while the trainer works, and let it compile what comes; whether anything was done."""
+        if self._should_drain():
+            return False
+        busy = self._feeder.feed(families)
+        for trial in self._feeder.upcoming():
+            if trial.signature not in trainer.prepared and not trial.is_retry:
+                trainer.prepared.add(trial.signature)
+                trainer.send(preparation(trial))
+        return busy
+
+    def _new_trainer(self) -> Trainer:
+        return Trainer(self._device, self._families, self._settings.data_dir / PROGRAM_TIMINGS)
 
     def _tend_trainer(self) -> Trainer:
         """The trainer: a new one where the old one died idle, or has trained or grown enough."""
@@ -160,7 +154,7 @@ class Supervisor:
         elif trainer is not None and self._is_worn(trainer):
             trainer.stop()
             trainer = None
-        self._trainer = trainer or Trainer(self._device, self._families)
+        self._trainer = trainer or self._new_trainer()
         return self._trainer
 
     def _note_death(self, trainer: Trainer) -> None:
@@ -208,12 +202,7 @@ class Supervisor:
 
     def _leave(self) -> None:
         """Give back what was never started, and go."""
-        for trial in self._pool.clear():
-            reservation = trial.proposal.reservation
-            pair = [(reservation.trial_id, reservation.token)]
-            study_id = trial.study.study_id
-            with contextlib.suppress(NotFound):  # deleted meanwhile
-                self._database.run(lambda s, i=study_id, p=pair: leases.release(s, i, p, "RELEASED"))  # type: ignore[misc]
+        self._feeder.give_back()
         self._keeper.close()
         if self._trainer is not None:
             self._trainer.stop()
@@ -221,6 +210,19 @@ class Supervisor:
         self._database.run(lambda session: fleet.set_worker_state(session, self._worker_id, "STOPPED"))
         self._database.dispose()
         log.info("worker_stopped", worker=self._worker_id)
+
+
+def preparation(trial: PooledTrial) -> Prepare:
+    """What tells a trainer which program this trial will need."""
+    study = trial.study
+    return Prepare(
+        family=study.definition.model.family,
+        dataset=study.definition.dataset,
+        choices=study.runtime_choices,
+        slots=slots_of(trial),
+        expected=study.expected(trial.proposal.reservation.number),
+        hyperparameters=trial.proposal.hyperparameters,
+    )
 
 
 def offered_families(names: str) -> list[str]:

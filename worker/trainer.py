@@ -14,12 +14,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import psutil
 
 from worker.channel import Channel, ChannelBroken
 from worker.device import Device
-from worker.protocol import EpochDone, Kept, MembersDone, Message, Ready, Shutdown, from_trainer
+from worker.pool import Signature
+from worker.protocol import Answer, Message, Ready, Shutdown, from_trainer
 
 TERM_GRACE_S = 2.0
 """Seconds between SIGTERM and SIGKILL: a trainer has nothing to save."""
@@ -27,8 +29,6 @@ KEPT_VARIABLES = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "KERAS_HOME",
 )  # fmt: skip
 KEPT_PREFIXES = ("TF_", "XLA_", "OMP_", "MKL_", "NVIDIA_", "CUDA_")
-
-Answer = Ready | EpochDone | MembersDone | Kept
 
 
 def clean_environment(device: Device) -> dict[str, str]:
@@ -39,12 +39,17 @@ def clean_environment(device: Device) -> dict[str, str]:
 
 
 class Trainer:
-    """One running trainer. `ready` is its first message, once it came."""
+    """One running trainer. `ready` is its first message, once it came.
 
-    def __init__(self, device: Device, families: Sequence[str]) -> None:
+    `timings` is the file in which trainers remember how fast their programs are. `prepared` are signatures of programs
+    that it has, or was told to compile.
+    """
+
+    def __init__(self, device: Device, families: Sequence[str], timings: Path) -> None:
         ours, theirs = multiprocessing.Pipe(duplex=True)
         try:
-            command = [sys.executable, "-m", "worker.trainer_main", str(theirs.fileno()), device.label, *families]
+            command = [sys.executable, "-m", "worker.trainer_main", str(theirs.fileno()), device.label]
+            command += [str(timings.absolute()), *families]
             self._process = subprocess.Popen(  # noqa: S603
                 command,
                 env=clean_environment(device),
@@ -59,6 +64,7 @@ class Trainer:
         self._memory = psutil.Process(self._process.pid)
         self.ready: Ready | None = None
         self.trained = 0
+        self.prepared: set[Signature] = set()
 
     @property
     def pid(self) -> int:

@@ -1,4 +1,6 @@
-"""The trainer's own process: `python -m worker.trainer_main FD DEVICE FAMILY…`. Holds TensorFlow, no credentials.
+"""The trainer's own process: `python -m worker.trainer_main FD DEVICE TIMINGS FAMILY…`.
+
+It holds TensorFlow and no credentials.
 
 TensorFlow is imported on a second thread at once, and the families that need it are announced when it is there: no
 trial is claimed for a trainer that can't train it. The family `function` doesn't wait.
@@ -13,14 +15,15 @@ import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.channel import Channel, ChannelBroken
 from worker.function import run_function
-from worker.protocol import Keep, Ready, Shutdown, TrainStack, Verdict, to_trainer
+from worker.protocol import Halt, Prepare, Ready, Request, Shutdown, TrainStack, to_trainer
 
 if TYPE_CHECKING:
-    from worker.training.cache import ProgramCache
+    from worker.training.workshop import Workshop
 
 PR_SET_PDEATHSIG = 1
 """Linux's prctl option: the signal that this process gets when its parent dies (prctl(2))."""
@@ -28,18 +31,16 @@ PR_SET_PDEATHSIG = 1
 WARMING_POLL_S = 0.05
 """How often a trainer that still imports TensorFlow looks for messages."""
 
-Request = TrainStack | Verdict | Keep | Shutdown
-
 
 def main(arguments: list[str]) -> None:
     """Serve the supervisor on the pipe until it says `shutdown` or is gone."""
-    descriptor, device, *families = arguments
+    descriptor, device, timings, *families = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     os.dup2(2, 1)  # whatever a library prints goes to the log
     channel: Channel[Request] = Channel(Connection(int(descriptor)), to_trainer)
     with contextlib.suppress(ChannelBroken):
-        _serve(channel, device, families)
+        _serve(channel, device, Path(timings), families)
 
 
 class _Warming(threading.Thread):
@@ -52,7 +53,8 @@ class _Warming(threading.Thread):
 
     def run(self) -> None:
         try:
-            from worker.training.loop import limit_threads, require_device
+            from worker.training import loop  # noqa: F401 - imported beside the families that need no TensorFlow
+            from worker.training.device import limit_threads, require_device
 
             limit_threads()
             require_device(self._device)
@@ -87,28 +89,32 @@ def _announce(channel: Channel[Request], device: str, families: list[str]) -> No
     channel.send(Ready(pid=os.getpid(), device=device, families=families))
 
 
-def _serve(channel: Channel[Request], device: str, families: list[str]) -> None:
+def _serve(channel: Channel[Request], device: str, timings: Path, families: list[str]) -> None:
     _announce(channel, device, families)
-    cache: ProgramCache | None = None
+    workshop: Workshop | None = None
+    if families != ["function"]:
+        from worker.training.workshop import Workshop
+
+        workshop = Workshop(timings)
     while True:
-        cache = _handle(channel, channel.receive(), cache)
+        _handle(channel, channel.receive(), workshop)
 
 
-def _handle(channel: Channel[Request], message: Request, cache: ProgramCache | None) -> ProgramCache | None:
-    """Train a stack; the cache of compiled programs, once there is one. Leaves the process on `shutdown`."""
+def _handle(channel: Channel[Request], message: Request, workshop: Workshop | None) -> None:
+    """Train a stack. Leaves the process on `shutdown`."""
     if isinstance(message, Shutdown):
         os._exit(0)  # nothing to save, and a program may be compiling on another thread
-    if not isinstance(message, TrainStack):
-        raise ChannelBroken(f"Expected train_stack or shutdown between stacks. Received: {message.kind}")
-    if message.family == "function":
+    if isinstance(message, Prepare | Halt):
+        if workshop is not None and isinstance(message, Prepare):
+            workshop.prepare(message)
+    elif not isinstance(message, TrainStack):
+        raise ChannelBroken(f"Expected train_stack, prepare or shutdown between stacks. Received: {message.kind}")
+    elif message.family == "function":
         run_function(message, channel)
-        return cache
-    from worker.training.cache import ProgramCache
-    from worker.training.loop import train_stack
-
-    cache = cache or ProgramCache(accelerate=True)
-    train_stack(message, channel, cache)
-    return cache
+    elif workshop is None:
+        raise ChannelBroken(f"Expected a stack of function. Received one of {message.family!r}.")
+    else:
+        workshop.train(message, channel)
 
 
 def _die_with_parent() -> None:

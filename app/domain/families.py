@@ -55,7 +55,8 @@ class Hyperparameter:
 class Family:
     """A model family: its name and version, what it trains on, and its declared hyperparameters.
 
-    `stack_members` is how many trials of one signature train together at most, `stackable` whether they can at all.
+    `stack_members` is how many trials of one signature train together at most, `first_members` how many do before their
+    program has been measured, `stackable` whether they can at all.
     `pattern` declares any number of float hyperparameters whose names match it (`x0`, `x1`, … of `function`).
     """
 
@@ -68,6 +69,7 @@ class Family:
     input_kind: Literal["vector", "image", "none"] = "vector"
     stackable: bool = True
     stack_members: int = 1
+    first_members: int = 1
     trained_here: bool = True
     pattern: Hyperparameter | None = None
     by_name: dict[str, Hyperparameter] = field(init=False, repr=False, compare=False)
@@ -145,6 +147,8 @@ MLP = Family(
         *REGULARIZATION,
         *OPTIMIZATION,
     ),
+    stack_members=32,
+    first_members=16,
 )
 
 IMAGE_CNN = Family(
@@ -164,6 +168,8 @@ IMAGE_CNN = Family(
     ),
     tasks=("classification",),
     input_kind="image",
+    stack_members=32,
+    first_members=2,
 )
 
 FUNCTION = Family(
@@ -178,6 +184,7 @@ FUNCTION = Family(
     tasks=("regression",),
     input_kind="none",
     stack_members=16,
+    first_members=16,
     pattern=Hyperparameter(r"x(0|[1-9]\d{0,2})", "float", None, "Coordinates of the point.", low=-1e12, high=1e12),
 )
 

@@ -35,7 +35,7 @@ BY_ACCURACY = [Objective(metric="val_accuracy", direction="maximize"), Objective
 
 @pytest.fixture(scope="module")
 def cache() -> ProgramCache:
-    return ProgramCache()
+    return ProgramCache(background=False)
 
 
 def train(cache: ProgramCache, request: Any, **answers: Any) -> Supervisor:
@@ -148,10 +148,10 @@ def test_the_impossible_is_refused_in_words(
 )
 def test_errors_of_training_fail_the_members_with_their_reason(error: Exception, reason: FailureReason) -> None:
     class Broken(ProgramCache):
-        def program(self, signature: Any, members: int) -> Any:
+        def program(self, signature: Any, slots: int, expected: int) -> Any:
             raise error
 
-    supervisor = train(Broken(), stack_of("mlp", WINE, [MLP, MLP]))
+    supervisor = train(Broken(background=False), stack_of("mlp", WINE, [MLP, MLP]))
     assert {r.reason for r in supervisor.results.values()} == {reason}
     assert type(error).__name__ in (supervisor.results[0].traceback or "")
 

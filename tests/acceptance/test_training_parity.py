@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -15,13 +16,14 @@ from tests.acceptance.training_reference import (
     EPOCHS,
     Trained,
     outcome,
+    program_of,
     stack_of,
     start,
+    trained,
     trained_by_keras,
     trained_by_program,
 )
-from worker.training.program import Program
-from worker.training.signature import structural_signature
+from worker.training.slots import Slots
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -132,30 +134,72 @@ def assert_same(actual: Trained, expected: Trained) -> None:
 def test_a_program_trains_as_keras_fit_does_alone_and_in_a_stack(name: str) -> None:
     family, dataset, shared, own = CASES[name]
     request = stack_of(family, dataset, [{**shared, **values} for values in own])
-    program = Program(structural_signature(request), len(own))
-    together = trained_by_program(request, program)
+    program = program_of(request)
     references = [trained_by_keras(request, member, program) for member in range(len(own))]
-    for actual, expected in zip(together, references, strict=True):
+    for actual, expected in zip(trained_by_program(request, program), references, strict=True):
         assert_same(actual, expected)
 
     alone = stack_of(family, dataset, [{**shared, **own[0]}], choices={"activation": ["relu", "tanh"]})
     assert_same(trained_by_program(alone)[0], references[0])
 
 
-def test_a_slot_refilled_in_mid_program_trains_as_alone_and_leaves_the_others_as_they_were() -> None:
+@pytest.mark.parametrize("members", [1, 2, 3])
+@pytest.mark.parametrize("name", ["adam-smoothed", "mlp-batch-norm", "cnn-max", "cnn-average-batch-norm"])
+def test_xla_trains_as_keras_fit_does_whatever_the_members_of_a_call(name: str, members: int) -> None:
+    family, dataset, shared, own = CASES[name]
+    request = stack_of(family, dataset, [{**shared, **values} for values in own])
+    program = program_of(request, members, xla=True)
+    for member, actual in enumerate(trained_by_program(request, program)):
+        assert_same(actual, trained_by_keras(request, member, program))
+
+
+def test_a_stack_as_wide_as_a_layer_mixes_no_axes() -> None:
+    shared = {**MLP, "units": 8, "optimizer": "adam"}
+    rates = [1e-3, 9e-4, 8e-4, 7e-4, 6e-4, 5e-4, 4e-4, 3e-4]
+    request = stack_of("mlp", WINE, [{**shared, "learning_rate": rate, "global_clipnorm": 0.5} for rate in rates])
+    program = program_of(request)
+    together = trained_by_program(request, program)
+    for member in (0, 7):
+        assert_same(together[member], trained_by_keras(request, member, program))
+
+
+@pytest.mark.parametrize("executor", [None, ThreadPoolExecutor(2)], ids=["in turn", "side by side"])
+def test_a_slot_refilled_in_mid_program_trains_as_alone_and_leaves_the_others_as_they_were(
+    executor: ThreadPoolExecutor | None,
+) -> None:
     shared = {**MLP, "optimizer": "adam", "batch_norm": True}
     request = stack_of("mlp", WINE, [{**shared, "learning_rate": r} for r in (1e-3, 5e-4, 2e-4, 8e-4)])
-    program = Program(structural_signature(request), 3)
+    program = program_of(request, 2)
     undisturbed = trained_by_program(request.model_copy(update={"members": request.members[:3]}), program)
 
+    slots = Slots(program, executor)
     for slot in range(3):
-        start(program, slot, request, slot)
-    first = program.run_epoch([0, 1, 2])
-    start(program, 1, request, 3)
-    later = [program.run_epoch([0, 1, 2]) for _ in range(EPOCHS)]
-    refilled = outcome(program, 1, [e[1] for e in later])
+        start(slots, slot, request, slot)
+    first = trained(slots, [0, 1, 2])
+    start(slots, 1, request, 3)
+    later = [trained(slots, [0, 1, 2]) for _ in range(EPOCHS)]
+    refilled = outcome(slots, 1, [e[1] for e in later])
     newcomer = stack_of("mlp", WINE, [request.members[3].hyperparameters] * 3, seeds=[1, 103, 2])
     assert_same(refilled, trained_by_program(newcomer, program)[1])
     for slot in (0, 2):
         kept = [e[slot] for e in (first, *later)][:EPOCHS]
         assert kept == undisturbed[slot].metrics
+
+
+def test_members_that_move_to_another_variant_go_on_where_they_were() -> None:
+    shared = {**MLP, "optimizer": "rmsprop", "batch_norm": True, "momentum": 0.5}
+    request = stack_of("mlp", WINE, [{**shared, "learning_rate": r} for r in (1e-3, 5e-4, 2e-4)])
+    straight = trained_by_program(request)
+    slots = Slots(program_of(request, 2))
+    for slot in range(3):
+        start(slots, slot, request, slot)
+    epochs = [trained(slots, range(3))]
+    slots.mark_best(1)
+    best = slots.best(1)
+    for program in (program_of(request, 1, xla=True), program_of(request, 8)):
+        slots.move_to(program)
+        epochs.append(trained(slots, range(3)))
+    for mine, kept in zip(slots.best(1), best, strict=True):
+        np.testing.assert_array_equal(mine, kept)
+    for slot in range(3):
+        assert_same(outcome(slots, slot, [e[slot] for e in epochs]), straight[slot])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from worker.protocol import Member, TrainStack
 from worker.training import initializers
 from worker.training.models.plain import plain_model, set_variables
-from worker.training.program import MemberMetrics, Program
+from worker.training.program import Program, Variant
 from worker.training.signature import filled, structural_signature
+from worker.training.slots import MemberMetrics, Slots
 
 EPOCHS = 3
 
@@ -55,26 +56,40 @@ def stack_of(
     )
 
 
-def start(program: Program, slot: int, request: TrainStack, member: int) -> None:
-    """Start a member of the stack in a slot of the program."""
+def program_of(request: TrainStack, members: int | None = None, *, xla: bool = False) -> Program:
+    """A program for the stack's members, all in one call where `members` is not given."""
+    return Program(structural_signature(request), Variant(members or len(request.members), xla))
+
+
+def start(slots: Slots, slot: int, request: TrainStack, member: int) -> None:
+    """Start a member of the stack in a slot."""
     values = filled(FAMILIES[request.family], request.members[member].hyperparameters)
-    program.reset(slot, values, seed=request.members[member].seed, epochs=request.training.epochs)
+    slots.reset(slot, values, seed=request.members[member].seed, epochs=request.training.epochs)
+
+
+def trained(slots: Slots, active: Sequence[int]) -> dict[int, MemberMetrics]:
+    """An epoch of the slots `active`, in which nothing went wrong."""
+    metrics = {}
+    for slot, mine in slots.run_epoch(active).items():
+        assert isinstance(mine, MemberMetrics), mine
+        metrics[slot] = mine
+    return metrics
 
 
 def trained_by_program(request: TrainStack, program: Program | None = None) -> list[Trained]:
     """All members of a stack, trained together for its epochs."""
     width = len(request.members)
-    program = program or Program(structural_signature(request), width)
+    slots = Slots(program or program_of(request))
     for slot in range(width):
-        start(program, slot, request, slot)
-    epochs = [program.run_epoch(range(width)) for _ in range(request.training.epochs)]
-    return [outcome(program, slot, [e[slot] for e in epochs]) for slot in range(width)]
+        start(slots, slot, request, slot)
+    epochs = [trained(slots, range(width)) for _ in range(request.training.epochs)]
+    return [outcome(slots, slot, [e[slot] for e in epochs]) for slot in range(width)]
 
 
-def outcome(program: Program, slot: int, metrics: list[MemberMetrics]) -> Trained:
+def outcome(slots: Slots, slot: int, metrics: list[MemberMetrics]) -> Trained:
     """The present weights of a slot."""
-    program.mark_best(slot)
-    return Trained(*program.best(slot), metrics)
+    slots.mark_best(slot)
+    return Trained(*slots.best(slot), metrics)
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):

@@ -6,14 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from worker.protocol import (
+    Answer,
     EpochDone,
     EpochReport,
+    Halt,
+    Join,
     Keep,
     KeepModel,
     Kept,
     KeptModel,
+    Member,
     MemberResult,
     MembersDone,
+    Prepare,
+    Request,
     Stop,
     Verdict,
     from_trainer,
@@ -22,30 +28,45 @@ from worker.protocol import (
 
 @dataclass
 class Supervisor:
-    """Answers a stack's messages: `stop` by the reports of an epoch, `keep` by the results of members that ended."""
+    """Answers a stack's messages: `stop` by the reports of an epoch, `keep` by the results of members that ended.
+
+    `join` names members that take the places of those that ended; `unasked` is what is sent after an epoch without
+    being asked for. `judged` is that of the stack: whether epochs wait for a verdict.
+    """
 
     stop: Callable[[list[EpochReport]], list[Stop]] = lambda reports: []
     keep: Callable[[list[MemberResult]], list[KeepModel]] = lambda results: []
+    join: Callable[[list[MemberResult]], list[Member]] = lambda results: []
+    unasked: Callable[[EpochDone], list[Join | Halt | Prepare]] = lambda done: []
+    judged: bool = True
     reports: dict[int, list[dict[str, float]]] = field(default_factory=dict)
     results: dict[int, MemberResult] = field(default_factory=dict)
     kept: list[KeptModel] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
-    _answers: list[Verdict | Keep] = field(default_factory=list)
+    epochs: list[EpochDone] = field(default_factory=list)
+    _answers: list[Request] = field(default_factory=list)
 
-    def send(self, message: EpochDone | MembersDone | Kept) -> None:
+    def send(self, message: Answer) -> None:
         message = from_trainer.validate_json(message.model_dump_json())
         self.said.append(message.kind)
         if isinstance(message, EpochDone):
+            self.epochs.append(message)
             for report in message.reports:
                 assert report.epoch == len(self.reports.setdefault(report.member, []))
                 self.reports[report.member].append(report.metrics)
-            self._answers.append(Verdict(stack=message.stack, stop=self.stop(message.reports)))
+            self._answers += self.unasked(message)
+            if self.judged:
+                self._answers.append(Verdict(stack=message.stack, stop=self.stop(message.reports)))
         elif isinstance(message, MembersDone):
             assert not self.results.keys() & {r.member for r in message.results}
             self.results.update({r.member: r for r in message.results})
-            self._answers.append(Keep(stack=message.stack, models=self.keep(message.results)))
-        else:
+            models, joining = self.keep(message.results), self.join(message.results)
+            self._answers.append(Keep(stack=message.stack, models=models, join=joining))
+        elif isinstance(message, Kept):
             self.kept += message.models
 
-    def receive(self) -> Verdict | Keep:
+    def poll(self, timeout_s: float) -> bool:
+        return bool(self._answers)
+
+    def receive(self) -> Request:
         return self._answers.pop(0)

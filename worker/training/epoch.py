@@ -1,13 +1,13 @@
 """One epoch of K members as one traced function: gather, train, evaluate.
 
-Within an epoch weights, statistics and optimizer slots are loop variables, written back to the program's variables at
-its end, for active members alone. What depends on the step alone, such as learning rates, is computed for all steps
-before the loop.
+The function is pure: it takes the members' state and gives the state after the epoch, so that any number of blocks of
+members can go through one compiled program, one after another or side by side, and a call that failed has changed
+nothing. Within the epoch weights, statistics and optimizer slots are loop variables. What depends on the step alone,
+such as learning rates, is computed for all steps before the loop.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,58 +15,36 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from worker.training import optimizers, regularizers
+from worker.training.knobs import Knobs, columns_of, knobs_of, schedule_of
 from worker.training.losses import Losses
 from worker.training.models.stacked import Stacked
 from worker.training.randomness import uniform
-from worker.training.schedules import ScheduleParameters, learning_rates
+from worker.training.schedules import learning_rates
 
 if TYPE_CHECKING:
     from worker.training.program import Program
-
-COLUMNS = (
-    "learning_rate", "schedule", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs",
-    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation", "seed",
-)  # fmt: skip
-"""The columns of a program's runtime variable, float64: what a member's behaviour is read from at run time."""
 
 EVALUATION_ROWS = 512
 """Most validation samples of a member that are evaluated at once."""
 
 
-class EpochInputs(NamedTuple):
-    """What changes from epoch to epoch.
+class State(NamedTuple):
+    """What K members carry from epoch to epoch.
 
-    `order` is [steps, K, B] int32: the training samples of each batch, padded after the last sample; `active` and
-    `improved` are [K] bool: who trains, and whose weights as they stand become its best.
+    `weights` is [K, P] float32, all variables of a member laid end to end, and so is each of the optimizer's `slots`;
+    `statistics` is [K, S] float32; `counts`, [K] int64, are the steps that each has behind it.
     """
 
-    order: NDArray[np.int32]
-    active: NDArray[np.bool_]
-    improved: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Knobs:
-    """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars."""
-
-    momentum: Any
-    weight_decay: Any
-    clip: Any
-    l1: Any
-    l2: Any
-    dropout: Any
-    label_smoothing: Any
-    activation: Any
-    seed: Any
-    clips: Any
-    penalises: Any
-    drops: Any
+    weights: Any
+    statistics: Any
+    counts: Any
+    slots: tuple[Any, ...]
 
 
 class Epoch:
     """The traced function of a program."""
 
-    def __init__(self, program: Program, rule: optimizers.Optimizer, *, jit_compile: bool) -> None:
+    def __init__(self, program: Program, rule: optimizers.Optimizer) -> None:
         self._program = program
         self._rule = rule
         split = program.split
@@ -75,36 +53,35 @@ class Epoch:
         self._losses = Losses(split.info.task, split.preparation.target_deviation)
         kernels = [np.full(v.size, v.kind == "kernel", np.float32) for v in program.architecture.weights]
         self._is_kernel = tf.constant(np.concatenate(kernels))
-        self._function = tf.function(self._trace, jit_compile=jit_compile, autograph=False)
+        self._function = tf.function(self._trace, jit_compile=program.variant.xla, autograph=False)
 
-    def __call__(self, inputs: EpochInputs) -> Any:
-        """Train and evaluate; [K, 5] float64: loss, score, val_loss, val_score, learning rate of the last step."""
-        return self._function(*map(tf.constant, inputs))
+    def __call__(self, state: State, runtime: NDArray[np.float64], order: NDArray[np.int32]) -> tuple[State, Any]:
+        """The state after the epoch; a [K, 5] float64: loss, score, val_loss, val_score, learning rate at its end.
 
-    def _trace(self, order: Any, active: Any, improved: Any) -> Any:
+        `runtime` is [K, columns]; `order`, [steps, K, B], are the training samples of each batch, padded after the last
+        sample.
+        """
+        new, table = self._function(state, tf.constant(runtime), tf.constant(order))
+        return State(*new), table
+
+    def _trace(self, state: State, runtime: Any, order: Any) -> tuple[State, Any]:
         program = self._program
-        column = dict(zip(COLUMNS, tf.unstack(program.runtime.read_value(), axis=1), strict=True))
+        column = columns_of(runtime)
         knobs = knobs_of(column)
-        weights, statistics = program.weights.read_value(), program.statistics.read_value()
-        program.best_weights.assign(tf.where(improved[:, tf.newaxis], weights, program.best_weights))
-        program.best_statistics.assign(tf.where(improved[:, tf.newaxis], statistics, program.best_statistics))
-
         steps = tf.range(program.steps_per_epoch, dtype=tf.float64)[tf.newaxis]
-        counts = tf.cast(program.counts, tf.float64)[:, tf.newaxis] + steps
-        rates = learning_rates(_schedule(column), counts, program.steps_per_epoch)
+        counts = tf.cast(state.counts, tf.float64)[:, tf.newaxis] + steps
+        rates = learning_rates(schedule_of(column), counts, program.steps_per_epoch)
         scales = optimizers.step_scales(rates, counts + 1.0)
         # [steps, K, 1]: a row a step.
         rates32, scales32 = (tf.transpose(tf.cast(r, tf.float32))[:, :, tf.newaxis] for r in (rates, scales))
-
-        old = (weights, statistics, *program.slots)
-        zeros = tf.zeros([program.width])
+        zeros = tf.zeros([program.members])
 
         def step(k: Any, losses: Any, scores: Any, weights: Any, statistics: Any, *slots: Any) -> tuple[Any, ...]:
             tuning = optimizers.Step(rates32[k], scales32[k], knobs.momentum[:, tf.newaxis])
             batch = order[k]
             size = tf.minimum(program.batch_size, len(program.split.train) - k * program.batch_size)
             valid = tf.sequence_mask(size, program.batch_size, tf.float32)
-            masks = self.masks(knobs, program.counts + tf.cast(k, tf.int64))
+            masks = self.masks(knobs, state.counts + tf.cast(k, tf.int64))
             x, y = (tf.gather(values, batch) for values in self._train)
             with tf.GradientTape() as tape:
                 tape.watch(weights)
@@ -119,20 +96,17 @@ class Epoch:
             losses += sums + penalty * tf.cast(size, tf.float32)
             return k + 1, losses, scores + right, weights, new_statistics, *new_slots
 
-        _, losses, scores, *new = tf.while_loop(
+        _, losses, scores, weights, statistics, *slots = tf.while_loop(
             lambda k, *_: k < program.steps_per_epoch,
             step,
-            (tf.constant(0), zeros, zeros, *old),
+            (tf.constant(0), zeros, zeros, state.weights, state.statistics, *state.slots),
             maximum_iterations=program.steps_per_epoch,
         )
-        kept = [tf.where(active[:, tf.newaxis], n, o) for n, o in zip(new, old, strict=True)]
-        for variable, value in zip((program.weights, program.statistics, *program.slots), kept, strict=True):
-            variable.assign(value)
-        program.counts.assign_add(tf.cast(active, tf.int64) * program.steps_per_epoch)
-        val_loss, val_score = self._evaluate(kept[0], kept[1], knobs)
+        val_loss, val_score = self._evaluate(weights, statistics, knobs)
         samples = float(len(program.split.train))
         table = [losses / samples, scores / samples, val_loss, val_score]
-        return tf.stack([*(tf.cast(column, tf.float64) for column in table), rates[:, -1]], axis=1)
+        metrics = tf.stack([*(tf.cast(column, tf.float64) for column in table), rates[:, -1]], axis=1)
+        return State(weights, statistics, state.counts + program.steps_per_epoch, tuple(slots)), metrics
 
     def _evaluate(self, weights: Any, statistics: Any, knobs: Knobs) -> tuple[Any, Any]:
         """Validation loss with the penalties, and score, each [K]: the mean over all samples."""
@@ -146,13 +120,13 @@ class Epoch:
             valid = tf.cast(numbers < samples, tf.float32)
             numbers = tf.minimum(numbers, samples - 1)
             x, y = (tf.gather(values, numbers) for values in self._validation)
-            x = tf.broadcast_to(x[tf.newaxis], [program.width, *x.shape])
-            y = tf.broadcast_to(y[tf.newaxis], [program.width, *y.shape])
+            x = tf.broadcast_to(x[tf.newaxis], [program.members, *x.shape])
+            y = tf.broadcast_to(y[tf.newaxis], [program.members, *y.shape])
             outputs, _ = self._forward(weights, statistics, x, knobs, None, valid)
             sums, right = self._losses(outputs, y, valid, knobs.label_smoothing)
             return k + 1, losses + sums, scores + right
 
-        zeros = tf.zeros([program.width])
+        zeros = tf.zeros([program.members])
         if passes == 1:
             _, losses, scores = part(tf.constant(0), zeros, zeros)
         else:
@@ -164,7 +138,8 @@ class Epoch:
         program = self._program
         parts = program.architecture
         blocks = Stacked(
-            members=program.width,
+            members=program.members,
+            xla=program.variant.xla,
             weights=iter(_pieces(weights, parts.weights)),
             statistics=iter(_pieces(statistics, parts.statistics)),
             activations=program.signature.activations,
@@ -203,9 +178,9 @@ class Epoch:
             rate = knobs.dropout[:, tf.newaxis]
             return tf.where(uniform(knobs.seed, counts, sum(sizes)) >= rate, 1.0 / (1.0 - rate), 0.0)
 
-        masks = tf.cond(knobs.drops, drawn, lambda: tf.ones([program.width, sum(sizes)]))
+        masks = tf.cond(knobs.drops, drawn, lambda: tf.ones([program.members, sum(sizes)]))
         pieces = tf.split(masks, sizes, axis=1)
-        return [tf.reshape(m, [program.width, *shape]) for m, shape in zip(pieces, shapes, strict=True)]
+        return [tf.reshape(m, [program.members, *shape]) for m, shape in zip(pieces, shapes, strict=True)]
 
 
 def _on_device(x: Any, y: Any) -> tuple[Any, Any]:
@@ -218,24 +193,3 @@ def _pieces(flat: Any, variables: Any) -> list[Any]:
         return []
     pieces = tf.split(flat, [v.size for v in variables], axis=1)
     return [tf.reshape(piece, [flat.shape[0], *v.shape]) for piece, v in zip(pieces, variables, strict=True)]
-
-
-def knobs_of(column: dict[str, Any]) -> Knobs:
-    """The knobs of K members from the columns of a program's runtime variable, each [K] float64 by its name."""
-    names = ("momentum", "weight_decay", "l1", "l2", "dropout", "label_smoothing")
-    floats = {name: tf.cast(column[name], tf.float32) for name in names}
-    clip = tf.cast(column["global_clipnorm"], tf.float32)
-    return Knobs(
-        **floats,
-        clip=clip,
-        activation=tf.cast(column["activation"], tf.int32),
-        seed=tf.cast(column["seed"], tf.int64),
-        clips=tf.reduce_any(clip > 0),
-        penalises=tf.reduce_any(floats["l1"] + floats["l2"] > 0),
-        drops=tf.reduce_any(floats["dropout"] > 0),
-    )
-
-
-def _schedule(column: dict[str, Any]) -> ScheduleParameters:
-    names = ("learning_rate", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs")
-    return ScheduleParameters(tf.cast(column["schedule"], tf.int32), *(column[name] for name in names))

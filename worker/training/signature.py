@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.domain.families import ACTIVATIONS, FAMILIES, Family, Scalar
 from app.domain.study import DatasetSpec
 from worker.conversation import Refused
-from worker.protocol import TrainStack
+from worker.protocol import Prepare, TrainStack
 from worker.training.data import InputKind
 from worker.training.models import BUILDERS
 
@@ -57,26 +57,30 @@ def filled(family: Family, hyperparameters: Mapping[str, Scalar]) -> dict[str, S
     return values
 
 
-def structural_signature(request: TrainStack) -> Signature:
-    """The signature of a stack.
+def structural_signature(request: TrainStack | Prepare) -> Signature:
+    """The signature of a stack, or of one to come.
 
     Raises:
         Refused: a family that doesn't train here, no data set, hyperparameters that the family doesn't allow, or
             members that differ in structure.
     """
+    if isinstance(request, Prepare):
+        members = [request.hyperparameters]
+    else:
+        members = [member.hyperparameters for member in request.members]
     if request.family not in BUILDERS:
         raise Refused(f"Expected a family among: {', '.join(BUILDERS)}. Received: {request.family!r}")
     if request.dataset is None:
         raise Refused(f"Expected a data set for the family {request.family}. Received: none")
-    if not request.members:
+    if not members:
         raise Refused("Expected at least one member. Received: none")
     family = FAMILIES[request.family]
-    members = [filled(family, member.hyperparameters) for member in request.members]
-    structures = {_structure(family, values) for values in members}
+    values = [filled(family, hyperparameters) for hyperparameters in members]
+    structures = {structure_of(family, each) for each in values}
     if len(structures) > 1:
         differing = [h.name for h in family.hyperparameters if len({dict(s).get(h.name) for s in structures}) > 1]
         raise Refused(f"Expected members of one structure. Received: members that differ in {', '.join(differing)}")
-    candidates = {*request.choices.get("activation", ()), *(values["activation"] for values in members)}
+    candidates = {*request.choices.get("activation", ()), *(each["activation"] for each in values)}
     return Signature(
         family=family.name,
         version=family.version,
@@ -86,7 +90,8 @@ def structural_signature(request: TrainStack) -> Signature:
     )
 
 
-def _structure(family: Family, values: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+def structure_of(family: Family, values: Mapping[str, Scalar]) -> tuple[tuple[str, Scalar], ...]:
+    """The structural ones of all of a member's hyperparameters, as a signature has them."""
     structure = {h.name: values[h.name] for h in family.hyperparameters if h.structural}
     if structure["optimizer"] != "sgd":
         structure["nesterov"] = False

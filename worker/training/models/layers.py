@@ -88,12 +88,14 @@ class Architecture:
     """What a network consists of: trained weights, moving statistics, and a mask for each dropout.
 
     Weights and statistics are in the order of Keras' `trainable_variables` and `non_trainable_variables`; `masks` are
-    the shapes of a sample where dropout is applied.
+    the shapes of a sample where dropout is applied. `activation_count` is how many numbers the layers give for a
+    sample, a convolution's patches included.
     """
 
     weights: tuple[VariableSpec, ...]
     statistics: tuple[VariableSpec, ...]
     masks: tuple[Shape, ...]
+    activation_count: int
     output: Shape
 
     @property
@@ -124,17 +126,20 @@ class Declare:
     statistics: list[VariableSpec] = field(default_factory=list)
     masks: list[Shape] = field(default_factory=list)
     poolings: int = 0
+    activations: int = 0
 
     def flatten(self, x: Shape) -> Shape:
         return (math.prod(x),)
 
     def dense(self, x: Shape, units: int) -> Shape:
         self.weights += [VariableSpec("kernel", (x[-1], units)), VariableSpec("bias", (units,))]
+        self.activations += units
         return (*x[:-1], units)
 
     def convolution(self, x: Shape, filters: int, kernel_size: int) -> Shape:
         kernel = VariableSpec("kernel", (kernel_size, kernel_size, x[-1], filters))
         self.weights += [kernel, VariableSpec("bias", (filters,))]
+        self.activations += math.prod(x[:-1]) * (filters + kernel_size * x[-1])
         return (*x[:-1], filters)
 
     def pooling(self, x: Shape, kind: Pooling) -> Shape:
@@ -169,4 +174,5 @@ def architecture(builder: Builder, shape: Shape, hyperparameters: Mapping[str, S
     """
     declared = Declare()
     output = builder(declared, shape, hyperparameters, outputs)
-    return Architecture(tuple(declared.weights), tuple(declared.statistics), tuple(declared.masks), output)
+    variables = tuple(declared.weights), tuple(declared.statistics)
+    return Architecture(*variables, tuple(declared.masks), declared.activations, output)

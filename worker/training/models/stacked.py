@@ -50,6 +50,7 @@ def _split(x: Any, members: int) -> Any:
 class Stacked:
     """One pass of K members; a fresh one for each trace.
 
+    `xla` says for which compiler operations are chosen: on CPUs XLA makes matrix products fast and convolutions slow.
     `weights` and `statistics` are iterated in the order of the architecture, each [K, …] float32. `activations` are the
     names that members may have, `activation_index` [K] int32 the position of each one's. `masks`, a [K, B, …] float32
     for each dropout, already scaled by 1/(1 - rate), are given in training alone; `sample_weight`, [B] float32, is 0
@@ -57,6 +58,7 @@ class Stacked:
     """
 
     members: int
+    xla: bool
     weights: Iterator[Any]
     statistics: Iterator[Any]
     activations: Sequence[str]
@@ -77,20 +79,50 @@ class Stacked:
 
     def dense(self, x: Any, units: int) -> Any:  # noqa: ARG002 - the kernel knows it
         kernel, bias = next(self.weights), next(self.weights)
-        if self.members == 1:
-            return tf.nn.bias_add(tf.matmul(x[0], kernel[0]), bias[0])[tf.newaxis]
-        return tf.matmul(x, kernel) + _per_channel(bias, x)
+        return self._product(x, kernel) + _per_channel(bias, x)
 
     def convolution(self, x: Any, filters: int, kernel_size: int) -> Any:  # noqa: ARG002
         kernels, biases = next(self.weights), next(self.weights)
-        # Grouped convolutions have no gradient on CPUs; one convolution a member runs everywhere.
-        pieces = zip(tf.unstack(x), tf.unstack(kernels), tf.unstack(biases), strict=True)
-        outputs = [tf.nn.bias_add(tf.nn.conv2d(a, kernel, 1, "SAME"), bias) for a, kernel, bias in pieces]
-        return outputs[0][tf.newaxis] if self.members == 1 else tf.stack(outputs)
+        if self.xla:
+            return self._convolution_as_products(x, kernels) + _per_channel(biases, x)
+        # Grouped convolutions have no gradient on CPUs; one convolution a member runs everywhere. The bias is added by
+        # itself: oneDNN's fused gradients of several convolutions in one graph were seen to mix (tensorflow 2.21).
+        outputs = [tf.nn.conv2d(a, kernel, 1, "SAME") for a, kernel in zip(*map(tf.unstack, (x, kernels)), strict=True)]
+        y = outputs[0][tf.newaxis] if self.members == 1 else tf.stack(outputs)
+        return y + _per_channel(biases, y)
+
+    def _convolution_as_products(self, x: Any, kernels: Any) -> Any:
+        """For each row of the kernel one matrix product, over the image's columns laid side by side.
+
+        `x` is [K, B, H, W, C], `kernels` [K, k, k, C, F]. Like SAME padding, an even kernel has the larger part behind.
+        """
+        height, width, channels = x.shape[2:]
+        size = kernels.shape[1]
+        before, after = (size - 1) // 2, size // 2
+        padded = tf.pad(x, [[0, 0], [0, 0], [before, after], [before, after], [0, 0]])
+        columns = tf.concat([padded[:, :, :, j : j + width] for j in range(size)], -1)
+        rows = []
+        for i in range(size):
+            patches = tf.reshape(columns[:, :, i : i + height], [self.members, -1, size * channels])
+            rows.append(self._product(patches, tf.reshape(kernels[:, i], [self.members, size * channels, -1])))
+        return tf.reshape(tf.add_n(rows), [self.members, -1, height, width, kernels.shape[-1]])
+
+    def _product(self, x: Any, kernel: Any) -> Any:
+        """[K, N, C]·[K, C, F]; a single member's without the axis of members, for a plain matrix product."""
+        return tf.matmul(x[0], kernel[0])[tf.newaxis] if self.members == 1 else tf.matmul(x, kernel)
 
     def pooling(self, x: Any, kind: Pooling) -> Any:
-        pool = tf.nn.max_pool2d if kind == "max" else tf.nn.avg_pool2d
-        return _split(pool(_merged(x), 2, 2, "VALID"), self.members)
+        if not self.xla:
+            pool = tf.nn.max_pool2d if kind == "max" else tf.nn.avg_pool2d
+            return _split(pool(_merged(x), 2, 2, "VALID"), self.members)
+        members, _, height, width, channels = x.shape
+        x = x[:, :, : height // 2 * 2, : width // 2 * 2]
+        x = tf.reshape(x, [members, -1, height // 2, 2, width // 2, 2, channels])
+        if kind == "average":
+            return tf.reduce_mean(x, [3, 5])
+        # Of equal values the first takes the gradient, as in TensorFlow's own pooling.
+        rows = tf.maximum(x[:, :, :, 0], x[:, :, :, 1])
+        return tf.maximum(rows[:, :, :, :, 0], rows[:, :, :, :, 1])
 
     def batch_norm(self, x: Any) -> Any:
         """As Keras on the true, partial batch: rows of weight 0 take no part in the statistics (biased variance)."""

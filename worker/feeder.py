@@ -1,0 +1,116 @@
+"""Feeds the trainer: reserves trials, samples them one by one between its messages, and hands them out by signature."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from app.errors import NotFound
+from app.store import leases
+from app.store.engine import Database
+from worker.claims import Claims, Reserved
+from worker.keeper import Keeper
+from worker.pace import Pace, in_flight
+from worker.pool import Pool, PooledTrial, Signature, StudyRef
+
+FRUITLESS_PAUSE_S = 0.2
+"""While the trainer works, nothing is asked for again for this long after an attempt that found nothing."""
+SLICE_S = 0.005
+"""How long sampling goes on before the trainer's messages are looked at again; a single trial may take longer."""
+
+
+class Feeder:
+    """What a worker has in flight beyond the trials in training. Not thread-safe."""
+
+    def __init__(self, database: Database, keeper: Keeper, claims: Claims) -> None:
+        self._database = database
+        self._keeper = keeper
+        self._claims = claims
+        self._pool = Pool()
+        self._backlog: deque[Reserved] = deque()
+        self._in_flight: Counter[int] = Counter()
+        self._paces: dict[int, Pace] = {}
+        self._widths: dict[Signature, int] = {}
+        self._study_widths: dict[int, int] = {}
+        self._fruitless_at = float("-inf")
+
+    def feed(self, families: Sequence[str], *, hungry: bool = False) -> bool:
+        """Reserve where too little is in flight, and sample a little; whether there was anything to do.
+
+        `families` are those that the trainer can train by now. `hungry` says that it has nothing to do.
+        """
+        now = time.monotonic()
+        if not self._backlog and (hungry or now - self._fruitless_at > FRUITLESS_PAUSE_S):
+            reserved = self._claims.reserve(families, lambda study: self._wanted(study, hungry=hungry))
+            self._backlog += reserved
+            for one in reserved:
+                self._in_flight[one.study.study_id] += 1
+            if not reserved:
+                self._fruitless_at = now
+                self._claims.forget_unused({study for study, count in self._in_flight.items() if count > 0})
+        return self._sample()
+
+    def take(self, families: Sequence[str]) -> list[PooledTrial]:
+        """The trials of the next stack; none where none is ready."""
+        return self._pool.take(families, self.width)
+
+    def take_more(self, signature: Signature, count: int, *, at_least: int = 1) -> list[PooledTrial]:
+        """Up to `count` trials that join a stack of this signature; none where there are fewer than `at_least`."""
+        if count <= 0 or self._pool.count(signature) < min(at_least, count):
+            return []
+        return self._pool.take_more(signature, count)
+
+    def width(self, trial: PooledTrial) -> int:
+        """How many trials of a trial's signature train together, as far as that is known."""
+        return self._widths.get(trial.signature, trial.study.family.first_members)
+
+    def note_width(self, trial: PooledTrial, width: int) -> None:
+        """Remember how many trials of a trial's signature train together."""
+        self._widths[trial.signature] = width
+        self._study_widths[trial.study.study_id] = width
+
+    def note_end(self, trial: PooledTrial) -> None:
+        """Count a trial that has left: recorded, given back or lost."""
+        study_id = trial.study.study_id
+        self._in_flight[study_id] -= 1
+        self._paces.setdefault(study_id, Pace()).note(1)
+        self._fruitless_at = float("-inf")
+
+    def upcoming(self) -> list[PooledTrial]:
+        """One trial of each signature that waits, those of the largest groups first."""
+        return self._pool.by_signature()
+
+    def give_back(self) -> None:
+        """Release all that was never started."""
+        reserved = [*self._backlog, *(Reserved(t.study, t.proposal.reservation) for t in self._pool.clear())]
+        self._backlog.clear()
+        for one in reserved:
+            pair = (one.reservation.trial_id, one.reservation.token)
+            study_id = one.study.study_id
+            with contextlib.suppress(NotFound):  # deleted meanwhile
+                self._database.run(lambda s, i=study_id, p=pair: leases.release(s, i, [p], "RELEASED"))  # type: ignore[misc]
+            self._keeper.drop(*pair)
+
+    def _wanted(self, study: StudyRef, *, hungry: bool) -> int:
+        """How many trials of the study to reserve: in batches, since a transaction costs more than a trial in it."""
+        width = self._study_widths.get(study.study_id, study.family.first_members)
+        pace = self._paces.get(study.study_id)
+        wanted = in_flight(study.definition, width, None if pace is None else pace.per_second())
+        missing = wanted - self._in_flight[study.study_id]
+        return missing if hungry or missing >= min(width, wanted) // 2 else 0
+
+    def _sample(self) -> bool:
+        """Sample for a while; whether there was anything to sample."""
+        if not self._backlog:
+            return False
+        end = time.monotonic() + SLICE_S
+        while self._backlog and time.monotonic() < end:
+            reserved = self._backlog.popleft()
+            trial = self._claims.sample(reserved)
+            if trial is None:
+                self._in_flight[reserved.study.study_id] -= 1
+            else:
+                self._pool.add([trial])
+        return True

@@ -1,0 +1,82 @@
+"""What a program reads at run time: the hyperparameters that are not structural, a row a member.
+
+A block of members keeps one [K, columns] float64 matrix; in the traced function each column becomes a [K] tensor. So a
+member's learning rate, penalties, dropout or activation never need another compiled program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from app.domain.families import SCHEDULES, Scalar
+from worker.training.schedules import ScheduleParameters
+
+COLUMNS = (
+    "learning_rate", "schedule", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs",
+    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation", "seed",
+)  # fmt: skip
+"""The columns of a block's runtime matrix."""
+
+
+def row_of(
+    hyperparameters: Mapping[str, Scalar], activations: Sequence[str], *, seed: int, epochs: int
+) -> NDArray[np.float64]:
+    """A member's row, [columns] float64, from all of its family's hyperparameters.
+
+    `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule.
+    """
+    values: dict[str, Any] = {**hyperparameters, "epochs": epochs, "seed": seed}
+    values["schedule"] = SCHEDULES.index(str(values["lr_schedule"]))
+    values["activation"] = activations.index(str(values["activation"]))
+    return np.array([float(values[name]) for name in COLUMNS])
+
+
+def columns_of(runtime: Any) -> dict[str, Any]:
+    """The columns of a [K, columns] matrix by name, each [K] float64."""
+    return dict(zip(COLUMNS, tf.unstack(runtime, axis=1), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars."""
+
+    momentum: Any
+    weight_decay: Any
+    clip: Any
+    l1: Any
+    l2: Any
+    dropout: Any
+    label_smoothing: Any
+    activation: Any
+    seed: Any
+    clips: Any
+    penalises: Any
+    drops: Any
+
+
+def knobs_of(column: Mapping[str, Any]) -> Knobs:
+    """The knobs of K members from their columns, each [K] float64 by its name."""
+    names = ("momentum", "weight_decay", "l1", "l2", "dropout", "label_smoothing")
+    floats = {name: tf.cast(column[name], tf.float32) for name in names}
+    clip = tf.cast(column["global_clipnorm"], tf.float32)
+    return Knobs(
+        **floats,
+        clip=clip,
+        activation=tf.cast(column["activation"], tf.int32),
+        seed=tf.cast(column["seed"], tf.int64),
+        clips=tf.reduce_any(clip > 0),
+        penalises=tf.reduce_any(floats["l1"] + floats["l2"] > 0),
+        drops=tf.reduce_any(floats["dropout"] > 0),
+    )
+
+
+def schedule_of(column: Mapping[str, Any]) -> ScheduleParameters:
+    """The learning-rate schedules of K members from their columns."""
+    names = ("learning_rate", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs")
+    return ScheduleParameters(tf.cast(column["schedule"], tf.int32), *(column[name] for name in names))

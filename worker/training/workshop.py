@@ -1,0 +1,29 @@
+"""What a trainer keeps from stack to stack: its compiled programs, and the lanes that blocks of members train in."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from worker.conversation import Channel
+from worker.protocol import Prepare, TrainStack
+from worker.training.cache import ProgramCache
+from worker.training.device import lanes
+from worker.training.loop import prepare, train_stack
+
+
+class Workshop:
+    """One a trainer. `timings` is the file that remembers how fast programs are."""
+
+    def __init__(self, timings: Path) -> None:
+        self._cache = ProgramCache(timings)
+        count = lanes()
+        self._lanes = ThreadPoolExecutor(count, "lane") if count > 1 else None
+
+    def train(self, request: TrainStack, channel: Channel) -> None:
+        """Train a stack to its end."""
+        train_stack(request, channel, self._cache, self._lanes)
+
+    def prepare(self, wanted: Prepare) -> None:
+        """Compile ahead what a stack to come will need."""
+        prepare(wanted, self._cache)
