@@ -155,14 +155,14 @@ def test_sigterm_under_load_gives_everything_back_uncharged(fleet: Fleet, make_s
 
 
 def test_a_draining_worker_finishes_within_its_grace_time(fleet: Fleet, make_study: MakeStudy) -> None:
-    bench = make_study(trials=5, epochs=10, delay_seconds=0.1)
+    bench = make_study(trials=60, epochs=10, delay_seconds=0.1)
     worker = fleet.start(drain_grace_s=30)
     wait_for(lambda: _reported(bench, 0), what="metrics")
     with bench.database.write() as session:
         session.execute(update(Worker).values(drain_requested=True))
     assert worker.wait() == 0
     done = [t for t in bench.trials() if t.state != "WAITING"]
-    assert 1 <= len(done) < 5
+    assert 1 <= len(done) < 60  # those in training finished, those that waited were given back
     assert {(t.state, t.attempt, t.epochs) for t in done} == {("COMPLETE", 1, 10)}
     assert bench.study().leased == 0
     with bench.database.read() as session:
@@ -264,19 +264,12 @@ def test_a_database_that_goes_away_and_comes_back_loses_no_trial(fleet: Fleet, m
 
 
 def test_a_crash_of_a_stack_charges_nobody_and_its_members_rerun_alone(fleet: Fleet, make_study: MakeStudy) -> None:
-    space = {"x0": {"type": "float", "low": -1.0, "high": 1.0}}
-    delay = {"type": "categorical", "choices": [0.0, 0.2]}
-    bench = make_study(trials=6, epochs=6, hyperparameters=space | {"delay_seconds": delay})
-    for seconds in (0.0, 0.0, 0.2, 0.2, 0.2, 0.2):
-        bench.act(lifecycle.enqueue, {"delay_seconds": seconds})
+    bench = make_study(trials=4, epochs=20, delay_seconds=0.2)
     worker = fleet.start()
-    # The first two are short, so that the others are claimed together; they share a signature and train as one stack.
-    wait_for(lambda: bench.study().running == 4 and _reported(bench, 5), what="a stack of four")
+    wait_for(lambda: bench.study().running == 4 and all(_reported(bench, n) for n in range(4)), what="a stack of four")
     os.kill(worker.trainer_pid(), signal.SIGKILL)
-    assert over(bench) == "COMPLETED"
-    assert [(t.state, t.attempt, t.charged) for t in bench.trials()] == [("COMPLETE", 1, 0)] * 2 + [
-        ("COMPLETE", 2, 0)
-    ] * 4
+    assert over(bench, 60) == "COMPLETED"
+    assert [(t.state, t.attempt, t.charged) for t in bench.trials()] == [("COMPLETE", 2, 0)] * 4
     again = [e for e in bench.events() if e.get("attempt") == 2 or e["type"] == "trial.finished"]
     assert peak_parallel(again) == 1
     bench.check()

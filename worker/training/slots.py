@@ -43,10 +43,6 @@ class _Block:
     order: NDArray[np.int32]
     arriving: dict[int, Row] = field(default_factory=dict)
 
-    def host(self) -> State:
-        """The state as arrays in host memory; on a CPU nothing is copied."""
-        return State(*tf.nest.map_structure(np.asarray, self.state))
-
     def settle(self) -> None:
         """Write the rows of members that start."""
         if not self.arriving:
@@ -100,8 +96,9 @@ class Slots:
         """Keep the present weights of `slot` as its best."""
         block, index = self._where(slot)
         block.settle()
-        host = block.host()
-        self._best[slot] = host.weights[index].copy(), host.statistics[index].copy()
+        # On a CPU the arrays are the tensors' own memory: one row each is copied.
+        weights, statistics = np.asarray(block.state.weights), np.asarray(block.state.statistics)
+        self._best[slot] = weights[index].copy(), statistics[index].copy()
 
     def best(self, slot: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weights [P] and moving statistics [S] of `slot` when it was last marked best."""
@@ -134,7 +131,7 @@ class Slots:
     def _row(self, slot: int) -> Row:
         block, index = self._where(slot)
         block.settle()
-        state = block.host()
+        state = State(*tf.nest.map_structure(np.asarray, block.state))
 
         def mine(values: Any) -> Any:
             return values[index].copy()
