@@ -7,6 +7,7 @@ no page.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = Records(results)
     run = Run(Options(repetitions, given.quick, given.again, given.keep_peers, given.peers_python.absolute()), records)
     if not given.report:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a termination stops services and peers too
         adopt_orphans()
         for part in parts:
             run.part(part)

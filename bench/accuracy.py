@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -44,7 +43,7 @@ def tasks(options: Options, records: Records) -> Iterator[Task]:
     """
     if options.quick:
         return
-    settings = {"work": asdict(WORK), "trials": TRIALS}
+    settings = WORK.settings(trials=TRIALS)
     for seed in range(SEEDS):
         yield Task((ROW,), FETTLE, seed, settings, partial(_ours, seed, TRIALS))
     # The generator goes on after the tasks above have run, so their records are there unless they failed.

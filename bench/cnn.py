@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -26,8 +25,8 @@ LARGE, LARGE_PEER = "compute-bound CNN", "compute-bound CNN peer"
 RACE, RACE_PEER = "compute-bound CNN to target", "compute-bound CNN to target peer"
 SMALL, LARGE_WORK = WORKS["digits-cnn"], WORKS["shapes-cnn"]
 WARM_SEED = 100
-MOST_TRIALS = 60
-"""Where the target is not reached in so many trials, a race is over."""
+MOST_TRIALS, MOST_PRUNED_TRIALS = 60, 240
+"""Where the target is not reached in so many trials, a race is over; most of those of hyperband are short."""
 HYPERBAND = {"name": "hyperband", "options": {"min_resource": 1, "reduction_factor": 3}}
 
 
@@ -52,7 +51,7 @@ def _large(seed: int, trials: int) -> Mapping[str, Any]:
 def _race(seed: int) -> Mapping[str, Any]:
     """Hyperband until a trial reaches the target, on a fresh service."""
     objective = {"metric": "val_accuracy", "direction": "maximize", "target": LARGE_WORK.target}
-    study = definition(LARGE_WORK, "race", seed, MOST_TRIALS, objectives=[objective], pruner=HYPERBAND)
+    study = definition(LARGE_WORK, "race", seed, MOST_PRUNED_TRIALS, objectives=[objective], pruner=HYPERBAND)
     with service() as running:
         running.wait_for_trainer()
         return {RACE: sides.fettle(running, LARGE_WORK, study)}
@@ -62,32 +61,34 @@ def small_tasks(options: Options, _records: Records) -> Iterator[Task]:
     """Fettle fresh and warm, then plain; and again."""
     ours, theirs = (24, 4) if options.quick else (100, 24)
     for seed in range(options.repetitions):
-        settings = {"work": asdict(SMALL)}
-        yield Task((SMALL_FRESH, SMALL_WARM), FETTLE, seed, settings | {"trials": ours}, partial(_small, seed, ours))
+        run = partial(_small, seed, ours)
+        yield Task((SMALL_FRESH, SMALL_WARM), FETTLE, seed, SMALL.settings(trials=ours), run)
         run = partial(_plain, SMALL_PEER, SMALL, theirs, seed)
-        yield Task((SMALL_PEER,), PLAIN, seed, settings | {"trials": theirs}, run)
+        yield Task((SMALL_PEER,), PLAIN, seed, SMALL.settings(trials=theirs), run)
 
 
 def large_tasks(options: Options, _records: Records) -> Iterator[Task]:
     """Fettle, then plain; and again."""
     ours, theirs = (6, 3) if options.quick else (24, 12)
     for seed in range(options.repetitions):
-        settings = {"work": asdict(LARGE_WORK)}
-        yield Task((LARGE,), FETTLE, seed, settings | {"trials": ours}, partial(_large, seed, ours))
+        yield Task((LARGE,), FETTLE, seed, LARGE_WORK.settings(trials=ours), partial(_large, seed, ours))
         run = partial(_plain, LARGE_PEER, LARGE_WORK, theirs, seed)
-        yield Task((LARGE_PEER,), PLAIN, seed, settings | {"trials": theirs}, run)
+        yield Task((LARGE_PEER,), PLAIN, seed, LARGE_WORK.settings(trials=theirs), run)
 
 
 def race_tasks(options: Options, _records: Records) -> Iterator[Task]:
     """Fettle with hyperband, plain, plain with hyperband, each until the target; and again. Not in a quick run."""
     if options.quick:
         return
-    settings = {"work": asdict(LARGE_WORK), "most_trials": MOST_TRIALS}
     for seed in range(options.repetitions):
+        settings = LARGE_WORK.settings(most_trials=MOST_PRUNED_TRIALS)
         yield Task((RACE,), FETTLE, seed, settings, partial(_race, seed))
-        for side, flags in ((PLAIN, ()), (PLAIN_HYPERBAND, ("--hyperband",))):
-            run = partial(_plain, RACE_PEER, LARGE_WORK, MOST_TRIALS, seed, "--until-target", *flags)
-            yield Task((RACE_PEER,), side, seed, settings, run)
+        for side, trials, flags in (
+            (PLAIN, MOST_TRIALS, ()),
+            (PLAIN_HYPERBAND, MOST_PRUNED_TRIALS, ("--hyperband",)),
+        ):
+            run = partial(_plain, RACE_PEER, LARGE_WORK, trials, seed, "--until-target", *flags)
+            yield Task((RACE_PEER,), side, seed, LARGE_WORK.settings(most_trials=trials), run)
 
 
 SMALL_CLAIMS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,6 @@ def study(name: str, seed: int, trials: int, units: Any = 64) -> dict[str, Any]:
     return found
 
 
-def _settings(**sizes: Any) -> dict[str, Any]:
-    return {"work": asdict(WORK), **sizes}
-
-
 def _fresh_and_warm(seed: int, trials: int) -> Mapping[str, Any]:
     """The same study twice on a service with empty compile caches; TensorFlow is imported before the clock starts."""
     with service() as running:
@@ -80,12 +76,12 @@ def tasks(options: Options, _records: Records) -> Iterator[Task]:
     )
     for seed in range(options.repetitions):
         run = partial(_fresh_and_warm, seed, sizes.short)
-        yield Task((FRESH, WARM), FETTLE, seed, _settings(trials=sizes.short), run)
+        yield Task((FRESH, WARM), FETTLE, seed, WORK.settings(trials=sizes.short), run)
         for side, python, script, trials, flags in peers:
             run = partial(_peer, python, script, trials, seed, flags)
-            yield Task((PEER,), side, seed, _settings(trials=trials), run)
+            yield Task((PEER,), side, seed, WORK.settings(trials=trials), run)
         if sizes.long:
-            yield Task((LONG,), FETTLE, seed, _settings(trials=sizes.long), partial(_long, seed, sizes.long))
+            yield Task((LONG,), FETTLE, seed, WORK.settings(trials=sizes.long), partial(_long, seed, sizes.long))
 
 
 CLAIMS = (

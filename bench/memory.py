@@ -59,7 +59,7 @@ def _measure(sizes: Sizes) -> Mapping[str, Any]:
 def tasks(options: Options, _records: Records) -> Iterator[Task]:
     """One study; it is not repeated."""
     sizes = QUICK if options.quick else Sizes()
-    settings = {"work": asdict(WORK), "epochs": EPOCHS, **asdict(sizes)}
+    settings = WORK.settings(epochs_trained=EPOCHS, **asdict(sizes))
     yield Task((ROW,), FETTLE, 0, settings, partial(_measure, sizes))
 
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results" / "measurements.jsonl"
 PACKAGES = ("tensorflow", "keras", "optuna", "sqlalchemy", "fastapi", "numpy")
 FETTLE_CODE = ("app", "worker", "migrations", "requirements/worker.txt")
-PEERS_CODE = ("bench/peers", "bench/works.py", "requirements/bench-peers.txt")
+PEERS_CODE = ("bench/peers", "requirements/bench-peers.txt")
 
 FETTLE = "Fettle"
 """The side that is ours; every other name is a peer's."""
@@ -152,12 +152,20 @@ def digest(root: Path, paths: tuple[str, ...]) -> str:
 
 @cache
 def described() -> str:
-    """The commit that is checked out, as `git describe` puts it; "unknown" outside of a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--tags"]
+    """The commit that is checked out, as `git describe` puts it, "-dirty" where the code is changed beside it.
+
+    "unknown" outside of a checkout. The docs page, which the bench itself writes, is no code.
+    """
     try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("describe", "--always", "--tags")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *FETTLE_CODE, *PEERS_CODE)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @cache

@@ -90,8 +90,11 @@ def peer(python: Path | str, script: str, work: Work, trials: int, seed: int, *o
     with tempfile.TemporaryFile("w+") as errors:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": errors, "text": True}
         with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
-            told, usage = _listen(process)
-            status = process.wait()
+            try:
+                told, usage = _listen(process)
+                status = process.wait()
+            finally:
+                process.kill()  # where the bench itself is interrupted
         errors.seek(0)
         if status or told is None or usage is None:
             raise RuntimeError(f"Expected figures from {script}. Received status {status}: {errors.read()[-2000:]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 VALIDATION_FRACTION, SPLIT_SEED = 0.2, 0
@@ -37,6 +37,10 @@ class Work:
     target: float
     network: Mapping[str, Any]
 
+    def settings(self, **sizes: Any) -> dict[str, Any]:
+        """What makes two measurements of this work comparable: all of it, the space, and the `sizes` of a run."""
+        return {"work": asdict(self), "space": SPACE, **sizes}
+
 
 WORKS: dict[str, Work] = {
     work.name: work
@@ -56,7 +60,7 @@ WORKS: dict[str, Work] = {
             "image-cnn",
             "digits",
             10,
-            0.98,
+            0.985,
             {"conv_layers": 2, "filters": 16, "kernel_size": 3, "pooling": "max", "dense_units": 0},
         ),
         Work(
