@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import accuracy, cnn, digits, memory, overhead, report, startup
 from bench.measure import adopt_orphans
-from bench.record import RESULTS, Records
+from bench.record import FETTLE, RESULTS, Records
 from bench.tasks import PEERS_PYTHON, Options, Part, Run, whole
 
 QUICK_RESULTS = RESULTS.with_name("quick.jsonl")
@@ -81,10 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.report:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a termination stops services and peers too
         adopt_orphans()
-        for part in parts:
-            run.part(part)
+        try:
+            for part in parts:
+                run.part(part)
+        except KeyboardInterrupt:
+            print(f"Stopped. What was measured is kept in {results}; the same command goes on from there.")
+            return 130
     rows = report.show(records, parts, verdicts=not given.quick)
-    if not given.quick and len(records):
+    if not given.quick and any(record.side == FETTLE for record in records.everything()):
         report.write(records, PARTS, given.page)
         print(f"Wrote {given.page}")
     for failure in run.failures:

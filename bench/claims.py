@@ -19,6 +19,7 @@ UNITS: dict[Figure, str] = {"rate": "trials/min", "target_s": "s", "best": "shar
 class Claim:
     """That Fettle's row `ours` is `goal` times better in `figure` than the side `peer` of the row `theirs`.
 
+    `{trials}` in its name stands for how many trials Fettle's study has.
     Without a goal the ratio is shown as it is.
     """
 
@@ -72,7 +73,7 @@ def claimed(records: Records, claims: Sequence[Claim]) -> list[Row]:
         both = sorted(by_repetition(ours, claim.figure).keys() & by_repetition(theirs, claim.figure).keys())
         a, b = by_repetition(ours, claim.figure), by_repetition(theirs, claim.figure)
         row = Row(
-            claim.name,
+            claim.name.format(trials=f"{ours[-1].settings.get('trials', 0):,}"),
             UNITS[claim.figure],
             [a[i] for i in both] or list(a.values()),
             [b[i] for i in both],

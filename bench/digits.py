@@ -85,9 +85,9 @@ def tasks(options: Options, _records: Records) -> Iterator[Task]:
 
 
 CLAIMS = (
-    Claim("digits MLP, 200 trials, fresh service", FRESH, PEER, PLAIN, 35),
+    Claim("digits MLP, {trials} trials, fresh service", FRESH, PEER, PLAIN, 35),
     Claim("the same again, warm", WARM, PEER, PLAIN, 60),
-    Claim("digits MLP, 1,000 trials, fresh service", LONG, PEER, PLAIN, 55),
+    Claim("digits MLP, {trials} trials, fresh service", LONG, PEER, PLAIN, 55),
     Claim("the same, warm, against KerasTuner", WARM, PEER, KERAS_TUNER, 60),
     Claim("the same, warm, against Ray Tune", WARM, PEER, RAY, 150, note="Tune's default: a process a trial"),
     Claim("the same, warm, against Ray Tune with reuse_actors", WARM, PEER, RAY_REUSED, None),

@@ -67,9 +67,6 @@ class Records:
                 except (json.JSONDecodeError, TypeError):
                     continue
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     def append(self, record: Record) -> None:
         """Keep a record, on disk at once."""
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -158,7 +158,7 @@ def test_memory_is_flat_or_recycled_and_no_trial_is_lost(tmp_path: Path) -> None
 def full(tmp_path: Path) -> Records:
     """Something of the digits part and of a part with rows of its own."""
     more = {"versions": {"keras-tuner": "1.4"}, "at": "2026-01-03T00:00:00+00:00"}
-    found = [made(digits.FRESH, FETTLE, i, figures(700.0 + i)) for i in range(3)]
+    found = [made(digits.FRESH, FETTLE, i, figures(700.0 + i), settings={"trials": 1200}) for i in range(3)]
     found += [made(digits.PEER, digits.PLAIN, i, figures(10.0)) for i in range(3)]
     found += [made(digits.PEER, digits.KERAS_TUNER, 0, figures(9.0), **more)]
     rows = [{"name": "up | ready", "unit": "s", "ours": [1.5], "goal": "<= 2.5 s", "met": True}]
@@ -175,7 +175,7 @@ def test_the_page_is_made_of_the_records_alone(tmp_path: Path) -> None:
     assert "Fettle at v0, v1." in page
     assert "keras-tuner 1.4" in page
     assert "| plain Optuna + Keras | 24 | 10; 70.1 (70-70.2) x |" in page
-    assert "| digits MLP, 200 trials, fresh service | trials/min | 701 (700-702) | 10 |" in page
+    assert "| digits MLP, 1,200 trials, fresh service | trials/min | 701 (700-702) | 10 |" in page
     assert "| up / ready | s | 1.5 |" in page
     assert "$" not in page
 
