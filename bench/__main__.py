@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for part in parts:
                 run.part(part)
         except KeyboardInterrupt:
-            print(f"Stopped. What was measured is kept in {results}; the same command goes on from there.")
+            print("Stopped." if given.quick else f"Stopped. The same command goes on from what is kept in {results}.")
             return 130
     rows = report.show(records, parts, verdicts=not given.quick)
     if not given.quick and any(record.side == FETTLE for record in records.everything()):
