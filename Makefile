@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# KerasTuner and Ray Tune live apart: Fettle never needs them, and their requirements are not ours.
+PEERS_VENV ?= .venv-peers
 # Tests start real processes with TensorFlow: more than two at a time starve one another on a small machine.
 TEST_PROCESSES ?= 2
 TEST_TIMEOUT_S ?= 180
@@ -11,14 +13,15 @@ UV_VERSION := 0.13.9
 
 RUNTIME_STAMP := $(VENV)/.fettle-runtime
 DEV_STAMP := $(VENV)/.fettle-dev
+PEERS_STAMP := $(PEERS_VENV)/.fettle-peers
 
 # uv first, because it is quick; pip where only pip knows the way to the packages. Bytecode at once: a service starts
 # in half the time, also where PYTHONDONTWRITEBYTECODE keeps Python from writing it later.
-install = { $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r $(1) \
-	|| $(BIN)/python -m pip install --quiet -r $(1); }
+install = { $(BIN)/uv pip install --quiet --compile-bytecode --python $(2)/bin/python -r $(1) \
+	|| $(2)/bin/python -m pip install --quiet -r $(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench bench-quick lock clean
+.PHONY: help setup demo serve test check format bench bench-quick peers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -44,22 +47,27 @@ format: $(DEV_STAMP) ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(DEV_STAMP) ## Measure Fettle beside its peers
-	$(BIN)/python -m bench $(ARGS)
+BENCH = $(BIN)/python -m bench --peers-python $(PEERS_VENV)/bin/python
+bench: $(DEV_STAMP) $(PEERS_STAMP) ## Measure Fettle beside its peers: hours, resumed where it stopped (ARGS="--only digits")
+	$(BENCH) $(ARGS)
 
-bench-quick: $(DEV_STAMP) ## The same in a minute, for a first impression
-	$(BIN)/python -m bench --quick $(ARGS)
+bench-quick: $(DEV_STAMP) $(PEERS_STAMP) ## A little of it in five minutes, for a first impression
+	$(BENCH) --quick $(ARGS)
+
+peers: $(PEERS_STAMP) ## Make .venv-peers with KerasTuner and Ray Tune, for the bench
 
 # Keeps the present pins where they still fit; `make lock UPGRADE=--upgrade` moves them all.
-COMPILE = $(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 \
-	--no-emit-index-url --no-emit-find-links --no-header --no-annotate pyproject.toml
+COMPILE_GROUP = $(BIN)/uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
+COMPILE = $(COMPILE_GROUP) pyproject.toml
 lock: $(VENV)/.fettle-uv ## Pin the requirements again, from pyproject.toml
 	$(COMPILE) --output-file requirements/api.txt
 	$(COMPILE) --constraint requirements/api.txt --extra worker --output-file requirements/worker.txt
 	$(COMPILE) --constraint requirements/worker.txt --extra dev --output-file requirements/dev.txt
+	$(COMPILE_GROUP) --constraint requirements/dev.txt --group bench-peers --output-file requirements/bench-peers.txt
 
 clean: ## Remove .venv, caches and the demo's data (never ./fettle-data)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist fettle-data-demo-*
+	rm -rf $(VENV) $(PEERS_VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist fettle-data-demo-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.fettle-uv:
@@ -72,11 +80,17 @@ $(VENV)/.fettle-uv:
 
 $(RUNTIME_STAMP): requirements/worker.txt pyproject.toml | $(VENV)/.fettle-uv
 	@echo "Installing requirements/worker.txt (TensorFlow is large: minutes on a slow line)"
-	@$(call install,requirements/worker.txt)
+	@$(call install,requirements/worker.txt,$(VENV))
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(DEV_STAMP): requirements/dev.txt $(RUNTIME_STAMP)
 	@echo "Installing requirements/dev.txt"
-	@$(call install,requirements/dev.txt)
+	@$(call install,requirements/dev.txt,$(VENV))
+	@touch $@
+
+$(PEERS_STAMP): requirements/bench-peers.txt | $(VENV)/.fettle-uv
+	@test -x $(PEERS_VENV)/bin/python || $(BIN)/python -m venv $(PEERS_VENV)
+	@echo "Installing requirements/bench-peers.txt (TensorFlow once more, Ray, KerasTuner)"
+	@$(call install,requirements/bench-peers.txt,$(PEERS_VENV))
 	@touch $@

@@ -1,105 +1,115 @@
-"""The demo's study through HTTP against plain Optuna and `model.fit`: trials per minute and best accuracy."""
+"""The digits MLP through HTTP against plain Optuna and `model.fit`, KerasTuner and Ray Tune, in alternation."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from bench import sides
+from bench.claims import Claim, Comparison, Line, claimed
+from bench.record import FETTLE, Records
 from bench.service import service
 from bench.table import Row
+from bench.tasks import Options, Part, Task
+from bench.works import WORKS, definition
 
-TRIALS, EPOCHS = 60, 10
-GOAL_RATIO = 10.0
-GOAL_ACCURACY_LOSS = 0.005
-
-
-def study(name: str, seed: int, trials: int, units: Any) -> dict[str, Any]:
-    """The demo's space without pruner or early stopping: every trial trains all its epochs."""
-    return {
-        "name": name,
-        "model": {"family": "mlp"},
-        "dataset": {"name": "digits", "validation_fraction": 0.2, "split_seed": 0},
-        "hyperparameters": {
-            "hidden_layers": 2,
-            "units": units,
-            "activation": {"type": "categorical", "choices": ["relu", "tanh", "sigmoid"]},
-            "l1": {"type": "float", "low": 1e-7, "high": 1e-3, "log": True},
-            "l2": {"type": "float", "low": 1e-7, "high": 1e-3, "log": True},
-            "dropout": {"type": "float", "low": 0.0, "high": 0.5},
-            "optimizer": "adam",
-            "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
-            "lr_schedule": {"type": "categorical", "choices": ["constant", "exponential", "step"]},
-            "decay_rate": {"type": "float", "low": 0.1, "high": 0.9, "when": {"lr_schedule": ["exponential", "step"]}},
-            "decay_epochs": 5,
-            "batch_size": {"type": "categorical", "choices": [32, 64, 128]},
-        },
-        "training": {"epochs": EPOCHS, "seed": seed},
-        "objectives": [{"metric": "val_accuracy", "direction": "maximize"}],
-        "sampler": {"name": "tpe", "options": {"seed": seed}},
-        "budget": {"trials": trials},
-    }
+WORK = WORKS["digits-mlp"]
+PLAIN, KERAS_TUNER, RAY, RAY_REUSED = "plain", "KerasTuner", "Ray Tune", "Ray Tune, reuse_actors"
+FRESH, WARM, LONG, PEER = "digits fresh", "digits warm", "digits long", "digits peer"
+WARM_SEED = 100
+"""Added to the seed of the second study on a service, so that it asks for other trials."""
 
 
-def plain(seed: int, trials: int, units: str) -> dict[str, Any]:
-    """Trials per minute and best accuracy of the peer, in a process of its own."""
-    command = [sys.executable, "-m", "bench.plain_keras", str(trials), str(EPOCHS), str(seed), units]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()
-    found: dict[str, Any] = json.loads(lines[-1])
-    return {"rate": 60 * found["complete"] / found["seconds"], "best": found["best"]}
+@dataclass(frozen=True)
+class Sizes:
+    """Trials of one repetition on each side: peers are slow, and a rate needs no more of them."""
+
+    short: int = 200
+    long: int = 1000
+    plain: int = 60
+    keras_tuner: int = 24
+    ray: int = 12
+    ray_reused: int = 24
 
 
-def fettle(running: Any, name: str, seed: int, trials: int, units: Any) -> dict[str, Any]:
-    """Trials per minute, counting those COMPLETE with all epochs alone, and best accuracy through HTTP."""
-    seconds, found = running.run(study(name, seed, trials, units))
-    items = running.http.get(f"/v1/studies/{found['id']}/trials", params={"state": "COMPLETE", "limit": 1000}).json()[
-        "items"
-    ]
-    full = sum(
-        len(running.http.get(f"/v1/studies/{found['id']}/trials/{t['number']}/metrics").json()["items"]) == EPOCHS
-        for t in items
+QUICK = Sizes(short=40, long=0, plain=6, keras_tuner=5, ray=4, ray_reused=6)
+
+
+def study(name: str, seed: int, trials: int, units: Any = 64) -> dict[str, Any]:
+    """The work as a study of Fettle, with `units` a number or a range of the search space."""
+    found = definition(WORK, name, seed, trials)
+    found["hyperparameters"] |= {"units": units}
+    return found
+
+
+def _fresh_and_warm(seed: int, trials: int) -> Mapping[str, Any]:
+    """The same study twice on a service with empty compile caches; TensorFlow is imported before the clock starts."""
+    with service() as running:
+        running.wait_for_trainer()
+        fresh = sides.fettle(running, WORK, study("fresh", seed, trials))
+        warm = sides.fettle(running, WORK, study("warm", seed + WARM_SEED, trials))
+    return {FRESH: fresh, WARM: warm}
+
+
+def _long(seed: int, trials: int) -> Mapping[str, Any]:
+    with service() as running:
+        running.wait_for_trainer()
+        return {LONG: sides.fettle(running, WORK, study("long", seed, trials))}
+
+
+def _peer(python: Path | str, script: str, trials: int, seed: int, flags: tuple[str, ...]) -> Mapping[str, Any]:
+    return {PEER: sides.peer(python, script, WORK, trials, seed, *flags)}
+
+
+def tasks(options: Options, _records: Records) -> Iterator[Task]:
+    """Fettle, plain, KerasTuner, Ray Tune twice, Fettle with more trials; and again."""
+    sizes = QUICK if options.quick else Sizes()
+    peers: tuple[tuple[str, Path | str, str, int, tuple[str, ...]], ...] = (
+        (PLAIN, sys.executable, "plain_keras", sizes.plain, ()),
+        (KERAS_TUNER, options.peers_python, "keras_tuner_peer", sizes.keras_tuner, ()),
+        (RAY, options.peers_python, "ray_tune_peer", sizes.ray, ("--fresh-actors",)),
+        (RAY_REUSED, options.peers_python, "ray_tune_peer", sizes.ray_reused, ()),
     )
-    return {"rate": 60 * full / seconds, "best": found["best"]["values"]["val_accuracy"]}
+    for seed in range(options.repetitions):
+        run = partial(_fresh_and_warm, seed, sizes.short)
+        yield Task((FRESH, WARM), FETTLE, seed, WORK.settings(trials=sizes.short), run)
+        for side, python, script, trials, flags in peers:
+            run = partial(_peer, python, script, trials, seed, flags)
+            yield Task((PEER,), side, seed, WORK.settings(trials=trials), run)
+        if sizes.long:
+            yield Task((LONG,), FETTLE, seed, WORK.settings(trials=sizes.long), partial(_long, seed, sizes.long))
 
 
-def rows(repetitions: int, trials: int = TRIALS) -> list[Row]:
-    """Fresh, warm and with units searched; each repetition on a fresh service with empty compile caches."""
-    searched = {"type": "int", "low": 32, "high": 128, "step": 32}
-    fresh, warm, wide, peers, best, peer_best = [], [], [], [], [], []
-    for seed in range(repetitions):
-        peer = plain(seed, trials, "64")
-        peers.append(peer["rate"])
-        peer_best.append(peer["best"])
-        with service() as running:
-            running.wait_for_trainer()
-            first = fettle(running, "fresh", seed, trials, 64)
-            fresh.append(first["rate"])
-            best.append(first["best"])
-            warm.append(fettle(running, "warm", seed + 100, trials, 64)["rate"])
-        with service() as running:
-            running.wait_for_trainer()
-            wide.append(fettle(running, "searched", seed, trials, searched)["rate"])
-    ratio = statistics.median(o / t for o, t in zip(fresh, peers, strict=True))
-    loss = statistics.median(peer_best) - statistics.median(best)
-    return [
-        Row(
-            "digits MLP, 60 x 10 epochs, fresh service",
-            "trials/min",
-            fresh,
-            peers,
-            f">= {GOAL_RATIO:g} x",
-            ratio >= GOAL_RATIO,
-        ),
-        Row("the same again, warm", "trials/min", warm, peers, note="compiled programs reused"),
-        Row("the demo's space, units searched, fresh", "trials/min", wide, peers, note="peer: units fixed"),
-        Row(
-            "best validation accuracy",
-            "share",
-            best,
-            peer_best,
-            f"lower by at most {GOAL_ACCURACY_LOSS:g}",
-            loss <= GOAL_ACCURACY_LOSS,
-        ),
-    ]
+CLAIMS = (
+    Claim("digits MLP, {trials} trials, fresh service", FRESH, PEER, PLAIN, 35),
+    Claim("the same again, warm", WARM, PEER, PLAIN, 60),
+    Claim("digits MLP, {trials} trials, fresh service", LONG, PEER, PLAIN, 55),
+    Claim("the same, warm, against KerasTuner", WARM, PEER, KERAS_TUNER, 60),
+    Claim("the same, warm, against Ray Tune", WARM, PEER, RAY, 150, note="Tune's default: a process a trial"),
+    Claim("the same, warm, against Ray Tune with reuse_actors", WARM, PEER, RAY_REUSED, None),
+)
+
+COMPARISON = Comparison(
+    f"{WORK.title}, {WORK.epochs} epochs",
+    (
+        Line("Fettle, fresh service", FRESH, FETTLE),
+        Line("Fettle, the same again, warm", WARM, FETTLE),
+        Line("Fettle, fresh service, more trials", LONG, FETTLE),
+        Line("plain Optuna + Keras", PEER, PLAIN),
+        Line("KerasTuner, RandomSearch", PEER, KERAS_TUNER),
+        Line("Ray Tune, a process a trial (its default)", PEER, RAY),
+        Line("Ray Tune, reuse_actors", PEER, RAY_REUSED),
+    ),
+)
+
+
+def rows(records: Records) -> list[Row]:
+    """The claims about the digits MLP."""
+    return claimed(records, CLAIMS)
+
+
+PART = Part("digits", tasks, rows, COMPARISON)

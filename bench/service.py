@@ -11,14 +11,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from bench.measure import Usage, processes, usage_of
+
 START_S = 120.0
+POLL_S = 0.2
+"""How often a running study is looked at. Times come from the service's own record, so they are not rounded to it."""
+STOP_S = 60.0
+PAGE = 1000
 
 
 @dataclass
@@ -28,6 +35,7 @@ class Service:
     url: str
     ready_s: float
     http: httpx.Client
+    pid: int
 
     def wait_for_trainer(self) -> None:
         """Return once its worker's trainer has TensorFlow imported: a one-trial study has run through it."""
@@ -43,16 +51,65 @@ class Service:
         }
         self.run(definition)
 
+    def usage(self) -> AbstractContextManager[Usage]:
+        """A context: what all of the service's processes use in it."""
+        return usage_of(self.pid)
+
+    def submit(self, definition: dict[str, Any]) -> str:
+        """The id of a new study.
+
+        Raises:
+            RuntimeError: the service refused it; the message has its answer.
+        """
+        answer = self.http.post("/v1/studies", json=definition)
+        if answer.status_code != 201:
+            raise RuntimeError(f"Expected a study to be accepted. Received: {answer.status_code} {answer.text[:1000]}")
+        return str(answer.json()["id"])
+
+    def study(self, study_id: str) -> dict[str, Any]:
+        """The study as it is now."""
+        found: dict[str, Any] = self.http.get(f"/v1/studies/{study_id}").raise_for_status().json()
+        return found
+
     def run(self, definition: dict[str, Any]) -> tuple[float, dict[str, Any]]:
-        """Seconds from the submission to the end of the study as its event stream tells it, and the study."""
-        started = time.perf_counter()
-        study = self.http.post("/v1/studies", json=definition).raise_for_status().json()
-        with self.http.stream("GET", f"/v1/studies/{study['id']}/events", timeout=None) as stream:
-            for line in stream.iter_lines():
-                if line == "event: study.finished":
-                    break
-        seconds = time.perf_counter() - started
-        return seconds, self.http.get(f"/v1/studies/{study['id']}").raise_for_status().json()
+        """Seconds from the submission to the end of the study by the service's record, and the study.
+
+        Raises:
+            RuntimeError: the service refused it, or it ended otherwise than COMPLETED.
+        """
+        submitted = time.time()
+        study_id = self.submit(definition)
+        while (found := self.study(study_id))["finished_at"] is None:
+            time.sleep(POLL_S)
+        if found["state"] != "COMPLETED":
+            raise RuntimeError(f"Expected the study to complete. Received: {found['state']}: {found['state_reason']}")
+        return seconds(found["finished_at"]) - submitted, found
+
+    def trials(self, study_id: str, **filters: Any) -> list[dict[str, Any]]:
+        """All trials of a study, page by page."""
+        found: list[dict[str, Any]] = []
+        cursor: dict[str, Any] = {}
+        while True:
+            parameters = {"limit": PAGE} | filters | cursor
+            page = self.http.get(f"/v1/studies/{study_id}/trials", params=parameters).raise_for_status().json()
+            found += page["items"]
+            if page["next_cursor"] is None:
+                return found
+            cursor = {"cursor": page["next_cursor"]}
+
+    def trainers(self) -> dict[int, float]:
+        """Resident memory of its trainers by process id, in MB."""
+        found = {}
+        for process in processes(self.pid):
+            with process.oneshot():
+                if any("worker.trainer_main" in word for word in process.cmdline()):
+                    found[process.pid] = process.memory_info().rss / 1e6
+        return found
+
+
+def seconds(at: str) -> float:
+    """A time of the contract, RFC 3339, as seconds since 1970."""
+    return datetime.fromisoformat(at).timestamp()
 
 
 @contextmanager
@@ -84,13 +141,14 @@ def service(data_dir: Path | None = None, workers: int = 1, **settings: Any) -> 
                     if time.perf_counter() - started > START_S:
                         raise TimeoutError(f"Expected {url}/readyz within {START_S:g} s.")
                     time.sleep(0.01)
-                yield Service(url, time.perf_counter() - started, http)
+                yield Service(url, time.perf_counter() - started, http, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
 def _printed_url(process: subprocess.Popen[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.service import service
 from bench.table import Row
 
-GOAL_S = 3.0
+GOAL_S = 2.5
 
 
 def rows(repetitions: int) -> list[Row]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
 
-PACKAGES = ("tensorflow", "keras", "optuna", "sqlalchemy", "fastapi", "numpy")
-RESULTS = Path(__file__).parent / "results" / "latest.json"
+WITHOUT_RATIO = ("share",)
+"""Units of which a ratio says nothing: a share of right answers."""
+WIDTH = 160
 
 
 @dataclass(slots=True)
@@ -32,37 +29,54 @@ class Row:
     @property
     def ratios(self) -> list[float]:
         """Theirs over ours or ours over theirs, so that more is better, pair by pair."""
+        if self.unit in WITHOUT_RATIO:
+            return []
         per_minute = self.unit.endswith("/min")
         return [o / t if per_minute else t / o for o, t in zip(self.ours, self.theirs, strict=False)]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the goal is met, in a word; empty where there is none."""
+        return "" if self.met is None else ("yes" if self.met else "NO")
+
+
+def number(value: float) -> str:
+    """A figure with three or more digits that count, without an exponent: 0.983, 14.6, 1234."""
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def spread(values: Sequence[float]) -> str:
     """The median, with the least and the greatest where there are several."""
     if not values:
         return "-"
-    middle = statistics.median(values)
-    return f"{middle:.4g}" if len(values) == 1 else f"{middle:.4g} ({min(values):.4g}-{max(values):.4g})"
+    middle = number(statistics.median(values))
+    least, greatest = number(min(values)), number(max(values))
+    return middle if least == greatest else f"{middle} ({least}-{greatest})"
+
+
+def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """Lines of cells as a table for the terminal."""
+    made = Table(title=title, show_lines=True)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for line in lines:
+        made.add_row(*line)
+    return made
+
+
+ROW_COLUMNS = ("what", "unit", "Fettle", "peer", "ratio", "goal", "met", "note")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row's cells, in the order of `ROW_COLUMNS`."""
+    ratio = f"{spread(row.ratios)} x" if row.ratios else ""
+    theirs = spread(row.theirs) if row.theirs else ""
+    return (row.name, row.unit, spread(row.ours), theirs, ratio, row.goal, row.verdict, row.note)
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print the rows as a table, and write them to `bench/results/latest.json` with machine and versions."""
-    table = Table(title="Medians (least-greatest) of runs taken in alternation", show_lines=True)
-    for column in ("what", "unit", "Fettle", "peer", "ratio", "goal", "met", "note"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        met = "" if row.met is None else ("yes" if row.met else "NO")
-        ratio = f"{spread(row.ratios)} x" if row.ratios else ""
-        table.add_row(row.name, row.unit, spread(row.ours), spread(row.theirs), ratio, row.goal, met, row.note)
-    Console(width=150).print(table)
-    machine = {"machine": platform.machine(), "python": platform.python_version(), "cores": _cores()}
-    versions = {name: version(name) for name in PACKAGES}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps({"machine": machine, "versions": versions, "rows": [asdict(r) for r in rows]}, indent=1)
-    )
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
+    """Print the rows as a table."""
+    title = "Medians (least-greatest) of runs taken in alternation"
+    Console(width=WIDTH).print(table(title, ROW_COLUMNS, [cells(row) for row in rows]))

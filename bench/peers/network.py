@@ -1,0 +1,104 @@
+"""The peers' data and network: what a user of plain Keras writes for these works. One trial is one `trained` call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from bench.works import DECAY_EPOCHS, SPLIT_SEED, VALIDATION_FRACTION, Work
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and validation part: features float32 0..1, [n, d] or [n, height, width, 1]; labels [n] int."""
+
+    x: Any
+    y: Any
+    x_val: Any
+    y_val: Any
+
+
+def load(work: Work) -> Split:
+    """The work's data, split as Fettle splits it."""
+    if work.dataset == "shapes":
+        from worker.training.shapes import shapes
+
+        images, labels = shapes()
+    else:
+        images, labels = load_digits(return_X_y=True)
+        images = (images / 16).reshape(-1, 8, 8).astype("float32")
+    images = np.reshape(images, (len(images), -1)) if work.family == "mlp" else images[..., np.newaxis]
+    x, x_val, y, y_val = train_test_split(
+        images, labels, test_size=VALIDATION_FRACTION, random_state=SPLIT_SEED, stratify=labels
+    )
+    return Split(x, y, x_val, y_val)
+
+
+def compiled(work: Work, split: Split, values: dict[str, Any]) -> Any:
+    """The network for sampled `values`, compiled."""
+    penalty = keras.regularizers.L1L2(values["l1"], values["l2"])
+    layers: list[Any] = [keras.Input(split.x.shape[1:])]
+    if work.family == "mlp":
+        for _ in range(work.network["hidden_layers"]):
+            layers += [
+                keras.layers.Dense(work.network["units"], values["activation"], kernel_regularizer=penalty),
+                keras.layers.Dropout(values["dropout"]),
+            ]
+    else:
+        for block in range(work.network["conv_layers"]):
+            layers += [
+                keras.layers.Conv2D(
+                    work.network["filters"] * 2**block,
+                    work.network["kernel_size"],
+                    padding="same",
+                    activation=values["activation"],
+                    kernel_regularizer=penalty,
+                ),
+                keras.layers.MaxPooling2D(2),
+                keras.layers.Dropout(values["dropout"]),
+            ]
+        layers.append(keras.layers.Flatten())
+    model = keras.Sequential([*layers, keras.layers.Dense(CLASSES, kernel_regularizer=penalty)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(_learning_rate(values, len(split.x))), loss, metrics=["accuracy"])
+    return model
+
+
+def _learning_rate(values: dict[str, Any], samples: int) -> Any:
+    rate, schedule = values["learning_rate"], values["lr_schedule"]
+    if schedule == "constant":
+        return rate
+    steps = DECAY_EPOCHS * -(-samples // values["batch_size"])
+    return keras.optimizers.schedules.ExponentialDecay(rate, steps, values["decay_rate"], staircase=schedule == "step")
+
+
+def trained(
+    work: Work, split: Split, values: dict[str, Any], seed: int, callbacks: tuple[Any, ...] = ()
+) -> tuple[float, int]:
+    """One trial: its best validation accuracy over the epochs, as Fettle's `select_epoch: best`, and epochs trained."""
+    keras.utils.set_random_seed(seed)
+    model = compiled(work, split, values)
+    history = model.fit(
+        split.x,
+        split.y,
+        values["batch_size"],
+        work.epochs,
+        verbose=0,
+        validation_data=(split.x_val, split.y_val),
+        callbacks=list(callbacks),
+    ).history["val_accuracy"]
+    keras.backend.clear_session()
+    return float(max(history)), len(history)
+
+
+def warm_up(split: Split) -> None:
+    """Bring TensorFlow up before the clock starts: its first call is not the peer's fault, and Fettle's is warm too."""
+    layers = [keras.Input(split.x.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(CLASSES)]
+    keras.Sequential(layers).predict(split.x[:1], verbose=0)
