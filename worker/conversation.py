@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from app.domain.trial import FailureReason
@@ -93,8 +94,8 @@ class Trainee(Protocol):
         """What comes with the member's result, beyond what the conversation knows itself."""
         ...
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> KeptModel:
-        """Write the selected epoch's model."""
+    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
+        """Take the selected epoch's model aside; the call that writes it is made on another thread."""
         ...
 
     def end(self, member: Member) -> None:
@@ -146,6 +147,8 @@ class Conversation:
         self._running: dict[int, Progress] = {}
         self._joining: list[Member] = list(request.members)
         self._stops: dict[int, StopReason] = {}
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: list[Future[list[KeptModel]]] = []
 
     def run(self, preparing_s: float) -> None:
         """Train until nobody is left."""
@@ -158,6 +161,7 @@ class Conversation:
             self._hear()
             self._settle([(p, self._result(p)) for p in self._running.values() if self._has_ended(p)])
             self._start()
+        self._tell_written(wait=True)
 
     def _start(self, preparing_s: float = 0.0) -> None:
         """Start the members that joined; those that can't be trained end at once, and others may take their places."""
@@ -214,7 +218,7 @@ class Conversation:
         return result
 
     def _settle(self, ended: Sequence[tuple[Progress, MemberResult]]) -> None:
-        """Report the members that ended, where any did, and write the models that the supervisor wants."""
+        """Report the members that ended, where any did, and begin to write the models that the supervisor wants."""
         if not ended:
             return
         for progress, _ in ended:
@@ -223,14 +227,23 @@ class Conversation:
         keep = self._expect(Keep)
         by_member = {progress.member.member: progress for progress, _ in ended}
         if keep.models:
-            models = [_keep(self._trainee, by_member.get(model.member), model) for model in keep.models]
-            self._channel.send(Kept(stack=self._request.stack, models=models))
+            writes = [_keeping(self._trainee, by_member.get(model.member), model) for model in keep.models]
+            self._writer = self._writer or ThreadPoolExecutor(1, "write")
+            self._writing.append(self._writer.submit(lambda: [write() for write in writes]))
         for progress, _ in ended:
             self._trainee.end(progress.member)
         self._joining += keep.join
 
+    def _tell_written(self, *, wait: bool = False) -> None:
+        """Tell of the models that are written by now, or of all."""
+        while self._writing and (wait or self._writing[0].done()):
+            self._channel.send(Kept(stack=self._request.stack, models=self._writing.pop(0).result()))
+        if wait and self._writer is not None:
+            self._writer.shutdown()
+
     def _hear(self) -> None:
-        """Take in what the supervisor sent unasked."""
+        """Take in what the supervisor sent unasked, and tell what was written meanwhile."""
+        self._tell_written()
         while self._channel.poll(0.0):
             self._note(self._channel.receive())
 
@@ -276,11 +289,17 @@ def _end_all(request: TrainStack, channel: Channel, end: Callable[[Member], Memb
         members += message.join
 
 
-def _keep(trainee: Trainee, progress: Progress | None, model: KeepModel) -> KeptModel:
+def _keeping(trainee: Trainee, progress: Progress | None, model: KeepModel) -> Callable[[], KeptModel]:
+    """What writes a member's model, or tells why it can't: a full disk must not lose the results of the stack."""
     if progress is None or progress.selected_epoch is None:
         problem = f"Expected a member that ended in this round with a selected epoch. Received: {model.member}"
-        return KeptModel(member=model.member, path=model.path, error=problem)
-    try:
-        return trainee.keep(progress.member, model, progress.selected_epoch)
-    except Exception as error:  # noqa: BLE001 - a full disk must not lose the results of the stack
-        return KeptModel(member=model.member, path=model.path, error=f"{type(error).__name__}: {error}")
+        return lambda: KeptModel(member=model.member, path=model.path, error=problem)
+    write = trainee.keep(progress.member, model, progress.selected_epoch)
+
+    def attempt() -> KeptModel:
+        try:
+            return write()
+        except Exception as error:  # noqa: BLE001 - told in the trial's log
+            return KeptModel(member=model.member, path=model.path, error=f"{type(error).__name__}: {error}")
+
+    return attempt

@@ -148,8 +148,9 @@ class _Functions:
     def result_metrics(self, member: Member) -> dict[str, float]:  # noqa: ARG002
         return {}
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> KeptModel:  # noqa: ARG002
-        return KeptModel(member=member.member, path=model.path, error="The family function has no model to write.")
+    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:  # noqa: ARG002
+        none = KeptModel(member=member.member, path=model.path, error="The family function has no model to write.")
+        return lambda: none
 
     def end(self, member: Member) -> None:
         for kept in (self._values, self._delays, self._done):

@@ -11,12 +11,12 @@ A stack's conversation, the supervisor's messages on the left:
     Verdict    →                  which members end now, and why; only where the stack is `judged`
                ← MembersDone      results of members that ended in this round, where any did
     Keep       →                  which of their models to write, and where; who takes their slots
-               ← Kept             what was written, where anything was to be
     (EpochDone … until every member has ended)
+               ← Kept             what was written, for each Keep that asked for it: between any two messages above
 
 At any time the supervisor may send `Join` (more members for the stack), `Halt` (members that end with this epoch) and
 `Prepare` (a program that will be wanted): they are heard at the next boundary of an epoch. A stack is over once a
-`Keep` leaves nobody in training; nothing joins it after that.
+`Keep` leaves nobody in training and all models are written; nothing joins it after that `Keep`.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class KeptModel(Message):
 
 
 class Kept(Message):
-    """The answer to `Keep` where it named models."""
+    """Models that a `Keep` named, once they are written: the other members trained on meanwhile."""
 
     kind: Literal["kept"] = "kept"
     stack: str

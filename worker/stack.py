@@ -80,6 +80,11 @@ class Running:
         """The token of its lease."""
         return self.trial.token
 
+    def take_reports(self) -> list[recording.Report]:
+        """The reports that have yet to be written; they are no longer."""
+        reports, self.reports = self.reports, []
+        return reports
+
 
 @dataclass(frozen=True, slots=True)
 class StackSettings:
@@ -120,6 +125,7 @@ class StackRun:
         self._keeping = Keeping(self._study, claims, artifacts)
         self._trials = trials
         self._members: dict[int, Running] = {}
+        self._unwritten: dict[int, tuple[Running, MemberResult]] = {}
         self._next_member = 0
         self._draining = False
         self._flushed_at = 0.0
@@ -141,11 +147,11 @@ class StackRun:
         self._flushed_at = heard_at = time.monotonic()
         trainer.send(self._request(members))
         busy = False
-        while self._members:
+        while self._members or self._unwritten:
             message = trainer.receive(0.0 if busy else POLL_S)
             if message is not None:
                 heard_at = time.monotonic()
-                self._answer(trainer, message, meanwhile)
+                self._answer(trainer, message)
             elif time.monotonic() - heard_at > self._settings.hang_timeout_s:
                 trainer.kill()
                 raise TrainerLost(
@@ -209,7 +215,7 @@ class StackRun:
             members=members,
         )
 
-    def _answer(self, trainer: Trainer, message: Answer, meanwhile: Callable[[], bool]) -> None:
+    def _answer(self, trainer: Trainer, message: Answer) -> None:
         if isinstance(message, EpochDone):
             self._feeder.note_width(self._first, message.width)
             stops = [
@@ -220,16 +226,25 @@ class StackRun:
             elif stops:
                 trainer.send(Halt(stack=message.stack, stop=stops))
         elif isinstance(message, MembersDone):
-            ended = {result.member: self._member(result.member) for result in message.results}
-            models = self._keeping.wanted(message.results, {n: m.token for n, m in ended.items()})
-            for number in ended:
-                del self._members[number]
-            joining = self._started(self._next_trials())
-            trainer.send(Keep(stack=message.stack, models=models, join=joining))
-            written = self._written(trainer, meanwhile) if models else {}
-            self._finish(message.results, ended, written)
+            self._end(trainer, message.results)
+        elif isinstance(message, Kept):
+            for model in message.models:
+                member, result = self._unwritten.pop(model.member)
+                self._finish([(member, result)], model)
         elif not isinstance(message, Ready):
             raise ChannelBroken(f"Expected epoch_done or members_done. Received: {message.kind}")
+
+    def _end(self, trainer: Trainer, results: Sequence[MemberResult]) -> None:
+        """Refill the slots of members that ended, and record them: those whose model is written once it is."""
+        ended = {result.member: (self._member(result.member), result) for result in results}
+        models = self._keeping.wanted(results, {number: member.token for number, (member, _) in ended.items()})
+        for number in ended:
+            del self._members[number]
+        for model in models:
+            self._unwritten[model.member] = ended.pop(model.member)
+        joining = self._started(self._next_trials())
+        trainer.send(Keep(stack=self._first.token, models=models, join=joining))
+        self._finish(list(ended.values()))
 
     def _next_trials(self, at_least: int = 1) -> list[PooledTrial]:
         """Trials for the free slots: none for a retried trial, which runs alone, nor while the worker drains."""
@@ -301,31 +316,18 @@ class StackRun:
         if halted:
             trainer.send(Halt(stack=self._first.token, stop=halted))
 
-    def _written(self, trainer: Trainer, meanwhile: Callable[[], bool]) -> dict[int, KeptModel]:
-        started = time.monotonic()
-        while (message := trainer.receive(0.0 if meanwhile() else 1.0)) is None:
-            if time.monotonic() - started > self._settings.hang_timeout_s:
-                trainer.kill()
-                raise TrainerLost("The trainer was silent while it wrote a model, and was killed.")
-        if not isinstance(message, Kept):
-            raise ChannelBroken(f"Expected kept. Received: {message.kind}")
-        return {model.member: model for model in message.models}
-
-    def _finish(
-        self, results: Sequence[MemberResult], ended: dict[int, Running], written: dict[int, KeptModel]
-    ) -> None:
-        """Record members that ended, with all reports that wait, in one transaction."""
+    def _finish(self, ended: Sequence[tuple[Running, MemberResult]], model: KeptModel | None = None) -> None:
+        """Record members that ended, with all reports that wait, in one transaction; `model` is a single one's."""
         outcomes: list[Outcome] = []
-        reports = [report for member in ended.values() for report in member.reports] + self._waiting_reports()
-        by_id = {member.trial_id: member.trial for member in ended.values()}
-        for result in results:
-            member = ended[result.member]
+        trials = {member.trial_id: member.trial for member, _ in ended}
+        for member, result in ended:
             if result.stop_reason == "LEASE_LOST":
                 self._give_back(member)
-                continue
-            outcomes.append(self._outcome(member, result, written.get(result.member)))
+            else:
+                outcomes.append(self._outcome(member, result, model))
         if not outcomes:
             return
+        reports = [report for member, _ in ended for report in member.take_reports()] + self._waiting_reports()
         study_id, ttl_s = self._study.study_id, self._settings.ttl_s
         recorded = self._write(
             recording.Recorded(), lambda session: recording.finish(session, study_id, outcomes, reports, ttl_s)
@@ -338,7 +340,7 @@ class StackRun:
                 self._artifacts.remove([a.path for a in outcome.artifacts])
             elif outcome.values and outcome.feasible and len(outcome.values) == 1:
                 self._claims.note_best(self._study, outcome.values[0])
-            self._let_go(by_id[outcome.trial_id])
+            self._let_go(trials[outcome.trial_id])
             self.trained += 1
 
     def _outcome(self, member: Running, result: MemberResult, model: KeptModel | None) -> Outcome:
@@ -356,10 +358,8 @@ class StackRun:
         )
 
     def _waiting_reports(self) -> list[recording.Report]:
-        reports = [report for member in self._members.values() for report in member.reports]
-        for member in self._members.values():
-            member.reports = []
-        return reports
+        members = [*self._members.values(), *(member for member, _ in self._unwritten.values())]
+        return [report for member in members for report in member.take_reports()]
 
     def _flush(self, every_s: float) -> None:
         """Write the metrics that wait, where the last time was `every_s` seconds ago."""
@@ -394,13 +394,17 @@ class StackRun:
     def abandon(self, message: str, *, code: str) -> None:
         """After the loss of the trainer: record what was due, charge a member that was alone, give the others back."""
         self._flush(0)
+        for number, (member, result) in list(self._unwritten.items()):
+            del self._unwritten[number]
+            lost = KeptModel(member=number, path="", error="The trainer was lost before it had written the model.")
+            self._finish([(member, result)], lost)
         for number, member in list(self._members.items()):
             reason = self._stop_reason(member)
             if reason in ("TIMEOUT", "CANCELLED"):
                 del self._members[number]
                 epochs = len(member.curve)
                 stopped = MemberResult(member=number, outcome="stopped", stop_reason=reason, epochs=epochs)
-                self._finish([stopped], {number: member}, {})
+                self._finish([(member, stopped)])
         live = self.live
         for member in live:
             if len(live) > 1 or self._stop_reason(member) is not None:

@@ -45,6 +45,15 @@ BUNDLED: dict[str, Dataset] = {
         Dataset("breast-cancer", "Tumours by 30 measurements of cells.", "classification", "vector", (30,), 569, 2),
         Dataset("wine", "Cultivars of wine by 13 chemical measurements.", "classification", "vector", (13,), 178, 3),
         Dataset("diabetes", "Progression of diabetes by 10 measurements.", "regression", "vector", (10,), 442),
+        Dataset(
+            "shapes",
+            "Ten geometric shapes, 28×28 grey pixels, drawn.",
+            "classification",
+            "image",
+            (28, 28, 1),
+            6000,
+            10,
+        ),
     )
 }
-"""Bundled with scikit-learn, by name."""
+"""By name: those that scikit-learn brings along, and `shapes`, which the trainer draws."""

@@ -53,7 +53,7 @@ def test_the_catalog_lists_what_a_definition_may_name(service: Any) -> None:
     assert "seed" in samplers["tpe"]["options"]["properties"]
     assert {"none", "median"} <= {item["name"] for item in service.client.get("/v1/pruners").json()["items"]}
     datasets = service.client.get("/v1/datasets").json()["items"]
-    assert [d["name"] for d in datasets] == ["digits", "breast-cancer", "wine", "diabetes"]
+    assert [d["name"] for d in datasets] == ["digits", "breast-cancer", "wine", "diabetes", "shapes"]
     assert service.client.get("/v1/datasets/digits").json() == datasets[0]
 
 
@@ -71,6 +71,20 @@ def test_what_is_said_of_bundled_data_is_true() -> None:
         assert loaded.data.shape == (BUNDLED[name].rows, BUNDLED[name].features)
         classes = len(set(loaded.target)) if BUNDLED[name].task == "classification" else 0
         assert classes == BUNDLED[name].classes
+
+
+def test_what_is_said_of_the_drawn_shapes_is_true_and_they_are_the_same_each_time() -> None:
+    np = pytest.importorskip("numpy")
+    from app.domain.datasets import BUNDLED
+    from worker.training.shapes import shapes
+
+    images, labels = shapes()
+    said = BUNDLED["shapes"]
+    assert (*images.shape, 1) == (said.rows, *said.shape)
+    assert np.bincount(labels).tolist() == [said.rows // said.classes] * said.classes
+    assert 0.0 <= images.min() < images.max() <= 1.0
+    # Drawn from a seed: another day's study sees the same images.
+    assert images.mean(dtype=np.float64) == pytest.approx(0.157094, abs=1e-6)
 
 
 def test_the_openapi_document_has_every_call_with_problems_and_streams(service: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import tensorflow as tf
 
@@ -18,7 +19,7 @@ from worker.training.data import load_split
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.program import Program
 from worker.training.signature import Signature, filled, structural_signature, structure_of
-from worker.training.slots import MemberMetrics, Slots
+from worker.training.slots import MemberMetrics, Slots, Weights
 
 SCORES = {"classification": "accuracy", "regression": "mae"}
 """The metric that people read, by task."""
@@ -167,23 +168,9 @@ class StackTrainee:
     def result_metrics(self, member: Member) -> dict[str, float]:  # noqa: ARG002 - the same for all of a stack
         return {"parameter_count": float(self.program.architecture.parameter_count)}
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> KeptModel:
-        program, values = self.program, self._hyperparameters[member.member]
-        exported = exported_model(program, values, *self._slots.best(self._slot_of[member.member]))
-        size = save_model(exported, model.path)
-        metadata = {
-            "family": program.signature.family,
-            "task": program.split.info.task,
-            "classes": list(program.split.info.classes),
-            "input_shape": list(program.split.shape),
-            "selected_epoch": selected_epoch,
-            "hyperparameters": values,
-            "program": {"members": program.variant.members, "xla": program.variant.xla},
-        }
-        tested = test_metrics(exported, program.split)
-        if tested:
-            metadata["test_metrics"] = tested
-        return KeptModel(member=member.member, path=model.path, size_bytes=size, metadata=metadata)
+    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
+        values, best = self._hyperparameters[member.member], self._slots.best(self._slot_of[member.member])
+        return partial(_write, self.program, values, best, model, selected_epoch)
 
     def end(self, member: Member) -> None:
         slot = self._slot_of.pop(member.member, None)
@@ -198,6 +185,27 @@ class StackTrainee:
         reason = _reason(error)
         self.out_of_memory |= reason is FailureReason.OUT_OF_MEMORY
         return reason
+
+
+def _write(
+    program: Program, values: dict[str, Scalar], best: Weights, model: KeepModel, selected_epoch: int
+) -> KeptModel:
+    """Write a member's model, and score it on the test part where there is one."""
+    exported = exported_model(program, values, *best)
+    size = save_model(exported, model.path)
+    metadata = {
+        "family": program.signature.family,
+        "task": program.split.info.task,
+        "classes": list(program.split.info.classes),
+        "input_shape": list(program.split.shape),
+        "selected_epoch": selected_epoch,
+        "hyperparameters": values,
+        "program": {"members": program.variant.members, "xla": program.variant.xla},
+    }
+    tested = test_metrics(exported, program.split)
+    if tested:
+        metadata["test_metrics"] = tested
+    return KeptModel(member=model.member, path=model.path, size_bytes=size, metadata=metadata)
 
 
 def _reason(error: Exception) -> FailureReason:

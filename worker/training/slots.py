@@ -22,6 +22,9 @@ from worker.training.epoch import State
 from worker.training.knobs import COLUMNS
 from worker.training.program import Program, Row
 
+Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""A member's weights, [P], and moving statistics, [S]."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemberMetrics:
@@ -69,7 +72,7 @@ class Slots:
         self._blocks: list[_Block] = []
         self._seeds: dict[int, int] = {}
         self._epochs: dict[int, int] = {}
-        self._best: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._best: dict[int, Weights] = {}
 
     def reset(self, slot: int, hyperparameters: Mapping[str, Scalar], *, seed: int, epochs: int) -> None:
         """Start a member in `slot`: weights by `seed`, empty optimizer slots, step 0; other slots are untouched."""
@@ -100,7 +103,7 @@ class Slots:
         weights, statistics = np.asarray(block.state.weights), np.asarray(block.state.statistics)
         self._best[slot] = weights[index].copy(), statistics[index].copy()
 
-    def best(self, slot: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def best(self, slot: int) -> Weights:
         """Weights [P] and moving statistics [S] of `slot` when it was last marked best."""
         return self._best[slot]
 
