@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -147,7 +148,10 @@ class Stacked:
         return centred * _per_channel(scale, x) + _per_channel(beta, x)
 
     def activation(self, x: Any) -> Any:
-        """Every candidate's values, of which each member takes its own."""
+        """Every candidate's values, of which each member takes its own; a single member computes its own alone."""
+        if self.members == 1 and len(self.activations) > 1:
+            own = [partial(ACTIVATIONS[name], x) for name in self.activations]
+            return tf.switch_case(self.activation_index[0], own)
         y = ACTIVATIONS[self.activations[0]](x)
         for index, name in enumerate(self.activations[1:], start=1):
             chosen = _per_member(tf.equal(self.activation_index, index), x)
