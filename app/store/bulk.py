@@ -1,0 +1,108 @@
+"""Many rows by one statement whose text never changes: driver and server prepare it once, however many rows there are.
+
+SQLite runs a statement over a list of rows in C. PostgreSQL's driver would send each row by itself, so there the
+columns go as arrays, a parameter each, and written by hand: the driver takes 3 ms for a list of 180 texts, the server
+0.5 ms to store them. Lists in conditions are one parameter as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    any_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+
+from app.domain.json import dumps
+
+DIALECTS = ("sqlite", "postgresql")
+
+
+def lines(texts: Sequence[str]) -> str:
+    r"""Texts as one parameter for PostgreSQL's `string_to_array(…, E'\n')`.
+
+    None is empty or has a line break within: they are JSON, tokens, and words of our own.
+    """
+    return "\n".join(texts)
+
+
+class Rows:
+    """Adds rows of the columns `names` to a table, in the order given: numbers, and texts as `lines` takes them."""
+
+    def __init__(self, table: Table, *names: str) -> None:
+        columns = ", ".join(f'"{name}"' for name in names)
+        marks = ", ".join("?" for _ in names)
+        self._is_text = [isinstance(table.c[name].type, String) for name in names]
+        arrays = ", ".join(
+            "string_to_array(%s, E'\\n')" if is_text else f"%s::{_postgresql_type(table.c[name])}[]"
+            for name, is_text in zip(names, self._is_text, strict=True)
+        )
+        # The names are those of our own tables.
+        self._sqlite = f"INSERT INTO {table.name} ({columns}) VALUES ({marks})"  # noqa: S608
+        self._postgresql = f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({arrays})"  # noqa: S608
+
+    def add(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert the rows, each a tuple in the order of the columns."""
+        if not rows:
+            return
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql(self._sqlite, list(rows))
+            return
+        columns = zip(self._is_text, zip(*rows, strict=True), strict=True)
+        arrays = tuple(lines(column) if is_text else numbers(column) for is_text, column in columns)
+        connection.exec_driver_sql(self._postgresql, arrays)
+
+
+def _postgresql_type(column: Column[Any]) -> str:
+    return column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+
+
+def numbers(values: Sequence[float]) -> str:
+    """Numbers as the text of a PostgreSQL array."""
+    return f"{{{','.join(map(str, values))}}}"
+
+
+class _List(TypeDecorator[Sequence[Any]]):
+    """A list of numbers or of `lines` as one text: a JSON array on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, is_text: bool) -> None:
+        super().__init__()
+        self.is_text = is_text
+
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> str:
+        """The text for the driver."""
+        listed = value or ()
+        if dialect.name == "sqlite":
+            return dumps(list(listed))
+        return lines(listed) if self.is_text else numbers(listed)
+
+
+def one_of(column: Column[Any], name: str, dialect: str) -> ColumnElement[bool]:
+    """The condition that `column` is in the list bound as the parameter `name`."""
+    is_text = isinstance(column.type, String)
+    listed = bindparam(name, type_=_List(is_text))
+    if dialect == "sqlite":
+        return column.in_(select(func.json_each(listed).table_valued("value").c.value))
+    array = postgresql.ARRAY(column.type)
+    listed_array = (
+        func.string_to_array(listed, literal_column("E'\\n'"), type_=array) if is_text else cast(listed, array)
+    )
+    return column == any_(listed_array)
