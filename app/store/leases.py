@@ -94,10 +94,10 @@ def reserve(session: Session, study_id: int, worker_id: str, count: int, ttl_s: 
     First trials that were given back or lost, then enqueued ones, then new numbers: while the study is RUNNING, within
     its budget and its cap on parallel trials.
     """
-    study, at = lock_study(session, study_id)
-    events = settle(session, study, at) if study.state == StudyState.RUNNING else []
-    reservations = reserve_locked(session, study, at, worker_id, count, ttl_s)
-    tell(session, study, events, at)
+    study = lock_study(session, study_id)
+    events = settle(study) if study.state == StudyState.RUNNING else []
+    reservations = reserve_locked(study, worker_id, count, ttl_s)
+    tell(study, events)
     return reservations
 
 
@@ -108,17 +108,15 @@ def start(
 
     Repeating a start, after a commit whose answer was lost, changes nothing and finds its trials started.
     """
-    study, at = lock_study(session, study_id)
-    rows = lock_trials(session, [p.reservation.trial_id for p in proposals])
-    started, events = start_locked(session, study, at, rows, proposals, worker_id, device, ttl_s)
-    tell(session, study, events, at)
+    study = lock_study(session, study_id)
+    rows = lock_trials(study, [p.reservation.trial_id for p in proposals])
+    started, events = start_locked(study, rows, proposals, worker_id, device, ttl_s)
+    tell(study, events)
     return started
 
 
 def start_locked(
-    session: Session,
     study: LockedStudy,
-    at: float,
     rows: Mapping[int, Row[Any]],
     proposals: Sequence[Proposal],
     worker_id: str,
@@ -134,7 +132,7 @@ def start_locked(
     if not starting or study.state != StudyState.RUNNING or study.halt_reason is not None:
         return again, []
     told = [(dumps(p.hyperparameters), p) for p in starting]
-    session.connection().execute(
+    study.connection.execute(
         _START,
         [
             {
@@ -146,8 +144,8 @@ def start_locked(
                 "attributes": dumps(p.system_attributes),
                 "worker_id": worker_id,
                 "device": device,
-                "started_at": at,
-                "lease_expires_at": at + ttl_s,
+                "started_at": study.at,
+                "lease_expires_at": study.at + ttl_s,
             }
             for all_values, p in told
         ],
@@ -156,9 +154,9 @@ def start_locked(
     study.running += len(starting)
     events: list[NewEvent] = []
     if study.started_at is None:
-        study.started_at = at
+        study.started_at = study.at
         if study.seconds_limit is not None:
-            study.deadline_at = at + study.seconds_limit
+            study.deadline_at = study.at + study.seconds_limit
         events.append(study_event("study.started", study))
     where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
     for all_values, p in told:
@@ -200,9 +198,9 @@ def standing(session: Session, leases: Sequence[Lease]) -> set[int]:
 
 def release(session: Session, study_id: int, leases: Sequence[Lease], reason: str) -> set[int]:
     """Give trials back uncharged: another worker runs them again, with the same hyperparameters if they had any."""
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     rows = held(session, leases)
-    tell(session, study, _end_attempts(session, study, rows, at, reason=reason), at)
+    tell(study, _end_attempts(study, rows, reason=reason))
     return {row.id for row in rows}
 
 
@@ -210,10 +208,10 @@ def charge(
     session: Session, study_id: int, leases: Sequence[Lease], reason: FailureReason, code: str, message: str
 ) -> set[int]:
     """Give trials back whose attempt broke its trainer; the last attempt makes it FAIL with `reason`."""
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     rows = held(session, leases)
-    events = _end_attempts(session, study, rows, at, reason=reason, charged=reason, code=code, message=message)
-    tell(session, study, events, at)
+    events = _end_attempts(study, rows, reason=reason, charged=reason, code=code, message=message)
+    tell(study, events)
     return {row.id for row in rows}
 
 
@@ -221,10 +219,10 @@ def fail(
     session: Session, study_id: int, leases: Sequence[Lease], reason: FailureReason, code: str, message: str
 ) -> set[int]:
     """End leased trials as FAIL before they trained: the sampler could not draw them."""
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     rows = held(session, leases)
-    events = fail_trials(session, study, rows, at, reason=reason, code=code, message=message)
-    tell(session, study, [*events, *settle(session, study, at)], at)
+    events = fail_trials(study, rows, reason=reason, code=code, message=message)
+    tell(study, [*events, *settle(study)])
     return {row.id for row in rows}
 
 
@@ -239,20 +237,18 @@ def expired_studies(session: Session) -> list[int]:
 
 def reap(session: Session, study_id: int) -> int:
     """End the attempts of the study whose leases have expired; how many there were."""
-    study, at = lock_study(session, study_id)
-    rows = list(session.connection().execute(_LAPSED, {"lapsed_study": study.id}))
+    study = lock_study(session, study_id)
+    rows = list(study.connection.execute(_LAPSED, {"lapsed_study": study.id}))
     message = "The worker stopped renewing its lease."
     lost = FailureReason.LOST
-    events = _end_attempts(session, study, rows, at, reason=lost, charged=lost, code="LEASE_EXPIRED", message=message)
-    tell(session, study, events, at)
+    events = _end_attempts(study, rows, reason=lost, charged=lost, code="LEASE_EXPIRED", message=message)
+    tell(study, events)
     return len(rows)
 
 
 def _end_attempts(
-    session: Session,
     study: LockedStudy,
     rows: Sequence[Row[Any]],
-    at: float,
     *,
     reason: str,
     charged: FailureReason | None = None,
@@ -281,11 +277,13 @@ def _end_attempts(
             study.waiting += 1
             events.append(NewEvent("trial.retried", {"attempt": row.attempt + 1, "reason": reason}, trial=row.number))
             if message:
-                logs.append({"trial_id": row.id, "attempt": row.attempt, "text": f"{code}: {message}\n", "at": at})
+                logs.append(
+                    {"trial_id": row.id, "attempt": row.attempt, "text": f"{code}: {message}\n", "at": study.at}
+                )
     if freed:
-        session.connection().execute(_FREE, freed)
-    write_logs(session, logs)
+        study.connection.execute(_FREE, freed)
+    write_logs(study, logs)
     if final:
         failure = charged or FailureReason.LOST
-        events += fail_trials(session, study, final, at, reason=failure, code=code, message=message)
-    return [*events, *settle(session, study, at)]
+        events += fail_trials(study, final, reason=failure, code=code, message=message)
+    return [*events, *settle(study)]

@@ -12,20 +12,25 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
 from app.store.bulk import DIALECTS, one_of
 from app.store.engine import now
-from app.store.log import NewEvent, append
+from app.store.log import NewEvent, append_to
 from app.store.tables import Study, Trial, table_of
 
 
 @dataclass(slots=True)
 class LockedStudy:
-    """The columns of a study that changes of it look at; those from `state` on are written back by `tell`."""
+    """A study whose row is locked by the transaction of `connection`, and the database's time when it was, `at`.
 
+    Its other fields are columns; those from `state` on are written back by `tell`.
+    """
+
+    connection: Connection
+    at: float
     id: int
     public_id: str
     directions: str
@@ -66,13 +71,13 @@ class LockedStudy:
 
 
 _studies = table_of(Study)
-_COLUMNS = tuple(f.name for f in fields(LockedStudy))[:-1]
+_COLUMNS = tuple(f.name for f in fields(LockedStudy))[2:-1]
 _WRITTEN = _COLUMNS[_COLUMNS.index("state") :]
 _written = attrgetter(*_WRITTEN)
 
 # Statements on a trial's way are built once: building one costs more than running it.
 _LOCK = (
-    select(*(_studies.c[name] for name in _COLUMNS), now())
+    select(now(), *(_studies.c[name] for name in _COLUMNS))
     .where(_studies.c.id == bindparam("locked_study"))
     .with_for_update(key_share=True)
 )
@@ -94,36 +99,37 @@ _LOCK_TRIALS = {
 }
 
 
-def lock_study(session: Session, study_id: int) -> tuple[LockedStudy, float]:
-    """The study, its row locked until the transaction ends, and the database's time.
+def lock_study(session: Session, study_id: int) -> LockedStudy:
+    """The study, its row locked until the transaction ends.
 
     The lock leaves foreign keys alone (FOR NO KEY UPDATE), so that recording metrics doesn't wait for it.
 
     Raises:
         NotFound: there is no such study (any more).
     """
-    row = session.connection().execute(_LOCK, {"locked_study": study_id}).one_or_none()
+    connection = session.connection()
+    row = connection.execute(_LOCK, {"locked_study": study_id}).one_or_none()
     if row is None:
         raise NotFound("Expected a study that exists. Received one that was deleted.", code="STUDY_NOT_FOUND")
-    study = LockedStudy(*row[:-1])
+    study = LockedStudy(connection, *row)
     study.stored = _written(study)
-    return study, float(row[-1])
+    return study
 
 
-def lock_trials(session: Session, trial_ids: Collection[int]) -> dict[int, Row[Any]]:
-    """The rows of trials by id, locked in the order of their numbers."""
+def lock_trials(study: LockedStudy, trial_ids: Collection[int]) -> dict[int, Row[Any]]:
+    """The rows of trials of a study by id, locked in the order of their numbers."""
     if not trial_ids:
         return {}
-    connection = session.connection()
+    connection = study.connection
     found = connection.execute(_LOCK_TRIALS[connection.dialect.name], {"ids": sorted(trial_ids)})
     return {row.id: row for row in found}
 
 
-def tell(session: Session, study: LockedStudy, events: Sequence[NewEvent], at: float) -> None:
+def tell(study: LockedStudy, events: Sequence[NewEvent]) -> None:
     """Write back what was changed of a locked study, and append the events that tell it: the last act of a change."""
     written = _written(study)
     if written != study.stored:
         changes = dict(zip(_WRITTEN, written, strict=True))
-        session.connection().execute(_SAVE, {"locked_study": study.id, **changes})
+        study.connection.execute(_SAVE, {"locked_study": study.id, **changes})
         study.stored = written
-    append(session, study.id, study.public_id, events, at=at)
+    append_to(study.connection, study.id, study.public_id, events, at=study.at)

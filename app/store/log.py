@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, cast, func, select, true, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, cast, func, select, true, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps
@@ -31,12 +31,16 @@ class NewEvent:
 
 def append(session: Session, study_id: int, public_id: str, events: Sequence[NewEvent], *, at: float) -> None:
     """Append `events`, all told at the Unix time `at`. The study's counter stays locked until the transaction ends."""
+    append_to(session.connection(), study_id, public_id, events, at=at)
+
+
+def append_to(connection: Connection, study_id: int, public_id: str, events: Sequence[NewEvent], *, at: float) -> None:
+    """Append `events` in the transaction of `connection`, as `append` does."""
     if not events:
         return
-    told = f'"at":"{rfc3339(at)}","study_id":{dumps(public_id)}'
+    told = f'"at":"{rfc3339(at)}","study_id":"{public_id}"'
     types = [event.type for event in events]
     bodies = [_body(event, told) for event in events]
-    connection = session.connection()
     if connection.dialect.name == "postgresql":
         values = {"study": study_id, "count": len(events), "types": lines(types), "bodies": lines(bodies)}
         connection.exec_driver_sql(_APPEND, values)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
@@ -18,7 +18,7 @@ from app.domain.trial import ArtifactPointer, Outcome, TrialState
 from app.store.bulk import Rows
 from app.store.leases import held
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
-from app.store.log import NewEvent, append
+from app.store.log import NewEvent, append_to
 from app.store.settling import count_end, settle, trial_finished, write_logs
 from app.store.tables import Artifact, Metric, Trial, table_of
 
@@ -80,8 +80,9 @@ def record(session: Session, study_id: int, public_id: str, reports: Sequence[Re
     if not standing:
         return set()
     at: float = rows[standing[0].trial_id].at
-    _touch(session, standing, at + ttl_s)
-    append(session, study_id, public_id, _write_metrics(session, standing, at), at=at)
+    connection = session.connection()
+    _touch(connection, standing, at + ttl_s)
+    append_to(connection, study_id, public_id, _write_metrics(connection, standing, at), at=at)
     return {r.trial_id for r in standing}
 
 
@@ -91,7 +92,7 @@ def _standing(rows: Mapping[int, Row[Any]], reports: Iterable[Report]) -> list[R
     return [r for r in reports if running.get(r.trial_id) == r.token]
 
 
-def _touch(session: Session, reports: Sequence[Report], expires_at: float) -> None:
+def _touch(connection: Connection, reports: Sequence[Report], expires_at: float) -> None:
     """Renew the leases of trials that reported, and count their epochs."""
     last = {r.trial_id: r for r in reports}
     if last:
@@ -99,10 +100,10 @@ def _touch(session: Session, reports: Sequence[Report], expires_at: float) -> No
             {"key": r.trial_id, "token": r.token, "expires_at": expires_at, "epochs_now": r.epoch + 1}
             for r in last.values()
         ]
-        session.connection().execute(_TOUCH, changes)
+        connection.execute(_TOUCH, changes)
 
 
-def _write_metrics(session: Session, reports: Sequence[Report], at: float) -> list[NewEvent]:
+def _write_metrics(connection: Connection, reports: Sequence[Report], at: float) -> list[NewEvent]:
     rows = []
     events = []
     for r in reports:
@@ -110,7 +111,7 @@ def _write_metrics(session: Session, reports: Sequence[Report], at: float) -> li
         rows.append((r.trial_id, r.attempt, r.epoch, metrics, at))
         fields = f'{{"attempt":{r.attempt},"epoch":{r.epoch},"metrics":{metrics}}}'
         events.append(NewEvent("trial.metrics", fields, trial=r.number))
-    _METRICS.add(session.connection(), rows)
+    _METRICS.add(connection, rows)
     return events
 
 
@@ -124,10 +125,10 @@ def finish(
     Raises:
         NotFound: the study was deleted.
     """
-    study, at = lock_study(session, study_id)
-    rows = lock_trials(session, concerned(outcomes, reports))
-    recorded, events = finish_locked(session, study, at, rows, outcomes, reports, ttl_s)
-    tell(session, study, events, at)
+    study = lock_study(session, study_id)
+    rows = lock_trials(study, concerned(outcomes, reports))
+    recorded, events = finish_locked(study, rows, outcomes, reports, ttl_s)
+    tell(study, events)
     return recorded
 
 
@@ -137,9 +138,7 @@ def concerned(outcomes: Iterable[Outcome], reports: Iterable[Report]) -> set[int
 
 
 def finish_locked(
-    session: Session,
     study: LockedStudy,
-    at: float,
     rows: Mapping[int, Row[Any]],
     outcomes: Sequence[Outcome],
     reports: Sequence[Report],
@@ -156,14 +155,14 @@ def finish_locked(
             recorded.trial_ids.add(row.id)
     standing = _standing(rows, reports)
     ended = {outcome.trial_id for outcome, _ in ending}
-    _touch(session, [r for r in standing if r.trial_id not in ended], at + ttl_s)
-    events = _write_metrics(session, standing, at)
-    events += _record_outcomes(session, study, ending, at, recorded)
-    return recorded, [*events, *settle(session, study, at)]
+    _touch(study.connection, [r for r in standing if r.trial_id not in ended], study.at + ttl_s)
+    events = _write_metrics(study.connection, standing, study.at)
+    events += _record_outcomes(study, ending, recorded)
+    return recorded, [*events, *settle(study)]
 
 
 def _record_outcomes(
-    session: Session, study: LockedStudy, ending: Sequence[tuple[Outcome, Row[Any]]], at: float, recorded: Recorded
+    study: LockedStudy, ending: Sequence[tuple[Outcome, Row[Any]]], recorded: Recorded
 ) -> list[NewEvent]:
     if not ending:
         return []
@@ -171,15 +170,15 @@ def _record_outcomes(
     changes, logs, published = [], [], _Published(study.keep_models == "best" and len(directions) == 1)
     events: list[NewEvent] = []
     for outcome, row in ending:
-        changes.append(_columns(outcome, at, count_end(study, outcome.state, outcome.reason)))
+        changes.append(_columns(outcome, study.at, count_end(study, outcome.state, outcome.reason)))
         recorded.trial_ids.add(outcome.trial_id)
         study.running -= 1
         study.leased -= 1
         study.device_seconds += outcome.device_seconds
         if outcome.log:
-            logs.append({"trial_id": outcome.trial_id, "attempt": row.attempt, "text": outcome.log, "at": at})
+            logs.append({"trial_id": outcome.trial_id, "attempt": row.attempt, "text": outcome.log, "at": study.at})
         values = None if outcome.values is None else dict(zip(metrics, outcome.values, strict=True))
-        events.append(_finished(outcome, row, values, at))
+        events.append(_finished(outcome, row, values, study.at))
         better = _is_better(study, outcome, directions)
         if better:
             study.best_number, study.best_value, study.since_improvement = row.number, (outcome.values or ())[0], 0
@@ -188,9 +187,9 @@ def _record_outcomes(
         else:
             study.since_improvement += 1
         published.add(outcome, row.attempt, better=better)
-    session.connection().execute(_RECORD, changes)
-    write_logs(session, logs)
-    recorded.superseded_paths += published.write(session, study.id, at)
+    study.connection.execute(_RECORD, changes)
+    write_logs(study, logs)
+    recorded.superseded_paths += published.write(study)
     return events
 
 
@@ -253,24 +252,23 @@ class _Published:
         else:
             self._kept += files
 
-    def write(self, session: Session, study_id: int, at: float) -> list[str]:
+    def write(self, study: LockedStudy) -> list[str]:
         """Point to the files that are kept; the paths of those that nothing points to any more."""
         if not self._kept:
             return self._superseded
-        connection = session.connection()
         superseded = list(self._superseded)
         if self._only_best:
-            kept = {"kept_study": study_id, "kept_trial": self._kept[0][0]}
-            superseded += connection.execute(_SUPERSEDE, kept).scalars()
-        connection.execute(
+            kept = {"kept_study": study.id, "kept_trial": self._kept[0][0]}
+            superseded += study.connection.execute(_SUPERSEDE, kept).scalars()
+        study.connection.execute(
             _PUBLISH,
             [
                 {
-                    "study_id": study_id,
+                    "study_id": study.id,
                     "trial_id": trial_id,
                     "attempt": attempt,
                     "details": dumps(artifact.details),
-                    "created_at": at,
+                    "created_at": study.at,
                     **{name: getattr(artifact, name) for name in ("name", "path", "media_type", "size_bytes")},
                 }
                 for trial_id, attempt, artifact in self._kept

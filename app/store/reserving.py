@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, literal_column, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Row, bindparam, literal_column, select, text, update
 
 from app.domain.json import dumps, loads
 from app.domain.study import StudyState
@@ -68,30 +67,26 @@ _ADD = {
 }
 
 
-def reserve_locked(
-    session: Session, study: LockedStudy, at: float, worker_id: str, count: int, ttl_s: float
-) -> list[Reservation]:
+def reserve_locked(study: LockedStudy, worker_id: str, count: int, ttl_s: float) -> list[Reservation]:
     """Reserve trials of a locked study that was settled."""
     if study.state != StudyState.RUNNING or study.halt_reason is not None:
         return []
     room = count if study.max_parallel is None else min(count, study.max_parallel - study.leased)
     if room <= 0:
         return []
-    connection = session.connection()
     unleased = study.waiting - (study.leased - study.running)
-    taken = _take_queued(connection, study, room, at + ttl_s, worker_id) if unleased else []
-    fresh = _new_trials(connection, study, room - len(taken), at, at + ttl_s, worker_id)
+    taken = _take_queued(study, room, worker_id, ttl_s) if unleased else []
+    fresh = _new_trials(study, room - len(taken), worker_id, ttl_s)
     study.leased += len(taken) + len(fresh)
     return [*taken, *fresh]
 
 
-def _take_queued(
-    connection: Connection, study: LockedStudy, room: int, expires_at: float, worker_id: str
-) -> list[Reservation]:
+def _take_queued(study: LockedStudy, room: int, worker_id: str, ttl_s: float) -> list[Reservation]:
     """Lease rows that wait without a lease, in the order of claiming."""
+    connection = study.connection
     found = connection.execute(_QUEUED[connection.dialect.name], {"queued_study": study.id, "room": room})
     taken = [_reservation(row) for row in found]
-    lease = {"lease_expires_at": expires_at, "worker_id": worker_id}
+    lease = {"lease_expires_at": study.at + ttl_s, "worker_id": worker_id}
     if taken:
         connection.execute(_TAKE, [{"key": r.trial_id, "token": r.token, **lease} for r in taken])
     return taken
@@ -113,9 +108,7 @@ def _reservation(row: Row[Any]) -> Reservation:
     )
 
 
-def _new_trials(
-    connection: Connection, study: LockedStudy, room: int, at: float, expires_at: float, worker_id: str
-) -> list[Reservation]:
+def _new_trials(study: LockedStudy, room: int, worker_id: str, ttl_s: float) -> list[Reservation]:
     """Insert up to `room` new leased rows, as far as the budget and the search space go."""
     if study.trial_limit is not None:
         room = min(room, study.trial_limit - study.next_number)
@@ -125,19 +118,19 @@ def _new_trials(
         return []
     number, ordinal = study.next_number, study.sampled_count
     tokens = [secrets.token_hex(16) for _ in range(room)]
-    dialect = connection.dialect.name
+    dialect = study.connection.dialect.name
     first = _FIRST[dialect]
     values = {
         "study": study.id,
         "number": number - first,
         "ordinal": ordinal - first,
         "tokens": lines(tokens) if dialect == "postgresql" else dumps(tokens),
-        "lease_expires_at": expires_at,
+        "lease_expires_at": study.at + ttl_s,
         "worker_id": worker_id,
-        "created_at": at,
+        "created_at": study.at,
         **_UNTOUCHED,
     }
-    added = connection.execute(_ADD[dialect], values)
+    added = study.connection.execute(_ADD[dialect], values)
     ids = {row.number: row.id for row in added}
     study.next_number += room
     study.sampled_count += room

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, bindparam, select, text, update
-from sqlalchemy.orm import Session
 
 from app.domain.json import loads
 from app.domain.study import FAILURES_IN_A_ROW, FIRST_FAILURES, StudyState
@@ -78,10 +77,8 @@ def count_end(study: LockedStudy, state: TrialState, reason: FailureReason | Non
 
 
 def fail_trials(
-    session: Session,
     study: LockedStudy,
-    rows: list[Row[Any]],
-    at: float,
+    rows: Sequence[Row[Any]],
     *,
     reason: FailureReason,
     code: str,
@@ -98,15 +95,15 @@ def fail_trials(
             study.waiting -= 1
         if row.lease_token is not None:
             study.leased -= 1
-        seconds = None if row.started_at is None else max(0.0, at - row.started_at)
+        seconds = None if row.started_at is None else max(0.0, study.at - row.started_at)
         changes.append({"key": row.id, "seq": count_end(study, TrialState.FAIL, reason), "token": row.lease_token})
         if row.attempt:
-            logs.append({"trial_id": row.id, "attempt": row.attempt, "text": f"{code}: {message}\n", "at": at})
+            logs.append({"trial_id": row.id, "attempt": row.attempt, "text": f"{code}: {message}\n", "at": study.at})
         events.append(trial_finished(row.number, TrialState.FAIL, reason, seconds=seconds))
     if changes:
-        same = {"reason": reason, "error_code": code, "error_message": message, "finished_at": at}
-        session.connection().execute(_FAIL, [{**change, **same} for change in changes])
-    write_logs(session, logs)
+        same = {"reason": reason, "error_code": code, "error_message": message, "finished_at": study.at}
+        study.connection.execute(_FAIL, [{**change, **same} for change in changes])
+    write_logs(study, logs)
     return events
 
 
@@ -129,13 +126,13 @@ _LOG = text(
 )
 
 
-def write_logs(session: Session, logs: Sequence[dict[str, Any]]) -> None:
+def write_logs(study: LockedStudy, logs: Sequence[dict[str, Any]]) -> None:
     """Add to attempts' logs: each of `logs` has trial_id, attempt, text and at."""
     if logs:
-        session.connection().execute(_LOG, logs)
+        study.connection.execute(_LOG, logs)
 
 
-def live_trials(session: Session, study: LockedStudy, *states: TrialState) -> list[Row[Any]]:
+def live_trials(study: LockedStudy, *states: TrialState) -> list[Row[Any]]:
     """The study's trials in `states` by number, locked, as `fail_trials` wants them."""
     query = (
         select(Trial.id, Trial.number, Trial.state, Trial.attempt, Trial.started_at, Trial.lease_token)
@@ -143,47 +140,47 @@ def live_trials(session: Session, study: LockedStudy, *states: TrialState) -> li
         .order_by(Trial.number)
         .with_for_update()
     )
-    return list(session.execute(query))
+    return list(study.connection.execute(query))
 
 
-def cancel_live(session: Session, study: LockedStudy, at: float, message: str, *states: TrialState) -> list[NewEvent]:
+def cancel_live(study: LockedStudy, message: str, *states: TrialState) -> list[NewEvent]:
     """End the study's live trials in `states` as cancelled."""
-    rows = live_trials(session, study, *states)
-    return fail_trials(session, study, rows, at, reason=FailureReason.CANCELLED, code=STUDY_ENDED, message=message)
+    rows = live_trials(study, *states)
+    return fail_trials(study, rows, reason=FailureReason.CANCELLED, code=STUDY_ENDED, message=message)
 
 
-def end_study(study: LockedStudy, state: StudyState, reason: str, at: float) -> NewEvent:
+def end_study(study: LockedStudy, state: StudyState, reason: str) -> NewEvent:
     """Put the study in its final state."""
-    study.state, study.state_reason, study.finished_at = state, reason, at
+    study.state, study.state_reason, study.finished_at = state, reason, study.at
     return study_event("study.finished", study)
 
 
-def settle(session: Session, study: LockedStudy, at: float) -> list[NewEvent]:
+def settle(study: LockedStudy) -> list[NewEvent]:
     """What follows from the study's counters: limits that are met, and its end where nothing is left to do."""
     if StudyState(study.state).is_over:
         return []
     events: list[NewEvent] = []
     failure = _failure(study)
     if failure is not None:
-        events += cancel_live(session, study, at, failure, TrialState.WAITING, TrialState.RUNNING)
-        return [*events, end_study(study, StudyState.FAILED, failure, at)]
+        events += cancel_live(study, failure, TrialState.WAITING, TrialState.RUNNING)
+        return [*events, end_study(study, StudyState.FAILED, failure)]
     if study.halt_reason is None:
-        study.halt_reason = _limit_met(study, at)
+        study.halt_reason = _limit_met(study)
     if study.halt_reason is not None:
         # A trial that was given back or lost meanwhile waits again: it must not keep the study open.
         if study.waiting:
-            events += cancel_live(session, study, at, study.halt_reason, TrialState.WAITING)
+            events += cancel_live(study, study.halt_reason, TrialState.WAITING)
         if study.running == 0:
-            events.append(end_study(study, StudyState.COMPLETED, study.halt_reason, at))
+            events.append(end_study(study, StudyState.COMPLETED, study.halt_reason))
     elif study.state == StudyState.STOPPING:
         if study.waiting:
-            events += cancel_live(session, study, at, "The study is stopping.", TrialState.WAITING)
+            events += cancel_live(study, "The study is stopping.", TrialState.WAITING)
         if study.running == 0:
-            events.append(end_study(study, StudyState.STOPPED, "Stopped by request.", at))
+            events.append(end_study(study, StudyState.STOPPED, "Stopped by request."))
     elif study.waiting == 0 and study.running == 0:
         exhausted = _exhausted(study)
         if exhausted is not None:
-            events.append(end_study(study, StudyState.COMPLETED, exhausted, at))
+            events.append(end_study(study, StudyState.COMPLETED, exhausted))
     return events
 
 
@@ -196,13 +193,13 @@ def _failure(study: LockedStudy) -> str | None:
     return None
 
 
-def _limit_met(study: LockedStudy, at: float) -> str | None:
+def _limit_met(study: LockedStudy) -> str | None:
     target = study.target_value
     if target is not None and study.best_value is not None:
         maximize = loads(study.directions)[0] == "maximize"
         if study.best_value >= target if maximize else study.best_value <= target:
             return f"Trial {study.best_number} reached the target {target:g} with {study.best_value:g}."
-    if study.deadline_at is not None and at >= study.deadline_at:
+    if study.deadline_at is not None and study.at >= study.deadline_at:
         return f"The budget of {study.seconds_limit:g} seconds is spent."
     if study.device_seconds_limit is not None and study.device_seconds >= study.device_seconds_limit:
         return f"The budget of {study.device_seconds_limit:g} device seconds is spent."

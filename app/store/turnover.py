@@ -34,11 +34,11 @@ def finish_and_reserve(
     Raises:
         NotFound: the study was deleted.
     """
-    study, at = lock_study(session, study_id)
-    rows = lock_trials(session, concerned(outcomes, reports))
-    recorded, events = finish_locked(session, study, at, rows, outcomes, reports, ttl_s)
-    reservations = reserve_locked(session, study, at, worker_id, count, ttl_s)
-    tell(session, study, events, at)
+    study = lock_study(session, study_id)
+    rows = lock_trials(study, concerned(outcomes, reports))
+    recorded, events = finish_locked(study, rows, outcomes, reports, ttl_s)
+    reservations = reserve_locked(study, worker_id, count, ttl_s)
+    tell(study, events)
     return recorded, reservations
 
 
@@ -57,10 +57,10 @@ def finish_and_start(
     Raises:
         NotFound: the study was deleted.
     """
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     starting = {p.reservation.trial_id for p in proposals}
-    rows = lock_trials(session, concerned(outcomes, reports) | starting)
-    recorded, events = finish_locked(session, study, at, rows, outcomes, reports, ttl_s)
-    started, begun = start_locked(session, study, at, rows, proposals, worker_id, device, ttl_s)
-    tell(session, study, [*events, *begun], at)
+    rows = lock_trials(study, concerned(outcomes, reports) | starting)
+    recorded, events = finish_locked(study, rows, outcomes, reports, ttl_s)
+    started, begun = start_locked(study, rows, proposals, worker_id, device, ttl_s)
+    tell(study, [*events, *begun])
     return recorded, started
