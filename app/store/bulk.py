@@ -77,6 +77,14 @@ def numbers(values: Sequence[float]) -> str:
     return f"{{{','.join(map(str, values))}}}"
 
 
+def unindexed(column: Column[Any]) -> ColumnElement[Any]:
+    """A column of numbers whose index SQLite must not take for a condition or an order: it knows no statistics.
+
+    A plus before a name is SQLite's own way to say so, and means nothing elsewhere.
+    """
+    return literal_column(f"+{column.table.name}.{column.name}", column.type)
+
+
 class _List(TypeDecorator[Sequence[Any]]):
     """A list of numbers or of `lines` as one text: a JSON array on SQLite."""
 

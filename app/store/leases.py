@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from app.domain.json import dumps
 from app.domain.study import StudyState
 from app.domain.trial import LIVE_STATES, FailureReason, Proposal, Reservation, TrialState
-from app.store.bulk import DIALECTS, one_of
+from app.store.bulk import DIALECTS, one_of, unindexed
 from app.store.engine import now
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
 from app.store.log import NewEvent
@@ -65,12 +65,12 @@ _RENEW = {
 _LAPSED = (
     select(*_LEASED_COLUMNS)
     .where(
-        _t.c.study_id == bindparam("lapsed_study"),
+        unindexed(_t.c.study_id) == bindparam("lapsed_study"),
         _t.c.lease_token.is_not(None),
         _t.c.lease_expires_at < now(),
         _t.c.state.in_(LIVE_STATES),
     )
-    .order_by(_t.c.number)
+    .order_by(unindexed(_t.c.number))
     .with_for_update()
 )
 _FREE = (

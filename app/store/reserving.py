@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, literal_column, select, text, update
+from sqlalchemy import Row, bindparam, text, update
 
 from app.domain.json import dumps, loads
 from app.domain.study import StudyState
@@ -17,22 +17,17 @@ from app.store.tables import Trial, table_of
 _t = table_of(Trial)
 
 # Statements on a trial's way are built once: building one costs more than running it.
-_WAITING: ColumnElement[str] = literal_column("'WAITING'")
-"""As in the condition of the index `ix_fettle_trials_queue`, which a parameter would not match."""
-_UNLEASED = {
-    # The plus keeps SQLite from looking for NULL in the index of lease tokens: all finished trials are there.
-    "sqlite": literal_column("+fettle_trials.lease_token").is_(None),
-    "postgresql": _t.c.lease_token.is_(None),
-}
 _QUEUED = {
-    dialect: select(
-        *(_t.c[name] for name in ("id", "number", "attempt", "ordinal", "requested", "hyperparameters", "sampled"))
+    dialect: text(
+        "SELECT id, number, attempt, ordinal, requested, hyperparameters, sampled "  # noqa: S608 - all of it is constant
+        f"FROM fettle_trials {by_index} WHERE study_id = :study AND state = 'WAITING' AND lease_token IS NULL "
+        f"ORDER BY queue, number LIMIT :room {lock}"
     )
-    .where(_t.c.study_id == bindparam("queued_study"), _t.c.state == _WAITING, _UNLEASED[dialect])
-    .order_by(_t.c.queue, _t.c.number)
-    .limit(bindparam("room"))
-    .with_for_update()
-    for dialect in DIALECTS
+    for dialect, by_index, lock in (
+        # SQLite would look for NULL in the index of lease tokens, where all finished trials are.
+        ("sqlite", "INDEXED BY ix_fettle_trials_queue", ""),
+        ("postgresql", "", "FOR UPDATE"),
+    )
 }
 _TAKE = (
     update(_t)
@@ -84,7 +79,7 @@ def reserve_locked(study: LockedStudy, worker_id: str, count: int, ttl_s: float)
 def _take_queued(study: LockedStudy, room: int, worker_id: str, ttl_s: float) -> list[Reservation]:
     """Lease rows that wait without a lease, in the order of claiming."""
     connection = study.connection
-    found = connection.execute(_QUEUED[connection.dialect.name], {"queued_study": study.id, "room": room})
+    found = connection.execute(_QUEUED[connection.dialect.name], {"study": study.id, "room": room})
     taken = [_reservation(row) for row in found]
     lease = {"lease_expires_at": study.at + ttl_s, "worker_id": worker_id}
     if taken:

@@ -14,6 +14,7 @@ from sqlalchemy import Row, bindparam, select, text, update
 from app.domain.json import loads
 from app.domain.study import FAILURES_IN_A_ROW, FIRST_FAILURES, StudyState
 from app.domain.trial import BLAMELESS_REASONS, FailureReason, TrialState
+from app.store.bulk import unindexed
 from app.store.locking import LockedStudy
 from app.store.log import NewEvent
 from app.store.tables import Study, Trial, table_of
@@ -135,9 +136,9 @@ def write_logs(study: LockedStudy, logs: Sequence[dict[str, Any]]) -> None:
 def live_trials(study: LockedStudy, *states: TrialState) -> list[Row[Any]]:
     """The study's trials in `states` by number, locked, as `fail_trials` wants them."""
     query = (
-        select(Trial.id, Trial.number, Trial.state, Trial.attempt, Trial.started_at, Trial.lease_token)
-        .where(Trial.study_id == study.id, Trial.state.in_(states))
-        .order_by(Trial.number)
+        select(*(_t.c[name] for name in ("id", "number", "state", "attempt", "started_at", "lease_token")))
+        .where(_t.c.study_id == study.id, _t.c.state.in_(states))
+        .order_by(unindexed(_t.c.number))
         .with_for_update()
     )
     return list(study.connection.execute(query))
