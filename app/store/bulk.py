@@ -8,6 +8,7 @@ columns go as arrays, a parameter each, and written by hand: the driver takes 3 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -41,6 +42,17 @@ def lines(texts: Sequence[str]) -> str:
     return "\n".join(texts)
 
 
+@dataclass(frozen=True, slots=True)
+class Along:
+    """PostgreSQL: a write that goes along in another statement, as the expression `part` of its WITH.
+
+    The way to the server and back costs as much as most writes.
+    """
+
+    part: str
+    values: dict[str, Any]
+
+
 class Rows:
     """Adds rows of the columns `names` to a table, in the order given: numbers, and texts as `lines` takes them."""
 
@@ -48,13 +60,17 @@ class Rows:
         columns = ", ".join(f'"{name}"' for name in names)
         marks = ", ".join("?" for _ in names)
         self._is_text = [isinstance(table.c[name].type, String) for name in names]
+        self._parameters = [f"{table.name}_{name}" for name in names]
         arrays = ", ".join(
-            "string_to_array(%s, E'\\n')" if is_text else f"%s::{_postgresql_type(table.c[name])}[]"
+            f"string_to_array(%({table.name}_{name})s, E'\\n')"
+            if is_text
+            else f"%({table.name}_{name})s::{_postgresql_type(table.c[name])}[]"
             for name, is_text in zip(names, self._is_text, strict=True)
         )
         # The names are those of our own tables.
         self._sqlite = f"INSERT INTO {table.name} ({columns}) VALUES ({marks})"  # noqa: S608
         self._postgresql = f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({arrays})"  # noqa: S608
+        self._part = f"added_{table.name} AS ({self._postgresql})"
 
     def add(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert the rows, each a tuple in the order of the columns."""
@@ -62,10 +78,19 @@ class Rows:
             return
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql(self._sqlite, list(rows))
-            return
-        columns = zip(self._is_text, zip(*rows, strict=True), strict=True)
-        arrays = tuple(lines(column) if is_text else numbers(column) for is_text, column in columns)
-        connection.exec_driver_sql(self._postgresql, arrays)
+        else:
+            connection.exec_driver_sql(self._postgresql, self._values(rows))
+
+    def add_along(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[Along]:
+        """Insert the rows on SQLite; on PostgreSQL give what inserts them along with something else."""
+        if connection.dialect.name == "sqlite" or not rows:
+            self.add(connection, rows)
+            return []
+        return [Along(self._part, self._values(rows))]
+
+    def _values(self, rows: Sequence[tuple[Any, ...]]) -> dict[str, str]:
+        columns = zip(self._parameters, self._is_text, zip(*rows, strict=True), strict=True)
+        return {name: lines(column) if is_text else numbers(column) for name, is_text, column in columns}
 
 
 def _postgresql_type(column: Column[Any]) -> str:

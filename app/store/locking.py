@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.store.bulk import DIALECTS, one_of
+from app.store.bulk import DIALECTS, Along, one_of
 from app.store.engine import now
 from app.store.log import NewEvent, append_to
 from app.store.tables import Study, Trial, table_of
@@ -68,10 +68,12 @@ class LockedStudy:
 
     stored: tuple[Any, ...] = field(default=(), repr=False)
     """What the row has of the columns that are written back."""
+    along: list[Along] = field(default_factory=list, repr=False)
+    """What `tell` writes as well."""
 
 
 _studies = table_of(Study)
-_COLUMNS = tuple(f.name for f in fields(LockedStudy))[2:-1]
+_COLUMNS = tuple(f.name for f in fields(LockedStudy))[2:-2]
 _WRITTEN = _COLUMNS[_COLUMNS.index("state") :]
 _written = attrgetter(*_WRITTEN)
 
@@ -86,6 +88,11 @@ _SAVE = (
     .where(_studies.c.id == bindparam("locked_study"))
     .values({name: bindparam(name) for name in _WRITTEN})
 )
+_SAVED = (
+    f"saved AS (UPDATE fettle_studies SET {', '.join(f'{name} = %({name})s' for name in _WRITTEN)} "  # noqa: S608
+    "WHERE id = %(study)s)"
+)
+"""PostgreSQL: the same, to go along with events; all of it is constant."""
 _t = table_of(Trial)
 _LOCK_TRIALS = {
     dialect: select(
@@ -127,9 +134,12 @@ def lock_trials(study: LockedStudy, trial_ids: Collection[int]) -> dict[int, Row
 
 def tell(study: LockedStudy, events: Sequence[NewEvent]) -> None:
     """Write back what was changed of a locked study, and append the events that tell it: the last act of a change."""
-    written = _written(study)
+    connection, written = study.connection, _written(study)
     if written != study.stored:
         changes = dict(zip(_WRITTEN, written, strict=True))
-        study.connection.execute(_SAVE, {"locked_study": study.id, **changes})
         study.stored = written
-    append_to(study.connection, study.id, study.public_id, events, at=study.at)
+        if events and connection.dialect.name == "postgresql":
+            study.along.append(Along(_SAVED, changes))
+        else:
+            connection.execute(_SAVE, {"locked_study": study.id, **changes})
+    append_to(connection, study.id, study.public_id, events, at=study.at, along=study.along)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, cast, func, select, true, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps
-from app.store.bulk import Rows, lines
+from app.store.bulk import Along, Rows, lines
 from app.store.engine import now
 from app.store.tables import Event, EventCounter, table_of
 
@@ -34,16 +35,26 @@ def append(session: Session, study_id: int, public_id: str, events: Sequence[New
     append_to(session.connection(), study_id, public_id, events, at=at)
 
 
-def append_to(connection: Connection, study_id: int, public_id: str, events: Sequence[NewEvent], *, at: float) -> None:
-    """Append `events` in the transaction of `connection`, as `append` does."""
-    if not events:
+def append_to(
+    connection: Connection,
+    study_id: int,
+    public_id: str,
+    events: Sequence[NewEvent],
+    *,
+    at: float,
+    along: Sequence[Along] = (),
+) -> None:
+    """Append `events` in the transaction of `connection`, as `append` does, and write what goes `along` with them."""
+    if not events and not along:
         return
     told = f'"at":"{rfc3339(at)}","study_id":"{public_id}"'
     types = [event.type for event in events]
     bodies = [_body(event, told) for event in events]
     if connection.dialect.name == "postgresql":
         values = {"study": study_id, "count": len(events), "types": lines(types), "bodies": lines(bodies)}
-        connection.exec_driver_sql(_APPEND, values)
+        for write in along:
+            values |= write.values
+        connection.exec_driver_sql(_appending(*(write.part for write in along)), values)
         return
     last, position = connection.execute(_COUNT, {"counted_study": study_id, "count": len(events)}).one()
     numbered = zip(range(last - len(events) + 1, last + 1), types, bodies, strict=True)
@@ -81,18 +92,21 @@ _COUNT = (
 )
 """SQLite: count events; the last one's number, and their position: above all before, since writers come one by one."""
 _EVENTS = Rows(table_of(Event), "study_id", "seq", "position", "type", "data")
-_APPEND = """
-WITH counted AS (
+
+
+@cache
+def _appending(*parts: str) -> str:
+    """PostgreSQL: count events and write them, numbered. Their position is the number of this transaction."""
+    counted = """counted AS (
     UPDATE fettle_event_counters SET last_seq = last_seq + %(count)s WHERE study_id = %(study)s
     RETURNING study_id, last_seq - %(count)s AS before, pg_current_xact_id()::text::bigint AS position
-)
+)"""
+    return f"""WITH {", ".join([*parts, counted])}
 INSERT INTO fettle_events (study_id, seq, position, type, data)
-SELECT study_id, before + i, position, type, '{"seq":' || (before + i) || body
+SELECT study_id, before + i, position, type, '{{"seq":' || (before + i) || body
 FROM counted, unnest(
     string_to_array(%(types)s, E'\\n'), string_to_array(%(bodies)s, E'\\n')
-) WITH ORDINALITY AS told (type, body, i)
-"""
-"""PostgreSQL: count events and write them, numbered. Their position is the number of this transaction."""
+) WITH ORDINALITY AS told (type, body, i)"""  # noqa: S608 - all of it is constant
 
 
 def settled_position(session: Session) -> ColumnElement[bool]:

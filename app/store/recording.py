@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
 from app.domain.trial import ArtifactPointer, Outcome, TrialState
-from app.store.bulk import Rows
+from app.store.bulk import Along, Rows
 from app.store.leases import held
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
 from app.store.log import NewEvent, append_to
@@ -82,7 +82,8 @@ def record(session: Session, study_id: int, public_id: str, reports: Sequence[Re
     at: float = rows[standing[0].trial_id].at
     connection = session.connection()
     _touch(connection, standing, at + ttl_s)
-    append_to(connection, study_id, public_id, _write_metrics(connection, standing, at), at=at)
+    events, along = _write_metrics(connection, standing, at)
+    append_to(connection, study_id, public_id, events, at=at, along=along)
     return {r.trial_id for r in standing}
 
 
@@ -103,7 +104,8 @@ def _touch(connection: Connection, reports: Sequence[Report], expires_at: float)
         connection.execute(_TOUCH, changes)
 
 
-def _write_metrics(connection: Connection, reports: Sequence[Report], at: float) -> list[NewEvent]:
+def _write_metrics(connection: Connection, reports: Sequence[Report], at: float) -> tuple[list[NewEvent], list[Along]]:
+    """Write metrics, or give what writes them along with their events, which come first."""
     rows = []
     events = []
     for r in reports:
@@ -111,8 +113,7 @@ def _write_metrics(connection: Connection, reports: Sequence[Report], at: float)
         rows.append((r.trial_id, r.attempt, r.epoch, metrics, at))
         fields = f'{{"attempt":{r.attempt},"epoch":{r.epoch},"metrics":{metrics}}}'
         events.append(NewEvent("trial.metrics", fields, trial=r.number))
-    _METRICS.add(connection, rows)
-    return events
+    return events, _METRICS.add_along(connection, rows)
 
 
 def finish(
@@ -156,7 +157,8 @@ def finish_locked(
     standing = _standing(rows, reports)
     ended = {outcome.trial_id for outcome, _ in ending}
     _touch(study.connection, [r for r in standing if r.trial_id not in ended], study.at + ttl_s)
-    events = _write_metrics(study.connection, standing, study.at)
+    events, along = _write_metrics(study.connection, standing, study.at)
+    study.along += along
     events += _record_outcomes(study, ending, recorded)
     return recorded, [*events, *settle(study)]
 
