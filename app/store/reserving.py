@@ -6,6 +6,7 @@ import secrets
 from typing import Any
 
 from sqlalchemy import Row, bindparam, text, update
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from app.domain.json import dumps, loads
 from app.domain.study import StudyState
@@ -40,10 +41,8 @@ _EACH_TOKEN = {
 }
 _FIRST = {"sqlite": 0, "postgresql": 1}
 """What the first token's `i` is."""
-_UNTOUCHED = {
-    name: _t.c[name].default.arg  # type: ignore[union-attr]
-    for name in ("attempt", "charged", "queue", "epochs", "device_seconds", "user_attributes", "system_attributes")
-}
+_UNTOUCHED = {c.name: c.default.arg for c in _t.c if isinstance(c.default, ScalarElementColumnDefault)}
+"""The columns with a value that every new trial has."""
 _GIVEN = {
     "study_id": ":study",
     "number": ":number + i",

@@ -225,6 +225,37 @@ def test_only_the_best_trials_files_are_kept_also_within_a_stack(make_bench: Cal
     assert {key: [file.path for file in found] for key, found in files.items()} == {third.trial_id: ["path-2"]}
 
 
+def test_renewing_leases_never_waits_in_a_circle_with_what_ends_and_begins(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(budget={"trials": 200})
+    stop = threading.Event()
+    leased: list[tuple[int, str]] = []
+    errors: list[BaseException] = []
+
+    def keep() -> None:
+        try:
+            while not stop.is_set():
+                with bench.database.write() as session:
+                    leases.renew(session, list(leased), TTL_S)
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        for _ in range(25):
+            pooled, members = bench.reserve(2), bench.running(2)
+            following = bench.reserve(2)
+            leased[:] = [(r.trial_id, r.token) for r in (*pooled, *members, *following)]
+            assert finish_and_start(bench, [complete(m) for m in members], pooled)[1] == ids(pooled)
+            assert finish_and_start(bench, [complete(p) for p in pooled], following)[1] == ids(following)
+            bench.act(recording.finish, [complete(r) for r in following], [], TTL_S)
+    finally:
+        stop.set()
+        keeper.join()
+    assert errors == []
+    bench.check()
+
+
 def test_workers_that_turn_over_at_once_share_the_budget_and_leave_no_gap(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(budget={"trials": 48})
     errors: list[BaseException] = []
