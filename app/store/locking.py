@@ -142,4 +142,5 @@ def tell(study: LockedStudy, events: Sequence[NewEvent]) -> None:
             study.along.append(Along(_SAVED, changes))
         else:
             connection.execute(_SAVE, {"locked_study": study.id, **changes})
-    append_to(connection, study.id, study.public_id, events, at=study.at, along=study.along)
+    along, study.along = study.along, []
+    append_to(connection, study.id, study.public_id, events, at=study.at, along=along)
