@@ -41,12 +41,16 @@ def _finite(value: Any) -> Any:
     return value
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+"""Made once: `json.dumps` with options makes one each time, and a trial has some thirty texts."""
+
+
 def dumps(value: Any) -> str:
     """Compact JSON text; floats that are not finite become their contract strings."""
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+        return _ENCODER.encode(value)
     except ValueError:
-        return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+        return _ENCODER.encode(_finite(value))
 
 
 def loads(text: str) -> Any:

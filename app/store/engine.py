@@ -137,6 +137,15 @@ def _checked(url: str) -> URL:
 def _postgresql_engine(url: URL) -> Engine:
     engine = create_engine(url, pool_size=READ_POOL_SIZE, max_overflow=8, pool_timeout=30)
 
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # A plan made while a table was small reads all of it, and a prepared statement keeps its plan until the next
+        # ANALYZE: a minute, in which a study may finish thousands of trials.
+        connection.execute("SET enable_seqscan = off")
+        # Servers before 18 take the price of a scan that can't be avoided for a reason to compile.
+        connection.execute("SET jit = off")
+        connection.commit()
+
     @event.listens_for(engine, "checkin")
     def _note_idle(_connection: Any, record: Any) -> None:
         record.info["idle_since"] = time.monotonic()

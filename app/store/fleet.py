@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.orm import Session
 
 from app import __version__
@@ -76,7 +77,7 @@ def set_worker_state(session: Session, worker_id: str, state: str) -> None:
 
 def claimable(session: Session, offer: Offer) -> list[Claimable]:
     """Studies that have a trial for this worker now: by priority, then those with the fewest trials under way."""
-    query = select(Study).where(
+    query = select(*_CLAIM_COLUMNS).where(
         Study.managed,
         Study.state == StudyState.RUNNING,
         Study.halt_reason.is_(None),
@@ -84,13 +85,20 @@ def claimable(session: Session, offer: Offer) -> list[Claimable]:
     )
     found = [
         Claimable(s.id, s.public_id, s.revision, s.priority, s.leased, s.best_value)
-        for s in session.scalars(query)
+        for s in session.execute(query)
         if _has_work(s) and offer.takes(s.device, loads(s.worker_labels))
     ]
     return sorted(found, key=lambda c: (-c.priority, c.leased, c.study_id))
 
 
-def _has_work(study: Study) -> bool:
+_CLAIM_COLUMNS = (
+    Study.id, Study.public_id, Study.revision, Study.priority, Study.device, Study.worker_labels, Study.best_value,
+    Study.max_parallel, Study.leased, Study.waiting, Study.running, Study.next_number, Study.trial_limit,
+    Study.sampled_count, Study.sample_limit,
+)  # fmt: skip
+
+
+def _has_work(study: Row[*tuple[Any, ...]]) -> bool:
     if study.max_parallel is not None and study.leased >= study.max_parallel:
         return False
     unleased = study.waiting - (study.leased - study.running)

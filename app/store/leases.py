@@ -13,19 +13,21 @@ written. Expiry is judged by the database's clock alone. Locks are taken in the 
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, insert, select, tuple_, update
+from sqlalchemy import CursorResult, Row, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from app.domain.json import dumps, loads
+from app.domain.json import dumps
 from app.domain.study import StudyState
 from app.domain.trial import LIVE_STATES, FailureReason, Proposal, Reservation, TrialState
+from app.store.bulk import DIALECTS, one_of, unindexed
 from app.store.engine import now
-from app.store.log import NewEvent, append
-from app.store.settling import fail_trials, lock_study, settle, study_event, write_log
+from app.store.locking import LockedStudy, lock_study, lock_trials, tell
+from app.store.log import NewEvent
+from app.store.reserving import reserve_locked
+from app.store.settling import fail_trials, settle, study_event, write_logs
 from app.store.tables import Study, Trial, table_of
 
 Lease = tuple[int, str]
@@ -33,28 +35,8 @@ Lease = tuple[int, str]
 
 
 _t = table_of(Trial)
-_FREE = (_t.c.state == TrialState.WAITING) & _t.c.lease_token.is_(None)
 
-# Statements on every trial's way are built once: building one costs more than running it.
-_QUEUED: Select[Any] = (
-    select(_t.c.id, _t.c.number, _t.c.attempt, _t.c.ordinal, _t.c.requested, _t.c.hyperparameters, _t.c.sampled)
-    .where(_t.c.study_id == bindparam("queued_study"), _FREE)
-    .order_by(_t.c.queue, _t.c.number)
-    .limit(bindparam("room"))
-    .with_for_update()
-)
-_TAKE = (
-    update(_t)
-    .where(_t.c.id == bindparam("key"), _FREE)
-    .values({name: bindparam(name) for name in ("lease_expires_at", "worker_id")} | {"lease_token": bindparam("token")})
-)
-_INSERT = insert(_t).returning(_t.c.id, sort_by_parameter_order=True)
-_HELD_RESERVATIONS = (
-    select(_t.c.id)
-    .where(tuple_(_t.c.id, _t.c.lease_token).in_(bindparam("leases", expanding=True)), _t.c.state == TrialState.WAITING)
-    .order_by(_t.c.number)
-    .with_for_update()
-)
+# Statements on a trial's way are built once: building one costs more than running it.
 _START = (
     update(_t)
     .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
@@ -68,11 +50,42 @@ _START = (
         **{name: bindparam(name) for name in ("worker_id", "device", "started_at", "lease_expires_at")},
     )
 )
-
-
-def holds(leases: Iterable[Lease], *states: TrialState) -> ColumnElement[bool]:
-    """The fence: the trial is live and its token is still the one given."""
-    return tuple_(Trial.id, Trial.lease_token).in_(list(leases)) & Trial.state.in_(states or LIVE_STATES)
+_LEASED_COLUMNS = [_t.c[n] for n in ("id", "number", "state", "attempt", "charged", "started_at", "lease_token")]
+_HELD = {
+    dialect: select(*_LEASED_COLUMNS, now().label("at"))
+    .where(one_of(_t.c.id, "ids", dialect), one_of(_t.c.lease_token, "tokens", dialect), _t.c.state.in_(LIVE_STATES))
+    .order_by(_t.c.study_id, _t.c.number)
+    for dialect in DIALECTS
+}
+_HOLD = {dialect: query.with_for_update() for dialect, query in _HELD.items()}
+_RENEW = {
+    dialect: update(_t).where(one_of(_t.c.id, "ids", dialect)).values(lease_expires_at=now() + bindparam("ttl_s"))
+    for dialect in DIALECTS
+}
+_LAPSED = (
+    select(*_LEASED_COLUMNS)
+    .where(
+        unindexed(_t.c.study_id) == bindparam("lapsed_study"),
+        _t.c.lease_token.is_not(None),
+        _t.c.lease_expires_at < now(),
+        _t.c.state.in_(LIVE_STATES),
+    )
+    .order_by(unindexed(_t.c.number))
+    .with_for_update()
+)
+_FREE = (
+    update(_t)
+    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
+    .values(
+        state=TrialState.WAITING,
+        queue=0,
+        charged=bindparam("charged_now"),
+        lease_token=None,
+        lease_expires_at=None,
+        started_at=None,
+        worker_id=None,
+    )
+)
 
 
 def reserve(session: Session, study_id: int, worker_id: str, count: int, ttl_s: float) -> list[Reservation]:
@@ -81,148 +94,113 @@ def reserve(session: Session, study_id: int, worker_id: str, count: int, ttl_s: 
     First trials that were given back or lost, then enqueued ones, then new numbers: while the study is RUNNING, within
     its budget and its cap on parallel trials.
     """
-    study, at = lock_study(session, study_id)
-    if study.state != StudyState.RUNNING:
-        return []
-    ended = settle(session, study, at)
-    if ended:
-        append(session, study.id, study.public_id, ended, at=at)
-    if study.state != StudyState.RUNNING or study.halt_reason is not None:
-        return []
-    room = count if study.max_parallel is None else min(count, study.max_parallel - study.leased)
-    if room <= 0:
-        return []
-    queued = _queued(session, study, room) if study.waiting else []
-    taken = [_reservation(row) for row in queued]
-    lease = {"lease_expires_at": at + ttl_s, "worker_id": worker_id}
-    if taken:
-        session.connection().execute(_TAKE, [{"key": r.trial_id, "token": r.token, **lease} for r in taken])
-    fresh = _new_trials(session, study, room - len(taken), at, lease)
-    study.leased += len(taken) + len(fresh)
-    return [*taken, *fresh]
-
-
-def _queued(session: Session, study: Study, room: int) -> Sequence[Row[Any]]:
-    """Rows that wait without a lease, in the order of claiming, locked."""
-    return session.connection().execute(_QUEUED, {"queued_study": study.id, "room": room}).all()
-
-
-def _reservation(row: Row[Any]) -> Reservation:
-    def read(text: str | None) -> Any:
-        return None if text is None else loads(text)
-
-    return Reservation(
-        trial_id=row.id,
-        number=row.number,
-        token=secrets.token_hex(16),
-        attempt=row.attempt + 1,
-        ordinal=row.ordinal,
-        requested=read(row.requested),
-        hyperparameters=read(row.hyperparameters),
-        sampled=read(row.sampled),
-    )
-
-
-def _new_trials(session: Session, study: Study, room: int, at: float, lease: dict[str, Any]) -> list[Reservation]:
-    """Insert up to `room` new leased rows, as far as the budget and the search space go."""
-    if study.trial_limit is not None:
-        room = min(room, study.trial_limit - study.next_number)
-    if study.sample_limit is not None:
-        room = min(room, study.sample_limit - study.sampled_count)
-    if room <= 0:
-        return []
-    rows = [
-        {
-            "study_id": study.id,
-            "number": study.next_number + i,
-            "ordinal": study.sampled_count + i,
-            "state": TrialState.WAITING,
-            "lease_token": secrets.token_hex(16),
-            "created_at": at,
-            **lease,
-        }
-        for i in range(room)
-    ]
-    study.next_number += room
-    study.sampled_count += room
-    study.waiting += room
-    ids = session.connection().execute(_INSERT, rows).scalars().all()
-    return [
-        Reservation(trial_id=key, number=row["number"], token=row["lease_token"], attempt=1, ordinal=row["ordinal"])
-        for key, row in zip(ids, rows, strict=True)
-    ]
+    study = lock_study(session, study_id)
+    events = settle(study) if study.state == StudyState.RUNNING else []
+    reservations = reserve_locked(study, worker_id, count, ttl_s)
+    tell(study, events)
+    return reservations
 
 
 def start(
     session: Session, study_id: int, proposals: Sequence[Proposal], worker_id: str, device: str, ttl_s: float
 ) -> set[int]:
-    """Make sampled reservations RUNNING; the ids of those whose lease still stands."""
-    study, at = lock_study(session, study_id)
-    leases = [(p.reservation.trial_id, p.reservation.token) for p in proposals]
-    connection = session.connection()
-    held = set(connection.scalars(_HELD_RESERVATIONS, {"leases": leases}))
-    if not held or study.state != StudyState.RUNNING or study.halt_reason is not None:
-        return set()
-    started = sorted((p for p in proposals if p.reservation.trial_id in held), key=lambda p: p.reservation.number)
-    connection.execute(
+    """Make sampled reservations RUNNING; the ids of those whose lease still stands.
+
+    Repeating a start, after a commit whose answer was lost, changes nothing and finds its trials started.
+    """
+    study = lock_study(session, study_id)
+    rows = lock_trials(study, [p.reservation.trial_id for p in proposals])
+    started, events = start_locked(study, rows, proposals, worker_id, device, ttl_s)
+    tell(study, events)
+    return started
+
+
+def start_locked(
+    study: LockedStudy,
+    rows: Mapping[int, Row[Any]],
+    proposals: Sequence[Proposal],
+    worker_id: str,
+    device: str,
+    ttl_s: float,
+) -> tuple[set[int], list[NewEvent]]:
+    """Start trials of a locked study, whose `rows` are locked; the ids of those started, and the events."""
+    held = [p for p in proposals if _stands(rows.get(p.reservation.trial_id), p.reservation.token)]
+    again = {p.reservation.trial_id for p in held if rows[p.reservation.trial_id].state == TrialState.RUNNING}
+    starting = sorted(
+        (p for p in held if p.reservation.trial_id not in again), key=lambda proposal: proposal.reservation.number
+    )
+    if not starting or study.state != StudyState.RUNNING or study.halt_reason is not None:
+        return again, []
+    told = [(dumps(p.hyperparameters), p) for p in starting]
+    study.connection.execute(
         _START,
         [
             {
                 "key": p.reservation.trial_id,
                 "token": p.reservation.token,
                 "next_attempt": p.reservation.attempt,
-                "all_values": dumps(p.hyperparameters),
+                "all_values": all_values,
                 "drawn": dumps(p.sampled),
                 "attributes": dumps(p.system_attributes),
                 "worker_id": worker_id,
                 "device": device,
-                "started_at": at,
-                "lease_expires_at": at + ttl_s,
+                "started_at": study.at,
+                "lease_expires_at": study.at + ttl_s,
             }
-            for p in started
+            for all_values, p in told
         ],
     )
-    study.waiting -= len(started)
-    study.running += len(started)
+    study.waiting -= len(starting)
+    study.running += len(starting)
     events: list[NewEvent] = []
     if study.started_at is None:
-        study.started_at = at
+        study.started_at = study.at
         if study.seconds_limit is not None:
-            study.deadline_at = at + study.seconds_limit
+            study.deadline_at = study.at + study.seconds_limit
         events.append(study_event("study.started", study))
-    for p in started:
-        fields = {
-            "hyperparameters": p.hyperparameters,
-            "attempt": p.reservation.attempt,
-            "worker_id": worker_id,
-            "device": device,
-        }
+    where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
+    for all_values, p in told:
+        fields = f'{{"hyperparameters":{all_values},"attempt":{p.reservation.attempt},{where}}}'
         events.append(NewEvent("trial.started", fields, trial=p.reservation.number))
-    append(session, study.id, study.public_id, events, at=at)
-    return held
+    return again | {p.reservation.trial_id for p in starting}, events
+
+
+def _stands(row: Row[Any] | None, token: str) -> bool:
+    """The fence, on a locked row: the trial is live and its token is still the one given."""
+    return row is not None and row.lease_token == token and row.state in LIVE_STATES
+
+
+def held(session: Session, leases: Iterable[Lease], *, lock: bool = True) -> list[Row[Any]]:
+    """The rows of the leases that still stand, by number, locked in that order; `at` is the database's time."""
+    pairs = set(leases)
+    if not pairs:
+        return []
+    connection = session.connection()
+    query = (_HOLD if lock else _HELD)[connection.dialect.name]
+    values = {"ids": [key for key, _ in pairs], "tokens": [token for _, token in pairs]}
+    found: CursorResult[Any] = connection.execute(query, values)
+    return [row for row in found if (row.id, row.lease_token) in pairs]
 
 
 def renew(session: Session, leases: Sequence[Lease], ttl_s: float) -> set[int]:
     """Renew leases for `ttl_s` seconds; the ids of those that still stand."""
-    if not leases:
-        return set()
-    query = select(Trial.id).where(holds(leases)).order_by(Trial.study_id, Trial.number).with_for_update()
-    held = set(session.scalars(query))
-    if held:
-        session.execute(
-            update(Trial)
-            .where(Trial.id.in_(held))
-            .values(lease_expires_at=now() + ttl_s)
-            .execution_options(synchronize_session=False)
-        )
-    return held
+    standing = {row.id for row in held(session, leases)}
+    if standing:
+        connection = session.connection()
+        connection.execute(_RENEW[connection.dialect.name], {"ids": list(standing), "ttl_s": ttl_s})
+    return standing
+
+
+def standing(session: Session, leases: Sequence[Lease]) -> set[int]:
+    """The ids of the leases that still stand; nothing is written."""
+    return {row.id for row in held(session, leases, lock=False)}
 
 
 def release(session: Session, study_id: int, leases: Sequence[Lease], reason: str) -> set[int]:
     """Give trials back uncharged: another worker runs them again, with the same hyperparameters if they had any."""
-    study, at = lock_study(session, study_id)
-    rows = _leased_rows(session, holds(leases))
-    append(session, study.id, study.public_id, _end_attempts(session, study, rows, at, reason=reason), at=at)
+    study = lock_study(session, study_id)
+    rows = held(session, leases)
+    tell(study, _end_attempts(study, rows, reason=reason))
     return {row.id for row in rows}
 
 
@@ -230,10 +208,10 @@ def charge(
     session: Session, study_id: int, leases: Sequence[Lease], reason: FailureReason, code: str, message: str
 ) -> set[int]:
     """Give trials back whose attempt broke its trainer; the last attempt makes it FAIL with `reason`."""
-    study, at = lock_study(session, study_id)
-    rows = _leased_rows(session, holds(leases))
-    events = _end_attempts(session, study, rows, at, reason=reason, charged=reason, code=code, message=message)
-    append(session, study.id, study.public_id, events, at=at)
+    study = lock_study(session, study_id)
+    rows = held(session, leases)
+    events = _end_attempts(study, rows, reason=reason, charged=reason, code=code, message=message)
+    tell(study, events)
     return {row.id for row in rows}
 
 
@@ -241,16 +219,11 @@ def fail(
     session: Session, study_id: int, leases: Sequence[Lease], reason: FailureReason, code: str, message: str
 ) -> set[int]:
     """End leased trials as FAIL before they trained: the sampler could not draw them."""
-    study, at = lock_study(session, study_id)
-    rows = _leased_rows(session, holds(leases))
-    events = fail_trials(session, study, rows, at, reason=reason, code=code, message=message)
-    append(session, study.id, study.public_id, [*events, *settle(session, study, at)], at=at)
+    study = lock_study(session, study_id)
+    rows = held(session, leases)
+    events = fail_trials(study, rows, reason=reason, code=code, message=message)
+    tell(study, [*events, *settle(study)])
     return {row.id for row in rows}
-
-
-def standing(session: Session, leases: Sequence[Lease]) -> set[int]:
-    """The ids of the leases that still stand; nothing is written."""
-    return set(session.scalars(select(Trial.id).where(holds(leases)))) if leases else set()
 
 
 def expired_studies(session: Session) -> list[int]:
@@ -264,27 +237,18 @@ def expired_studies(session: Session) -> list[int]:
 
 def reap(session: Session, study_id: int) -> int:
     """End the attempts of the study whose leases have expired; how many there were."""
-    study, at = lock_study(session, study_id)
-    lapsed = (Trial.study_id == study.id) & Trial.lease_token.is_not(None) & (Trial.lease_expires_at < now())
-    rows = _leased_rows(session, lapsed)
+    study = lock_study(session, study_id)
+    rows = list(study.connection.execute(_LAPSED, {"lapsed_study": study.id}))
     message = "The worker stopped renewing its lease."
     lost = FailureReason.LOST
-    events = _end_attempts(session, study, rows, at, reason=lost, charged=lost, code="LEASE_EXPIRED", message=message)
-    append(session, study.id, study.public_id, events, at=at)
+    events = _end_attempts(study, rows, reason=lost, charged=lost, code="LEASE_EXPIRED", message=message)
+    tell(study, events)
     return len(rows)
 
 
-def _leased_rows(session: Session, condition: ColumnElement[bool]) -> list[Row[Any]]:
-    columns = (Trial.id, Trial.number, Trial.state, Trial.attempt, Trial.charged, Trial.started_at, Trial.lease_token)
-    query = select(*columns).where(condition, Trial.state.in_(LIVE_STATES)).order_by(Trial.number).with_for_update()
-    return list(session.execute(query))
-
-
 def _end_attempts(
-    session: Session,
-    study: Study,
+    study: LockedStudy,
     rows: Sequence[Row[Any]],
-    at: float,
     *,
     reason: str,
     charged: FailureReason | None = None,
@@ -301,30 +265,25 @@ def _end_attempts(
         used_up = charged is not None and row.state == TrialState.RUNNING and row.charged + 1 >= study.max_attempts
         (final if used_up else again).append(row)
     events: list[NewEvent] = []
+    freed = []
+    logs = []
     for row in again:
         ran = row.state == TrialState.RUNNING
-        session.execute(
-            update(Trial)
-            .where(Trial.id == row.id, Trial.lease_token == row.lease_token)
-            .values(
-                state=TrialState.WAITING,
-                queue=0,
-                charged=row.charged + (1 if ran and charged else 0),
-                lease_token=None,
-                lease_expires_at=None,
-                started_at=None,
-                worker_id=None,
-            )
-            .execution_options(synchronize_session=False)
-        )
+        charged_now = row.charged + (1 if ran and charged else 0)
+        freed.append({"key": row.id, "token": row.lease_token, "charged_now": charged_now})
         study.leased -= 1
         if ran:
             study.running -= 1
             study.waiting += 1
             events.append(NewEvent("trial.retried", {"attempt": row.attempt + 1, "reason": reason}, trial=row.number))
             if message:
-                write_log(session, row.id, row.attempt, f"{code}: {message}\n", at)
+                logs.append(
+                    {"trial_id": row.id, "attempt": row.attempt, "text": f"{code}: {message}\n", "at": study.at}
+                )
+    if freed:
+        study.connection.execute(_FREE, freed)
+    write_logs(study, logs)
     if final:
         failure = charged or FailureReason.LOST
-        events += fail_trials(session, study, final, at, reason=failure, code=code, message=message)
-    return [*events, *settle(session, study, at)]
+        events += fail_trials(study, final, reason=failure, code=code, message=message)
+    return [*events, *settle(study)]

@@ -7,6 +7,7 @@ that already holds changes nothing.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
@@ -18,8 +19,9 @@ from app.domain.json import dumps
 from app.domain.study import StudyDefinition, StudyState
 from app.domain.trial import FailureReason, TrialState
 from app.errors import NameTaken, NotFound, StateConflict
+from app.store.locking import LockedStudy, lock_study, tell
 from app.store.log import NewEvent, append, clock
-from app.store.settling import cancel_live, end_study, fail_trials, live_trials, lock_study, settle, study_event
+from app.store.settling import cancel_live, end_study, fail_trials, live_trials, settle, study_event
 from app.store.tables import EventCounter, Study, StudyLabel, Trial
 
 
@@ -94,39 +96,53 @@ def update_study(session: Session, study_id: int, definition: StudyDefinition) -
     Raises:
         StateConflict: the study is over in a way that no budget reopens, and more than words were changed.
     """
-    study, at = lock_study(session, study_id)
-    before = (study.trial_limit, study.seconds_limit, study.device_seconds_limit, study.no_improvement_limit)
-    _apply(study, definition)
-    _write_labels(session, study, definition)
-    study.revision += 1
-    after = (study.trial_limit, study.seconds_limit, study.device_seconds_limit, study.no_improvement_limit)
-    events: list[NewEvent] = []
-    if before != after and StudyState(study.state).is_over and study.state != StudyState.COMPLETED:
+    before = lock_study(session, study_id)
+    row = _fresh(session, before)
+    _apply(row, definition)
+    row.revision += 1
+    session.flush()
+    _write_labels(session, row, definition)
+    study = lock_study(session, study_id)
+    rebudgeted = _limits(before) != _limits(study)
+    if rebudgeted and StudyState(study.state).is_over and study.state != StudyState.COMPLETED:
         raise StateConflict(f"Expected a study that is not {study.state} to change its budget.")
-    if before != after and study.state == StudyState.COMPLETED:
+    if rebudgeted and study.state == StudyState.COMPLETED:
         study.state, study.halt_reason = StudyState.RUNNING, None
-        closing = settle(session, study, at)
+        closing = settle(study)
         if StudyState(study.state).is_over:
             events = [study_event("study.updated", study), *closing]
         else:
             study.state_reason = study.finished_at = None
             events = [study_event("study.updated", study), study_event("study.resumed", study)]
     else:
-        study.halt_reason = None if before != after else study.halt_reason
-        events = [study_event("study.updated", study), *settle(session, study, at)]
-    append(session, study.id, study.public_id, events, at=at)
-    return study
+        study.halt_reason = None if rebudgeted else study.halt_reason
+        events = [study_event("study.updated", study), *settle(study)]
+    return _told(session, study, events)
 
 
-def _conflict(study: Study, action: str) -> StateConflict:
+def _limits(study: LockedStudy) -> tuple[float | None, ...]:
+    return (study.trial_limit, study.seconds_limit, study.device_seconds_limit, study.no_improvement_limit)
+
+
+def _told(session: Session, study: LockedStudy, events: Sequence[NewEvent]) -> Study:
+    """End a change; the study as it is now."""
+    tell(study, events)
+    return _fresh(session, study)
+
+
+def _fresh(session: Session, study: LockedStudy) -> Study:
+    return session.get_one(Study, study.id, populate_existing=True)
+
+
+def _conflict(study: LockedStudy, action: str) -> StateConflict:
     return StateConflict(f"Expected a study that can be {action}. Received one that is {study.state}.")
 
 
 def pause(session: Session, study_id: int) -> Study:
     """Let running trials finish, start no others until `resume`. Reservations go back to the queue."""
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     if study.state == StudyState.PAUSED:
-        return study
+        return _fresh(session, study)
     if study.state != StudyState.RUNNING or study.halt_reason is not None:
         raise _conflict(study, "paused")
     study.state = StudyState.PAUSED
@@ -137,48 +153,42 @@ def pause(session: Session, study_id: int) -> Study:
         .returning(Trial.id)
     ).all()
     study.leased -= len(released)
-    append(session, study.id, study.public_id, [study_event("study.paused", study)], at=at)
-    return study
+    return _told(session, study, [study_event("study.paused", study)])
 
 
 def resume(session: Session, study_id: int) -> Study:
     """Offer the trials of a paused study to workers again."""
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     if study.state == StudyState.RUNNING:
-        return study
+        return _fresh(session, study)
     if study.state != StudyState.PAUSED:
         raise _conflict(study, "resumed")
     study.state = StudyState.RUNNING
-    append(
-        session, study.id, study.public_id, [study_event("study.resumed", study), *settle(session, study, at)], at=at
-    )
-    return study
+    return _told(session, study, [study_event("study.resumed", study), *settle(study)])
 
 
 def stop(session: Session, study_id: int) -> Study:
     """Finish what runs, start nothing more; waiting trials are cancelled."""
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     if study.state in {StudyState.STOPPING, StudyState.STOPPED}:
-        return study
+        return _fresh(session, study)
     if StudyState(study.state).is_over:
         raise _conflict(study, "stopped")
     study.state = StudyState.STOPPING
-    events = [study_event("study.stopping", study), *settle(session, study, at)]
-    append(session, study.id, study.public_id, events, at=at)
-    return study
+    events = [study_event("study.stopping", study), *settle(study)]
+    return _told(session, study, events)
 
 
 def cancel(session: Session, study_id: int) -> Study:
     """End the study now: running trials are recorded as cancelled, and their workers stop them."""
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     if study.state == StudyState.CANCELLED:
-        return study
+        return _fresh(session, study)
     if StudyState(study.state).is_over:
         raise _conflict(study, "cancelled")
-    events = cancel_live(session, study, at, "The study was cancelled.", TrialState.WAITING, TrialState.RUNNING)
-    events.append(end_study(study, StudyState.CANCELLED, "Cancelled by request.", at))
-    append(session, study.id, study.public_id, events, at=at)
-    return study
+    events = cancel_live(study, "The study was cancelled.", TrialState.WAITING, TrialState.RUNNING)
+    events.append(end_study(study, StudyState.CANCELLED, "Cancelled by request."))
+    return _told(session, study, events)
 
 
 def delete_study(session: Session, study_id: int) -> None:
@@ -187,7 +197,7 @@ def delete_study(session: Session, study_id: int) -> None:
     Raises:
         StateConflict: it is not over.
     """
-    study, _ = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     if not StudyState(study.state).is_over:
         raise StateConflict(f"Expected a study that is over. Received one that is {study.state}: cancel it first.")
     session.execute(delete(Study).where(Study.id == study.id))
@@ -199,7 +209,7 @@ def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar])
     Raises:
         StateConflict: the study is over or ending, or its budget of trials is used up.
     """
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     if study.state not in {StudyState.RUNNING, StudyState.PAUSED} or study.halt_reason is not None:
         raise _conflict(study, "given trials")
     if study.trial_limit is not None and study.next_number >= study.trial_limit:
@@ -212,14 +222,14 @@ def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar])
         state=TrialState.WAITING,
         requested=dumps(hyperparameters),
         queue=1,
-        created_at=at,
+        created_at=study.at,
     )
     study.next_number += 1
     study.waiting += 1
     session.add(trial)
     session.flush()
     fields: dict[str, Any] = {"hyperparameters": hyperparameters, "attempt": 0}
-    append(session, study.id, study.public_id, [NewEvent("trial.enqueued", fields, trial=trial.number)], at=at)
+    tell(study, [NewEvent("trial.enqueued", fields, trial=trial.number)])
     return trial
 
 
@@ -230,7 +240,7 @@ def cancel_trial(session: Session, study_id: int, number: int) -> Trial:
         NotFound: the study has no such trial.
         StateConflict: it ended in another way.
     """
-    study, at = lock_study(session, study_id)
+    study = lock_study(session, study_id)
     trial = session.scalars(
         select(Trial).where(Trial.study_id == study.id, Trial.number == number).with_for_update()
     ).one_or_none()
@@ -240,10 +250,10 @@ def cancel_trial(session: Session, study_id: int, number: int) -> Trial:
         if trial.reason == FailureReason.CANCELLED:
             return trial
         raise StateConflict(f"Expected a trial that waits or runs. Received one that is {trial.state}.")
-    rows = [row for row in live_trials(session, study, TrialState(trial.state)) if row.id == trial.id]
+    rows = [row for row in live_trials(study, TrialState(trial.state)) if row.id == trial.id]
     message = "The trial was cancelled by request."
-    events = fail_trials(session, study, rows, at, reason=FailureReason.CANCELLED, code="CANCELLED", message=message)
-    events += settle(session, study, at)
-    append(session, study.id, study.public_id, events, at=at)
+    events = fail_trials(study, rows, reason=FailureReason.CANCELLED, code="CANCELLED", message=message)
+    events += settle(study)
+    tell(study, events)
     session.refresh(trial)
     return trial

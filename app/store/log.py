@@ -9,43 +9,63 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, cast, func, insert, select, true, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, cast, func, select, true, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps
+from app.store.bulk import Along, Rows, lines
 from app.store.engine import now
 from app.store.tables import Event, EventCounter, table_of
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append: its type, the trial it is about, and the fields of its type."""
+    """An event to append: its type, the trial it is about, and the fields of its type, or their JSON object."""
 
     type: str
-    fields: dict[str, Any]
+    fields: dict[str, Any] | str
     trial: int | None = None
 
 
 def append(session: Session, study_id: int, public_id: str, events: Sequence[NewEvent], *, at: float) -> None:
     """Append `events`, all told at the Unix time `at`. The study's counter stays locked until the transaction ends."""
-    if not events:
+    append_to(session.connection(), study_id, public_id, events, at=at)
+
+
+def append_to(
+    connection: Connection,
+    study_id: int,
+    public_id: str,
+    events: Sequence[NewEvent],
+    *,
+    at: float,
+    along: Sequence[Along] = (),
+) -> None:
+    """Append `events` in the transaction of `connection`, as `append` does, and write what goes `along` with them."""
+    if not events and not along:
         return
-    session.flush()  # what was changed in memory is written before the counter is locked
-    connection = session.connection()
-    counted = connection.execute(
-        _COUNT[connection.dialect.name], {"counted_study": study_id, "count": len(events)}
-    ).one()
-    last, position = counted
-    first = last - len(events) + 1
-    told_at = rfc3339(at)
-    rows = []
-    for seq, event in enumerate(events, start=first):
-        about = {"trial": event.trial} if event.trial is not None else {}
-        data = dumps({"seq": seq, "type": event.type, "at": told_at, "study_id": public_id, **about, **event.fields})
-        rows.append({"study_id": study_id, "seq": seq, "position": position, "type": event.type, "data": data})
-    connection.execute(_ADD, rows)
+    told = f'"at":"{rfc3339(at)}","study_id":"{public_id}"'
+    types = [event.type for event in events]
+    bodies = [_body(event, told) for event in events]
+    if connection.dialect.name == "postgresql":
+        values = {"study": study_id, "count": len(events), "types": lines(types), "bodies": lines(bodies)}
+        for write in along:
+            values |= write.values
+        connection.exec_driver_sql(_appending(*(write.part for write in along)), values)
+        return
+    last, position = connection.execute(_COUNT, {"counted_study": study_id, "count": len(events)}).one()
+    numbered = zip(range(last - len(events) + 1, last + 1), types, bodies, strict=True)
+    _EVENTS.add(connection, [(study_id, seq, position, kind, f'{{"seq":{seq}{body}') for seq, kind, body in numbered])
+
+
+def _body(event: NewEvent, told: str) -> str:
+    """The event's JSON text after its number."""
+    about = "" if event.trial is None else f',"trial":{event.trial}'
+    fields = event.fields if isinstance(event.fields, str) else dumps(event.fields)
+    return f',"type":"{event.type}",{told}{about}{"" if fields == "{}" else ","}{fields[1:]}'
 
 
 def rfc3339(at: float) -> str:
@@ -58,24 +78,35 @@ def clock(session: Session) -> float:
     return float(session.scalar(select(now())) or 0.0)
 
 
-def _next_position(dialect: str) -> ColumnElement[int]:
-    """PostgreSQL: this transaction's number. SQLite, whose writers come one by one: above all before it."""
-    if dialect == "postgresql":
-        return cast(cast(func.pg_current_xact_id(), Text), BigInteger)
-    milliseconds = cast(now() * 1000, BigInteger)
-    return func.max(milliseconds, select(func.coalesce(func.max(Event.position), 0) + 1).scalar_subquery())
-
-
 _counters = table_of(EventCounter)
-_ADD = insert(table_of(Event))
-_COUNT = {
-    dialect: update(_counters)
+_COUNT = (
+    update(_counters)
     .where(_counters.c.study_id == bindparam("counted_study"))
     .values(last_seq=_counters.c.last_seq + bindparam("count"))
-    .returning(_counters.c.last_seq, _next_position(dialect))
-    for dialect in ("sqlite", "postgresql")
-}
-"""Count events; the last one's number and their position. Built once: building costs more than running."""
+    .returning(
+        _counters.c.last_seq,
+        func.max(
+            cast(now() * 1000, BigInteger), select(func.coalesce(func.max(Event.position), 0) + 1).scalar_subquery()
+        ),
+    )
+)
+"""SQLite: count events; the last one's number, and their position: above all before, since writers come one by one."""
+_EVENTS = Rows(table_of(Event), "study_id", "seq", "position", "type", "data")
+
+
+@cache
+def _appending(*parts: str) -> str:
+    """PostgreSQL: count events and write them, numbered. Their position is the number of this transaction."""
+    counted = """counted AS (
+    UPDATE fettle_event_counters SET last_seq = last_seq + %(count)s WHERE study_id = %(study)s
+    RETURNING study_id, last_seq - %(count)s AS before, pg_current_xact_id()::text::bigint AS position
+)"""
+    return f"""WITH {", ".join([*parts, counted])}
+INSERT INTO fettle_events (study_id, seq, position, type, data)
+SELECT study_id, before + i, position, type, '{{"seq":' || (before + i) || body
+FROM counted, unnest(
+    string_to_array(%(types)s, E'\\n'), string_to_array(%(bodies)s, E'\\n')
+) WITH ORDINALITY AS told (type, body, i)"""  # noqa: S608 - all of it is constant
 
 
 def settled_position(session: Session) -> ColumnElement[bool]:

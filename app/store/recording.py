@@ -6,20 +6,21 @@ taken in the order study, trials by number, counter; metrics alone don't need th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, case, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
 from app.domain.trial import ArtifactPointer, Outcome, TrialState
-from app.store.engine import now
-from app.store.leases import holds
-from app.store.log import NewEvent, append, clock
-from app.store.settling import count_end, lock_study, settle, trial_finished, write_log
-from app.store.tables import Artifact, Metric, Study, Trial, table_of
+from app.store.bulk import Along, Rows
+from app.store.leases import held
+from app.store.locking import LockedStudy, lock_study, lock_trials, tell
+from app.store.log import NewEvent, append_to
+from app.store.settling import count_end, settle, trial_finished, write_logs
+from app.store.tables import Artifact, Metric, Trial, table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,8 @@ class Recorded:
 
 
 _t = table_of(Trial)
-_ENDING: Select[Any] = (
-    select(_t.c.id, _t.c.number, _t.c.state, _t.c.attempt, _t.c.started_at, _t.c.lease_token, _t.c.finish_token)
-    .where(_t.c.id.in_(bindparam("ending", expanding=True)))
-    .order_by(_t.c.number)
-    .with_for_update()
-)
+
+# Statements on a trial's way are built once: building one costs more than running it.
 _RECORDED_COLUMNS = (
     "state", "reason", "feasible", "objective_values", "value", "metrics", "selected_epoch", "epochs", "curve",
     "violations", "error_code", "error_message", "system_attributes", "device_seconds", "finished_at", "finish_seq",
@@ -61,49 +58,62 @@ _RECORD = (
         | {"finish_token": bindparam("token"), "lease_token": None, "lease_expires_at": None}
     )
 )
-_ADD_METRICS = insert(table_of(Metric))
+_TOUCH = (
+    update(_t)
+    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
+    .values(lease_expires_at=bindparam("expires_at"), epochs=bindparam("epochs_now"))
+)
+_METRICS = Rows(table_of(Metric), "trial_id", "attempt", "epoch", "metrics", "at")
+_artifacts = table_of(Artifact)
+_PUBLISH = insert(_artifacts)
+_SUPERSEDE = (
+    delete(_artifacts)
+    .where(_artifacts.c.study_id == bindparam("kept_study"), _artifacts.c.trial_id != bindparam("kept_trial"))
+    .returning(_artifacts.c.path)
+)
 
 
 def record(session: Session, study_id: int, public_id: str, reports: Sequence[Report], ttl_s: float) -> set[int]:
     """Write metrics of running trials, in the order given, and renew their leases; the ids whose lease still stands."""
-    if not reports:
+    rows = {row.id: row for row in held(session, ((r.trial_id, r.token) for r in reports))}
+    standing = _standing(rows, reports)
+    if not standing:
         return set()
-    at = clock(session)
-    held = _touch(session, reports, ttl_s)
-    append(session, study_id, public_id, _write_metrics(session, reports, held, at), at=at)
-    return held
+    at: float = rows[standing[0].trial_id].at
+    connection = session.connection()
+    _touch(connection, standing, at + ttl_s)
+    events, along = _write_metrics(connection, standing, at)
+    append_to(connection, study_id, public_id, events, at=at, along=along)
+    return {r.trial_id for r in standing}
 
 
-def _touch(session: Session, reports: Sequence[Report], ttl_s: float) -> set[int]:
-    epochs = {r.trial_id: r.epoch + 1 for r in reports}
-    # The rows are locked in the order of their numbers before they are written: two writers never wait in a circle.
-    leases = {(r.trial_id, r.token) for r in reports}
-    if len(epochs) > 1:
-        session.execute(select(Trial.id).where(holds(leases)).order_by(Trial.number).with_for_update()).all()
-    return set(
-        session.scalars(
-            update(Trial)
-            .where(holds(leases, TrialState.RUNNING))
-            .values(lease_expires_at=now() + ttl_s, epochs=case(epochs, value=Trial.id))
-            .returning(Trial.id)
-            .execution_options(synchronize_session=False)
-        )
-    )
+def _standing(rows: Mapping[int, Row[Any]], reports: Iterable[Report]) -> list[Report]:
+    """The reports of running trials whose lease is still the reporter's; `rows` are locked."""
+    running = {key: row.lease_token for key, row in rows.items() if row.state == TrialState.RUNNING}
+    return [r for r in reports if running.get(r.trial_id) == r.token]
 
 
-def _write_metrics(session: Session, reports: Sequence[Report], held: set[int], at: float) -> list[NewEvent]:
+def _touch(connection: Connection, reports: Sequence[Report], expires_at: float) -> None:
+    """Renew the leases of trials that reported, and count their epochs."""
+    last = {r.trial_id: r for r in reports}
+    if last:
+        changes = [
+            {"key": r.trial_id, "token": r.token, "expires_at": expires_at, "epochs_now": r.epoch + 1}
+            for r in last.values()
+        ]
+        connection.execute(_TOUCH, changes)
+
+
+def _write_metrics(connection: Connection, reports: Sequence[Report], at: float) -> tuple[list[NewEvent], list[Along]]:
+    """Write metrics, or give what writes them along with their events, which come first."""
     rows = []
     events = []
     for r in reports:
-        if r.trial_id in held:
-            rows.append(
-                {"trial_id": r.trial_id, "attempt": r.attempt, "epoch": r.epoch, "metrics": dumps(r.metrics), "at": at}
-            )
-            fields = {"attempt": r.attempt, "epoch": r.epoch, "metrics": r.metrics}
-            events.append(NewEvent("trial.metrics", fields, trial=r.number))
-    if rows:
-        session.connection().execute(_ADD_METRICS, rows)
-    return events
+        metrics = dumps(r.metrics)
+        rows.append((r.trial_id, r.attempt, r.epoch, metrics, at))
+        fields = f'{{"attempt":{r.attempt},"epoch":{r.epoch},"metrics":{metrics}}}'
+        events.append(NewEvent("trial.metrics", fields, trial=r.number))
+    return events, _METRICS.add_along(connection, rows)
 
 
 def finish(
@@ -112,86 +122,112 @@ def finish(
     """Record how attempts ended, with the reports not yet written; the study ends with its last trial.
 
     Repeating a finish with the same token, after a commit whose answer was lost, changes nothing and is recorded.
+
+    Raises:
+        NotFound: the study was deleted.
     """
-    study, at = lock_study(session, study_id)
-    found = session.connection().execute(_ENDING, {"ending": [o.trial_id for o in outcomes]})
-    rows: dict[int, Row[Any]] = {row.id: row for row in found}
-    recorded = Recorded()
-    events: list[NewEvent] = []
-    standing: list[tuple[Outcome, Row[Any]]] = []
-    for outcome in outcomes:
-        row = rows.get(outcome.trial_id)
-        if row is not None and row.lease_token == outcome.token and row.state == TrialState.RUNNING:
-            standing.append((outcome, row))
-        elif row is not None and row.finish_token == outcome.token and row.state == outcome.state:
-            recorded.trial_ids.add(row.id)
-    ended = {outcome.trial_id for outcome, _ in standing}
-    others = [r for r in reports if r.trial_id not in ended]
-    held = ended | (_touch(session, others, ttl_s) if others else set())
-    events += _write_metrics(session, reports, held, at)
-    for outcome, row in standing:
-        events += _record_outcome(session, study, outcome, row, at, recorded)
-    events += settle(session, study, at)
-    append(session, study.id, study.public_id, events, at=at)
+    study = lock_study(session, study_id)
+    rows = lock_trials(study, concerned(outcomes, reports))
+    recorded, events = finish_locked(study, rows, outcomes, reports, ttl_s)
+    tell(study, events)
     return recorded
 
 
-def _record_outcome(
-    session: Session, study: Study, outcome: Outcome, row: Row[Any], at: float, recorded: Recorded
+def concerned(outcomes: Iterable[Outcome], reports: Iterable[Report]) -> set[int]:
+    """The ids of the trials that outcomes and reports are about: whoever writes them locks all of them at once."""
+    return {o.trial_id for o in outcomes} | {r.trial_id for r in reports}
+
+
+def finish_locked(
+    study: LockedStudy,
+    rows: Mapping[int, Row[Any]],
+    outcomes: Sequence[Outcome],
+    reports: Sequence[Report],
+    ttl_s: float,
+) -> tuple[Recorded, list[NewEvent]]:
+    """Record ends and reports of trials of a locked study, whose `rows` are locked, and settle the study."""
+    recorded = Recorded()
+    ending: list[tuple[Outcome, Row[Any]]] = []
+    for outcome in outcomes:
+        row = rows.get(outcome.trial_id)
+        if row is not None and row.lease_token == outcome.token and row.state == TrialState.RUNNING:
+            ending.append((outcome, row))
+        elif row is not None and row.finish_token == outcome.token and row.state == outcome.state:
+            recorded.trial_ids.add(row.id)
+    standing = _standing(rows, reports)
+    ended = {outcome.trial_id for outcome, _ in ending}
+    _touch(study.connection, [r for r in standing if r.trial_id not in ended], study.at + ttl_s)
+    events, along = _write_metrics(study.connection, standing, study.at)
+    study.along += along
+    events += _record_outcomes(study, ending, recorded)
+    return recorded, [*events, *settle(study)]
+
+
+def _record_outcomes(
+    study: LockedStudy, ending: Sequence[tuple[Outcome, Row[Any]]], recorded: Recorded
 ) -> list[NewEvent]:
-    seconds = max(0.0, at - row.started_at)
-    by_metric = None
-    if outcome.values is not None:
-        by_metric = dict(zip(loads(study.objective_metrics), outcome.values, strict=True))
-    session.connection().execute(
-        _RECORD,
-        {
-            "key": outcome.trial_id,
-            "token": outcome.token,
-            "state": outcome.state,
-            "reason": outcome.reason,
-            "feasible": outcome.feasible,
-            "objective_values": None if outcome.values is None else dumps(list(outcome.values)),
-            "value": None if outcome.values is None else outcome.values[0],
-            "metrics": None if outcome.metrics is None else dumps(outcome.metrics),
-            "selected_epoch": outcome.selected_epoch,
-            "epochs": outcome.epochs,
-            "curve": dumps(outcome.curve),
-            "violations": dumps(outcome.violations) if outcome.violations else None,
-            "error_code": outcome.error_code,
-            "error_message": outcome.error_message,
-            "system_attributes": dumps(outcome.system_attributes),
-            "device_seconds": outcome.device_seconds,
-            "finished_at": at,
-            "finish_seq": count_end(study, outcome.state, outcome.reason),
-        },
-    )
-    recorded.trial_ids.add(outcome.trial_id)
-    study.running -= 1
-    study.leased -= 1
-    study.device_seconds += outcome.device_seconds
-    if outcome.log:
-        write_log(session, outcome.trial_id, row.attempt, outcome.log, at)
-    events = [
-        trial_finished(
-            row.number, outcome.state, outcome.reason, seconds=seconds, feasible=outcome.feasible, values=by_metric
-        )
-    ]
-    better = _is_better(study, outcome)
-    if better:
-        study.best_number, study.best_value, study.since_improvement = row.number, (outcome.values or ())[0], 0
-        hyperparameters = session.scalar(select(Trial.hyperparameters).where(Trial.id == outcome.trial_id))
-        fields = {"values": by_metric, "hyperparameters": loads(hyperparameters or "{}")}
-        events.append(NewEvent("trial.best", fields, trial=row.number))
-    else:
-        study.since_improvement += 1
-    _publish(session, study, outcome, row.attempt, better, at, recorded)
+    if not ending:
+        return []
+    directions, metrics = loads(study.directions), loads(study.objective_metrics)
+    changes, logs, published = [], [], _Published(study.keep_models == "best" and len(directions) == 1)
+    events: list[NewEvent] = []
+    for outcome, row in ending:
+        changes.append(_columns(outcome, study.at, count_end(study, outcome.state, outcome.reason)))
+        recorded.trial_ids.add(outcome.trial_id)
+        study.running -= 1
+        study.leased -= 1
+        study.device_seconds += outcome.device_seconds
+        if outcome.log:
+            logs.append({"trial_id": outcome.trial_id, "attempt": row.attempt, "text": outcome.log, "at": study.at})
+        values = None if outcome.values is None else dict(zip(metrics, outcome.values, strict=True))
+        events.append(_finished(outcome, row, values, study.at))
+        better = _is_better(study, outcome, directions)
+        if better:
+            study.best_number, study.best_value, study.since_improvement = row.number, (outcome.values or ())[0], 0
+            fields = {"values": values, "hyperparameters": loads(row.hyperparameters or "{}")}
+            events.append(NewEvent("trial.best", fields, trial=row.number))
+        else:
+            study.since_improvement += 1
+        published.add(outcome, row.attempt, better=better)
+    study.connection.execute(_RECORD, changes)
+    write_logs(study, logs)
+    recorded.superseded_paths += published.write(study)
     return events
 
 
-def _is_better(study: Study, outcome: Outcome) -> bool:
+def _columns(outcome: Outcome, at: float, finish_seq: int) -> dict[str, Any]:
+    """What the trial's row keeps of its outcome."""
+    return {
+        "key": outcome.trial_id,
+        "token": outcome.token,
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "feasible": outcome.feasible,
+        "objective_values": None if outcome.values is None else dumps(list(outcome.values)),
+        "value": None if outcome.values is None else outcome.values[0],
+        "metrics": None if outcome.metrics is None else dumps(outcome.metrics),
+        "selected_epoch": outcome.selected_epoch,
+        "epochs": outcome.epochs,
+        "curve": dumps(outcome.curve),
+        "violations": dumps(outcome.violations) if outcome.violations else None,
+        "error_code": outcome.error_code,
+        "error_message": outcome.error_message,
+        "system_attributes": dumps(outcome.system_attributes),
+        "device_seconds": outcome.device_seconds,
+        "finished_at": at,
+        "finish_seq": finish_seq,
+    }
+
+
+def _finished(outcome: Outcome, row: Row[Any], values: dict[str, float] | None, at: float) -> NewEvent:
+    seconds = max(0.0, at - row.started_at)
+    return trial_finished(
+        row.number, outcome.state, outcome.reason, seconds=seconds, feasible=outcome.feasible, values=values
+    )
+
+
+def _is_better(study: LockedStudy, outcome: Outcome, directions: Sequence[str]) -> bool:
     """Whether a feasible COMPLETE trial beats the best one so far; with several objectives there is no best one."""
-    directions = loads(study.directions)
     if outcome.state is not TrialState.COMPLETE or not outcome.feasible or not outcome.values or len(directions) != 1:
         return False
     value = outcome.values[0]
@@ -200,29 +236,44 @@ def _is_better(study: Study, outcome: Outcome) -> bool:
     return value > study.best_value if directions[0] == "maximize" else value < study.best_value
 
 
-def _publish(
-    session: Session, study: Study, outcome: Outcome, attempt: int, better: bool, at: float, recorded: Recorded
-) -> None:
-    """Point to the attempt's files; where only the best model is kept, no longer to those of other trials."""
-    kept: list[ArtifactPointer] = list(outcome.artifacts)
-    if study.keep_models == "best" and len(loads(study.directions)) == 1 and kept:
-        if not better:
-            # Another trial was recorded as the best meanwhile.
-            recorded.superseded_paths += [a.path for a in kept]
-            return
-        others = select(Trial.id).where(Trial.study_id == study.id, Trial.id != outcome.trial_id).scalar_subquery()
-        gone = session.scalars(delete(Artifact).where(Artifact.trial_id.in_(others)).returning(Artifact.path))
-        recorded.superseded_paths += list(gone)
-    for artifact in kept:
-        session.execute(
-            insert(Artifact).values(
-                trial_id=outcome.trial_id,
-                name=artifact.name,
-                attempt=attempt,
-                path=artifact.path,
-                media_type=artifact.media_type,
-                size_bytes=artifact.size_bytes,
-                details=dumps(artifact.details),
-                created_at=at,
-            )
+class _Published:
+    """The files that attempts published; where only the best model is kept, the last better one's."""
+
+    def __init__(self, only_best: bool) -> None:
+        self._only_best = only_best
+        self._kept: list[tuple[int, int, ArtifactPointer]] = []
+        self._superseded: list[str] = []
+
+    def add(self, outcome: Outcome, attempt: int, *, better: bool) -> None:
+        """Take up the files of an attempt."""
+        files = [(outcome.trial_id, attempt, artifact) for artifact in outcome.artifacts]
+        if self._only_best and files:
+            # Not better: another trial was recorded as the best meanwhile.
+            self._superseded += [a.path for _, _, a in (self._kept if better else files)]
+            self._kept = files if better else self._kept
+        else:
+            self._kept += files
+
+    def write(self, study: LockedStudy) -> list[str]:
+        """Point to the files that are kept; the paths of those that nothing points to any more."""
+        if not self._kept:
+            return self._superseded
+        superseded = list(self._superseded)
+        if self._only_best:
+            kept = {"kept_study": study.id, "kept_trial": self._kept[0][0]}
+            superseded += study.connection.execute(_SUPERSEDE, kept).scalars()
+        study.connection.execute(
+            _PUBLISH,
+            [
+                {
+                    "study_id": study.id,
+                    "trial_id": trial_id,
+                    "attempt": attempt,
+                    "details": dumps(artifact.details),
+                    "created_at": study.at,
+                    **{name: getattr(artifact, name) for name in ("name", "path", "media_type", "size_bytes")},
+                }
+                for trial_id, attempt, artifact in self._kept
+            ],
         )
+        return superseded

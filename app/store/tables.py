@@ -250,9 +250,12 @@ class Artifact(Base):
     """A file of a trial: a pointer below the artifact location, published by a fenced write."""
 
     __tablename__ = "fettle_artifacts"
+    __table_args__ = (Index("ix_fettle_artifacts_study", "study_id", "trial_id"),)
 
     trial_id: Mapped[int] = mapped_column(ForeignKey("fettle_trials.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    study_id: Mapped[int]
+    """The trial's study: finding the files of the best trial so far must not take longer with every trial."""
     attempt: Mapped[int]
     path: Mapped[str] = mapped_column(Text)
     media_type: Mapped[str] = mapped_column(String(128))

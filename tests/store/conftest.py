@@ -140,6 +140,17 @@ def complete(reservation: Reservation, value: float = 0.5, **changes: Any) -> Ou
 @pytest.fixture
 def make_bench(database: Database) -> Callable[..., Bench]:
     """Makes studies on one database; `changes` go to `definition`."""
+    return bench_maker(database)
+
+
+@pytest.fixture
+def make_sqlite_bench(sqlite_database: Database) -> Callable[..., Bench]:
+    """As `make_bench`, on SQLite alone."""
+    return bench_maker(sqlite_database)
+
+
+def bench_maker(database: Database) -> Callable[..., Bench]:
+    """Makes studies on a database."""
 
     def make(sample_limit: int | None = None, **changes: Any) -> Bench:
         with database.write() as session:

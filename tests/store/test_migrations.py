@@ -15,8 +15,9 @@ from sqlalchemy import inspect, text
 
 from app.errors import Unready
 from app.store import lifecycle
+from app.store.artifacts import artifacts_of
 from app.store.engine import Database
-from app.store.migrate import HEAD, VERSION_TABLE, check_schema, migrate, schema_revision
+from app.store.migrate import HEAD, VERSION_TABLE, _upgrade, check_schema, migrate, schema_revision
 from app.store.tables import Base
 from tests.processes import ROOT
 from tests.store.conftest import Bench, definition
@@ -66,6 +67,36 @@ def test_migrating_again_keeps_the_data(database: Database) -> None:
     migrate(database)
     assert bench.trial(0).state == "COMPLETE"
     bench.check()
+
+
+def test_files_of_the_first_schema_come_to_know_their_study(empty_database: Database) -> None:
+    with empty_database.engine.begin() as connection:
+        _upgrade(connection, "0001")
+    benches = []
+    for name in ("one", "two"):
+        with empty_database.write() as session:
+            made = definition(name=name)
+            study = lifecycle.create_study(session, made, project="default", created_by=None, sample_limit=None)
+            benches.append(Bench(empty_database, study.id, study.public_id))
+    for bench in benches:
+        (reservation,) = bench.running()
+        bench.record(bench.report(reservation, 0, 1.0))
+        bench.finish(reservation)
+        with empty_database.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO fettle_artifacts (trial_id, name, attempt, path, media_type, size_bytes, details,"
+                    " created_at) VALUES (:trial, 'model.keras', 1, 'x', 'application/zip', 1, '{}', 0)"
+                ),
+                {"trial": reservation.trial_id},
+            )
+    migrate(empty_database)
+    for bench in benches:
+        with empty_database.read() as session:
+            (file,) = artifacts_of(session, [bench.trial(0).id])[bench.trial(0).id]
+        assert file.study_id == bench.study_id
+        assert bench.metrics(file.trial_id) == [(1, 0)]
+        bench.check()
 
 
 def test_optunas_own_storage_and_ours_share_a_database(database_url: str, empty_database: Database) -> None:
