@@ -39,6 +39,8 @@ class BoundStorage(BaseStorage):
         self.asking = False
         self.finished: list[FrozenTrial] = []
         self.lessons: list[FrozenTrial] = []
+        self.arrived: list[FrozenTrial] = []
+        """The lessons in the order in which they came."""
         self.held: dict[int, FrozenTrial] = {}
         """Trials that this process sampled and hasn't seen the end of, by id."""
         self.elsewhere: dict[int, FrozenTrial] = {}
@@ -61,6 +63,7 @@ class BoundStorage(BaseStorage):
     def add_lesson(self, trial: FrozenTrial) -> None:
         """Add what a sampler may learn from a trial."""
         bisect.insort(self.lessons, trial, key=_by_number)
+        self.arrived.append(trial)
 
     # What samplers and pruners use
 

@@ -23,12 +23,13 @@ from app.domain.trial import Outcome, Proposal, Reservation
 from app.store import optuna as store
 from app.store.engine import Database
 from app.tuning.bound import BoundStorage
-from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, Tpe, always_drawn, reseed
+from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, always_drawn, reseed
 from app.tuning.halving import RungValues, brackets_of
 from app.tuning.lessons import Lessons
 from app.tuning.pruners import build_pruner, pruner_compares
 from app.tuning.samplers import build_sampler, sampler_learns, study_seed
 from app.tuning.suggest import complete, draw, kept_attributes, of_new_attempt, running_trial
+from app.tuning.tpe import Tpe
 from app.tuning.trials import Space
 
 CLAIM_TRIES = 3
