@@ -1,14 +1,15 @@
-"""Multivariate TPE with a constant liar for a declared space, as quick with many finished trials as with few.
+"""Multivariate TPE with a constant liar for a declared space, quick with many finished trials and many in flight.
 
-It proposes what Optuna's `TPESampler(multivariate=True, group=True, constant_liar=True)` proposes from the same seed
-and trials. Optuna's reads, sorts and converts all trials in Python at each ask; here a finished trial is ranked and
-converted once, and an ask is array operations (`app.tuning.parzen`). All of Optuna's private names that this relies on
-are in this module, and a test holds it to Optuna's own proposals.
+Up to `PARALLEL` trials in flight it proposes what Optuna's `TPESampler(multivariate=True, group=True,
+constant_liar=True)` does from the same seed and trials, beyond that with fewer good ones (`good_count`). Optuna's
+reads, sorts and converts all trials in Python at each ask; here a finished trial is ranked and converted once, and an
+ask is array operations (`app.tuning.parzen`). All of Optuna's private names that this relies on are in this module, and
+a test holds it to Optuna's own proposals.
 """
 
 from __future__ import annotations
 
-import bisect
+import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
 MOST_GOOD = default_gamma(10**9)
 """Of one objective, no more trials than this ever count as good ones."""
+PARALLEL = 16
+"""Trials in flight up to which the share of good trials is Optuna's."""
 
+Point = list[float]
 Rank = tuple[int, float, float, int]
 """Better trials come first: complete ones by value, pruned ones by how far they came, infeasible ones by violation."""
 
@@ -49,7 +53,7 @@ class Group:
         """Of the trials, ascending."""
         self.points: Array = np.empty((len(space), 0))
 
-    def point(self, params: Mapping[str, Any]) -> list[float] | None:
+    def point(self, params: Mapping[str, Any]) -> Point | None:
         """The coordinates of a trial; None where it lacks the parameters."""
         if not all(name in params for name in self.names):
             return None
@@ -59,7 +63,7 @@ class Group:
         """Take in finished trials."""
         self.numbers, self.points = self._with((trial.number, self.point(trial.params)) for trial in trials)
 
-    def _with(self, more: Iterable[tuple[int, list[float] | None]]) -> tuple[NDArray[np.int64], Array]:
+    def _with(self, more: Iterable[tuple[int, Point | None]]) -> tuple[NDArray[np.int64], Array]:
         added = [(number, point) for number, point in more if point is not None]
         if not added:
             return self.numbers, self.points
@@ -70,7 +74,7 @@ class Group:
         order = np.argsort(numbers, kind="stable")
         return numbers[order], points[:, order]
 
-    def split(self, good: Sequence[int], running: Iterable[tuple[int, list[float] | None]]) -> tuple[Array, Array]:
+    def split(self, good: Sequence[int], running: Iterable[tuple[int, Point | None]]) -> tuple[Array, Array]:
         """The points of good trials (their numbers ascending), and of all others, the running ones among them."""
         numbers, points = self._with(running)
         is_good = np.zeros(numbers.size, dtype=bool)
@@ -108,9 +112,13 @@ class Tpe(TPESampler):
         """How many of the storage's lessons were taken in."""
         self._finished = 0
         self._best: list[Rank] = []
+        """The best finished trials of one objective, best first: as many as may count as good."""
         self._good: list[int] = []
-        self._coordinates: dict[int, tuple[Mapping[str, Any], list[list[float] | None]]] = {}
-        """Of running trials by id: the parameters that were converted, and their point in each group."""
+        """The numbers of the trials of which to propose more, ascending."""
+        self._running: list[tuple[int, list[Point | None]]] = []
+        """The number and the point in each group of the running trials but the one that is asked for."""
+        self._points: dict[int, tuple[Mapping[str, Any], list[Point | None]]] = {}
+        """Of running trials by id: the parameters that were converted, and their points."""
         self._drawn: dict[str, Any] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
@@ -126,51 +134,29 @@ class Tpe(TPESampler):
         """Nothing, likewise."""
         return {}
 
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:  # noqa: ARG002
-        """Take in what has finished since the last ask."""
-        self._drawn = {}
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Take in what has finished and what runs."""
         storage = cast("BoundStorage", study._storage)
+        self._drawn = {}
+        self._running = self._read_running(storage, trial)
         lessons = storage.arrived[self._learned :]
         self._learned += len(lessons)
         news = [lesson for lesson in lessons if lesson.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        if not news:
-            return
         self._finished += len(news)
         for group in self._groups:
             group.add(news)
-        self._good = self._find_good(study, news)
-
-    def _find_good(self, study: Study, news: Sequence[FrozenTrial]) -> list[int]:
-        """The numbers of the trials of which to propose more, ascending."""
-        if len(study.directions) > 1:
+        if len(study.directions) == 1:
+            ranks = (rank(lesson, study.direction) for lesson in news)
+            self._best = heapq.nsmallest(MOST_GOOD, [*self._best, *ranks])
+            count = good_count(self._finished, len(self._running) + 1)
+            self._good = sorted(number for *_, number in self._best[:count])
+        elif news:
             finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
             good, _ = _split_trials(study, finished, default_gamma_multiobjective(self._finished))
-            return [trial.number for trial in good]
-        for trial in news:
-            bisect.insort(self._best, rank(trial, study.direction))
-        del self._best[MOST_GOOD:]
-        return sorted(number for *_, number in self._best[: default_gamma(self._finished)])
+            self._good = [found.number for found in good]
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """The parameter's value; at random until enough trials have finished."""
-        if self._finished < self._n_startup_trials:
-            return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
-        if param_name not in self._drawn:
-            for i, group in enumerate(self._groups):
-                if param_name in group.names:
-                    running = self._running(cast("BoundStorage", study._storage), trial)
-                    self._drawn |= self._propose(group, [(number, points[i]) for number, points in running])
-                    break
-            else:
-                # Of one value: in no group.
-                return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
-        return self._drawn[param_name]
-
-    def _running(self, storage: BoundStorage, asked: FrozenTrial) -> list[tuple[int, list[list[float] | None]]]:
-        """The number and the points of each running trial but the one that is asked for: by the liar, bad ones."""
-        known, self._coordinates = self._coordinates, {}
+    def _read_running(self, storage: BoundStorage, asked: FrozenTrial) -> list[tuple[int, list[Point | None]]]:
+        known, self._points = self._points, {}
         found = []
         for running in (*storage.held.values(), *storage.elsewhere.values()):
             if running.number == asked.number:
@@ -178,11 +164,23 @@ class Tpe(TPESampler):
             params, points = known.get(running._trial_id, (None, []))
             if params is not running.params:
                 params, points = running.params, [group.point(running.params) for group in self._groups]
-            self._coordinates[running._trial_id] = params, points
+            self._points[running._trial_id] = params, points
             found.append((running.number, points))
         return found
 
-    def _propose(self, group: Group, running: list[tuple[int, list[float] | None]]) -> dict[str, Any]:
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The parameter's value; at random until enough trials have finished."""
+        group = next((i for i, group in enumerate(self._groups) if param_name in group.names), None)
+        if group is None or self._finished < self._n_startup_trials:
+            return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
+        if param_name not in self._drawn:
+            running = [(number, points[group]) for number, points in self._running]
+            self._drawn |= self._propose(self._groups[group], running)
+        return self._drawn[param_name]
+
+    def _propose(self, group: Group, running: list[tuple[int, Point | None]]) -> dict[str, Any]:
         """The candidate that is likeliest among the good trials compared to the others."""
         good, others = group.split(self._good, running)
         likely = Parzen(group.axes, good, np.ones(good.shape[1]))
@@ -194,6 +192,17 @@ class Tpe(TPESampler):
             name: axis.value(coordinate)
             for name, axis, coordinate in zip(group.names, group.axes.every, best, strict=True)
         }
+
+
+def good_count(finished: int, parallel: int) -> int:
+    """How many of the finished trials of one objective count as good, with so many in flight.
+
+    Optuna's: a tenth, at most 25. Beyond `PARALLEL` in flight it is fewer in proportion. The liar pushes proposals away
+    from what runs, and the more runs, the farther from the few points that are worth a closer look; fewer good trials
+    make up for it. (docs/sampling-quality.md has the measurement.)
+    """
+    share = min(1.0, PARALLEL / parallel)
+    return min(math.ceil(0.1 * finished * share), MOST_GOOD)
 
 
 def rank(trial: FrozenTrial, direction: StudyDirection) -> Rank:
