@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
+from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
 
 from app.domain.space import is_active
@@ -20,6 +21,7 @@ from app.domain.trial import Reservation
 from app.store.engine import Database
 from app.tuning.declared import reseed
 from app.tuning.distributions import distributions
+from app.tuning.tpe import good_count
 from app.tuning.trials import CONSTRAINT_PREFIX, Space
 from app.tuning.view import StudyView
 
@@ -121,9 +123,12 @@ def ours(database: Database, study: StudyDefinition, trials: list[FrozenTrial]) 
     return [proposal.sampled for proposal in view.ask(asked)]
 
 
-def theirs(study: StudyDefinition, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
+def theirs(
+    study: StudyDefinition, trials: list[FrozenTrial], gamma: Callable[[int], int] | None = None
+) -> list[dict[str, Any]]:
     every, space = distributions(study), Space(study)
     sampler = TPESampler(seed=7, multivariate=True, group=True, constant_liar=True)
+    sampler._gamma = gamma
     peer = optuna.create_study(directions=[o.direction for o in study.objectives], sampler=sampler)
     peer.add_trials(trials)
     asked = []
@@ -167,3 +172,18 @@ def test_the_same_holds_for_several_objectives(sqlite_url: str, finished: int, m
     trials = list(history(study, finished, mixed))
     for mine, peer in zip(ours(Database(sqlite_url), study, trials), theirs(study, trials), strict=True):
         assert agree(mine, peer), (mine, peer)
+
+
+def test_beyond_sixteen_in_flight_only_the_number_of_good_trials_differs(sqlite_url: str) -> None:
+    study = definition("flat", ("minimize",))
+    trials = list(history(study, 300, mixed=True))
+    turns, every = random.Random(5), distributions(study)
+    more = range(len(trials), len(trials) + 30)
+    trials += [trial(number, TrialState.RUNNING, any_values(turns, Space(study)), every) for number in more]
+    finished = sum(known.state in (TrialState.COMPLETE, TrialState.PRUNED) for known in trials)
+    asked = iter(range(RUNNING + len(more) + 1, 1000))
+    mine = ours(Database(sqlite_url), study, trials)
+    peer = theirs(study, trials, gamma=lambda n: good_count(n, next(asked)))
+    assert good_count(finished, RUNNING + len(more)) < default_gamma(finished)
+    for ours_, theirs_ in zip(mine, peer, strict=True):
+        assert agree(ours_, theirs_), (ours_, theirs_)
