@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Table, delete, func, insert, select, update
+from sqlalchemy import Row, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -233,10 +233,22 @@ def find_trial_id(session: Session, study_id: int, number: int) -> int | None:
     return session.scalar(select(Trial.id).where(Trial.study_id == study_id, Trial.number == number))
 
 
+# Built once: a worker's view runs both before every ask.
+_FINISHED_AFTER = (
+    select(*TRIAL_COLUMNS)
+    .where(Trial.study_id == bindparam("study"), Trial.finish_seq > bindparam("seq"))
+    .order_by(Trial.finish_seq)
+)
+_RUNNING = (
+    select(Trial.id, Trial.number, Trial.sampled)
+    .where(Trial.study_id == bindparam("study"), Trial.state == TrialState.RUNNING)
+    .order_by(Trial.number)
+)
+
+
 def finished_after(session: Session, study_id: int, seq: int) -> list[Row[Any]]:
     """The TRIAL_COLUMNS of the trials that finished after the one with this `finish_seq`, in that order."""
-    query = select(*TRIAL_COLUMNS).where(Trial.study_id == study_id, Trial.finish_seq > seq).order_by(Trial.finish_seq)
-    return list(session.execute(query))
+    return list(session.execute(_FINISHED_AFTER, {"study": study_id, "seq": seq}))
 
 
 def unfinished(session: Session, study_id: int) -> list[Row[Any]]:
@@ -247,10 +259,7 @@ def unfinished(session: Session, study_id: int) -> list[Row[Any]]:
 
 def running(session: Session, study_id: int) -> list[Row[Any]]:
     """Id, number and searched hyperparameters of the RUNNING trials, by number."""
-    query = select(Trial.id, Trial.number, Trial.sampled).where(
-        Trial.study_id == study_id, Trial.state == TrialState.RUNNING
-    )
-    return list(session.execute(query.order_by(Trial.number)))
+    return list(session.execute(_RUNNING, {"study": study_id}))
 
 
 def stored_system_attributes(session: Session, trial_ids: Sequence[int]) -> dict[int, dict[str, Any]]:

@@ -39,6 +39,10 @@ class BoundStorage(BaseStorage):
         self.asking = False
         self.finished: list[FrozenTrial] = []
         self.lessons: list[FrozenTrial] = []
+        self.arrived: list[FrozenTrial] = []
+        """The lessons in the order in which they came."""
+        self._finished_by_id: dict[int, FrozenTrial] = {}
+        self._lessons_by_id: dict[int, FrozenTrial] = {}
         self.held: dict[int, FrozenTrial] = {}
         """Trials that this process sampled and hasn't seen the end of, by id."""
         self.elsewhere: dict[int, FrozenTrial] = {}
@@ -53,6 +57,7 @@ class BoundStorage(BaseStorage):
     def add_finished(self, trial: FrozenTrial) -> None:
         """Add what happened in a trial."""
         bisect.insort(self.finished, trial, key=_by_number)
+        self._finished_by_id[trial._trial_id] = trial
         if trial.state == TrialState.COMPLETE:
             self.step_values.add(trial)
         if self.rung_values is not None:
@@ -61,6 +66,8 @@ class BoundStorage(BaseStorage):
     def add_lesson(self, trial: FrozenTrial) -> None:
         """Add what a sampler may learn from a trial."""
         bisect.insort(self.lessons, trial, key=_by_number)
+        self._lessons_by_id[trial._trial_id] = trial
+        self.arrived.append(trial)
 
     # What samplers and pruners use
 
@@ -88,12 +95,10 @@ class BoundStorage(BaseStorage):
         self.held[trial_id] = trial
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        for trials in (self.held, self.elsewhere):
+        finished = self._lessons_by_id if self.asking else self._finished_by_id
+        for trials in (self.held, self.elsewhere, finished):
             if trial_id in trials:
                 return trials[trial_id]
-        for trial in self.lessons if self.asking else self.finished:
-            if trial._trial_id == trial_id:
-                return trial
         raise KeyError(f"Expected the id of a trial that the view has seen. Received: {trial_id}")
 
     def get_all_trials(

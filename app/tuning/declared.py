@@ -17,6 +17,7 @@ from optuna.samplers._lazy_random_state import LazyRandomState
 from app.domain.study import StudyDefinition, trial_seed
 from app.tuning.distributions import distributions
 from app.tuning.samplers import axis_size, axis_value
+from app.tuning.tpe import Tpe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,21 +65,6 @@ def always_drawn(definition: StudyDefinition) -> Space:
     every = distributions(definition)
     names = sorted(n for n, p in definition.searched.items() if not p.when and not every[n].single())
     return {name: every[name] for name in names}
-
-
-class Tpe(samplers.TPESampler):
-    """Multivariate TPE that decomposes the space by the declared conditions instead of by all past trials."""
-
-    declared_groups: list[Space]
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:  # noqa: ARG002
-        return {name: distribution for group in self.declared_groups for name, distribution in group.items()}
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:  # noqa: ARG002
-        values: dict[str, Any] = {}
-        for group in self.declared_groups:
-            values |= self._sample_relative(study, trial, group)
-        return values
 
 
 class Nsgaii(samplers.NSGAIISampler):
@@ -173,15 +159,12 @@ def random() -> samplers.BaseSampler:
 
 def tpe(definition: StudyDefinition, options: TpeOptions) -> samplers.BaseSampler:
     """TPE in which running trials count as bad ones (constant liar), so that parallel asks spread out."""
-    sampler = Tpe(
+    return Tpe(
+        groups(definition),
         n_startup_trials=options.n_startup_trials,
         n_ei_candidates=options.n_ei_candidates,
         seed=options.seed,
-        multivariate=True,
-        constant_liar=True,
     )
-    sampler.declared_groups = groups(definition)
-    return sampler
 
 
 def qmc(definition: StudyDefinition, options: QmcOptions) -> samplers.BaseSampler:

@@ -15,6 +15,8 @@ from typing import Any
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+from sqlalchemy import Row
 
 from app.domain.families import Scalar
 from app.domain.json import loads
@@ -23,12 +25,13 @@ from app.domain.trial import Outcome, Proposal, Reservation
 from app.store import optuna as store
 from app.store.engine import Database
 from app.tuning.bound import BoundStorage
-from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, Tpe, always_drawn, reseed
+from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, always_drawn, reseed
 from app.tuning.halving import RungValues, brackets_of
 from app.tuning.lessons import Lessons
 from app.tuning.pruners import build_pruner, pruner_compares
 from app.tuning.samplers import build_sampler, sampler_learns, study_seed
 from app.tuning.suggest import complete, draw, kept_attributes, of_new_attempt, running_trial
+from app.tuning.tpe import Tpe
 from app.tuning.trials import Space
 
 CLAIM_TRIES = 3
@@ -67,6 +70,8 @@ class StudyView:
         self._reads_running = isinstance(self._sampler, Tpe | Gp)
         self._reads_attributes = genetic
         self._seen = 0
+        self._sampled: dict[int, str | None] = {}
+        """What running trials had sampled at the last `sync`, as JSON, by id."""
 
     def sync(self) -> None:
         """Read what has happened in other processes, and the trials that finished since the last call.
@@ -87,12 +92,16 @@ class StudyView:
                 self._lessons.take(row)
                 self._storage.held.pop(row.id, None)
                 self._seen = row.finish_seq
-            over = {row.id for row in rows}
-            self._storage.elsewhere = {
-                row.id: running_trial(row.id, row.number, loads(row.sampled or "{}"), self._space, {})
-                for row in running
-                if row.id not in over and row.id not in self._storage.held
-            }
+            known = {*self._storage.held, *(row.id for row in rows)}
+            self._storage.elsewhere = {row.id: self._elsewhere(row) for row in running if row.id not in known}
+            self._sampled = {row.id: row.sampled for row in running}
+
+    def _elsewhere(self, row: Row[Any]) -> FrozenTrial:
+        """A running trial of another process, read anew only where it was sampled anew."""
+        trial = self._storage.elsewhere.get(row.id)
+        if trial is None or self._sampled.get(row.id) != row.sampled:
+            trial = running_trial(row.id, row.number, loads(row.sampled or "{}"), self._space, {})
+        return trial
 
     def ask(self, reservations: Sequence[Reservation]) -> list[Proposal]:
         """Hyperparameters for each reservation, in order: fixed, drawn and requested ones, and the family's defaults.
