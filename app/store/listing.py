@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app.domain.trial import TrialState
+from app.store.ids import among_ids
 from app.store.tables import Trial, table_of
 
 Class = tuple[TrialState, bool | None]
@@ -96,7 +97,7 @@ BY_VALUE = ("above", "below", "highest")
 _WITHOUT_VALUE = {"sqlite": ("null",), "postgresql": ("null", "nan")}
 """The ranges of trials without a value. SQLite stores NaN as NULL, PostgreSQL above infinity."""
 SHOWN = tuple(_t.c[name] for name in ShownTrial._fields)
-_BY_ID: Select[Any] = select(*SHOWN).where(_t.c.id.in_(bindparam("ids", expanding=True)))
+_BY_ID = {dialect: select(*SHOWN).where(among) for dialect, among in among_ids(_t.c.id).items()}
 
 
 class _Place(NamedTuple):
@@ -143,7 +144,7 @@ def trials_by_id(session: Session, ids: Sequence[int]) -> list[ShownTrial]:
     """The trials with these ids that exist, in the order given."""
     if not ids:
         return []
-    rows = session.connection().execute(_BY_ID, {"ids": ids})
+    rows = session.connection().execute(_BY_ID[session.get_bind().dialect.name], {"ids": ids})
     found = {trial.id: trial for trial in map(ShownTrial._make, rows)}
     return [found[key] for key in ids if key in found]
 

@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session, defer
 
 from app.domain.json import decode_number, loads
 from app.domain.trial import TrialState
 from app.errors import NotFound
+from app.store.ids import among_ids
 from app.store.listing import SHOWN, ShownTrial
 from app.store.tables import Metric, Trial, TrialLog, table_of
 
 _t, _m = table_of(Trial), table_of(Metric)
-_LAST_METRICS = (
-    select(_m.c.trial_id, _m.c.metrics)
+_LAST_METRICS = {
+    dialect: select(_m.c.trial_id, _m.c.metrics)
     .join(_t, (_t.c.id == _m.c.trial_id) & (_t.c.attempt == _m.c.attempt) & (_m.c.epoch == _t.c.epochs - 1))
-    .where(_t.c.id.in_(bindparam("ids", expanding=True)))
-)
-
+    .where(among)
+    for dialect, among in among_ids(_t.c.id).items()
+}
 UNREAD = (
     defer(Trial.curve),
     defer(Trial.violations),
@@ -82,7 +83,7 @@ def last_metrics(session: Session, trials: Sequence[ShownTrial]) -> dict[int, st
     ids = [t.id for t in trials if t.epochs > 0]
     if not ids:
         return {}
-    rows: list[Row[Any]] = [*session.connection().execute(_LAST_METRICS, {"ids": ids})]
+    rows = session.connection().execute(_LAST_METRICS[session.get_bind().dialect.name], {"ids": ids})
     return {row.trial_id: row.metrics for row in rows}
 
 
