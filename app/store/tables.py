@@ -65,7 +65,7 @@ class Study(Base):
             postgresql_where=text("managed"),
         ),
         Index("ix_fettle_studies_listing", "project", "created_at", "id"),
-        Index("ix_fettle_studies_by_state", "project", "state", "created_at", "id"),
+        Index("ix_fettle_studies_state", "project", "state", "created_at", "id"),
         {"sqlite_autoincrement": True},  # an id is never given twice: processes cache by it
     )
 
@@ -156,8 +156,8 @@ class Trial(Base):
         UniqueConstraint("study_id", "number"),
         Index("ix_fettle_trials_finish_seq", "study_id", "finish_seq"),
         # Lists of any order and filter are ranges of these two (see `app.store.listing`).
-        Index("ix_fettle_trials_by_number", "study_id", "state", "feasible", "number"),
-        Index("ix_fettle_trials_by_value", "study_id", "state", "feasible", "value", "number"),
+        Index("ix_fettle_trials_state", "study_id", "state", "feasible", "number"),
+        Index("ix_fettle_trials_value", "study_id", "state", "feasible", "value", "number"),
         Index(
             "ix_fettle_trials_queue",
             "study_id",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import MetaData, inspect
+from sqlalchemy import MetaData
 
 from app.domain.trial import TrialState
 from app.errors import Unready
@@ -100,11 +100,3 @@ def test_an_upgraded_database_goes_on_where_it_was(old_database: Database) -> No
         best = list_trials(session, 1, states=[TrialState.COMPLETE], feasible=True, sort="value", limit=1)
     assert best[0].number == 5
     bench.check()
-
-
-def test_an_upgrade_leaves_no_index_of_the_earlier_schema(old_database: Database) -> None:
-    migrate(old_database)
-    with old_database.engine.connect() as connection:
-        found = {index["name"] for index in inspect(connection).get_indexes("fettle_trials")}
-    declared = {index.name for index in Base.metadata.tables["fettle_trials"].indexes}
-    assert {name for name in found if str(name).startswith("ix_")} == declared
