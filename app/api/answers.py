@@ -14,18 +14,23 @@ JSON = "application/json"
 IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]+$"
 
 
-def answer(model: BaseModel, status: int = 200, *, location: str | None = None, etag: int | None = None) -> Response:
-    """`model` as JSON."""
+def answer(
+    content: BaseModel | str, status: int = 200, *, location: str | None = None, etag: int | None = None
+) -> Response:
+    """`content`, a model or its JSON text, as an answer."""
     headers = {}
     if location is not None:
         headers["Location"] = location
     if etag is not None:
         headers["ETag"] = f'"{etag}"'
-    return Response(model.model_dump_json(), status, media_type=JSON, headers=headers)
+    return Response(_text(content), status, media_type=JSON, headers=headers)
 
 
-def page(items: Sequence[BaseModel], next_cursor: str | None = None) -> Response:
-    """A page of a list."""
+def page(items: Sequence[BaseModel | str], next_cursor: str | None = None) -> Response:
+    """A page of a list of models or of their JSON texts."""
     cursor = "null" if next_cursor is None else f'"{next_cursor}"'
-    body = ",".join(item.model_dump_json() for item in items)
-    return Response(f'{{"items":[{body}],"next_cursor":{cursor}}}', media_type=JSON)
+    return Response(f'{{"items":[{",".join(map(_text, items))}],"next_cursor":{cursor}}}', media_type=JSON)
+
+
+def _text(content: BaseModel | str) -> str:
+    return content if isinstance(content, str) else content.model_dump_json()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
@@ -15,10 +15,11 @@ from app.api.answers import JSON, page
 from app.api.deps import Api, Project, Service
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.api.views import definition_of, trial_views
+from app.api.trial_texts import trial_texts
+from app.api.views import definition_of
 from app.domain.json import loads
 from app.errors import FieldError
-from app.store import tables, trials
+from app.store import listing, tables, trials
 from app.store.studies import find_study
 
 router = make_router("results")
@@ -52,7 +53,7 @@ def get_best(study_id: str, api: Api, project: Project) -> Response:
             front = best_trials(trials.objective_values(session, study.id), directions)
             numbers = [trial.number for trial in front]
         found = trials.trials_by_number(session, study.id, numbers)
-        return page(trial_views(session, study, found))
+        return page(trial_texts(session, study, found))
 
 
 @router.get(
@@ -78,25 +79,25 @@ def export_trials(
     return StreamingResponse(chunks, media_type="text/csv" if is_csv else JSON, headers=headers)
 
 
-def _batches(api: Service, study: tables.Study) -> Iterator[list[schemas.Trial]]:
-    """All trials by number; no session stays open between batches."""
+def _batches(api: Service, study: tables.Study) -> Iterator[list[str]]:
+    """All trials by number as JSON texts; no session stays open between batches."""
     last = -1
     while True:
         with api.database.read() as session:
-            rows = trials.list_trials(session, study.id, after=(last,), limit=EXPORT_BATCH)
-            views = trial_views(session, study, rows)
-        if views:
-            yield views
-        if len(views) < EXPORT_BATCH:
+            rows = listing.list_trials(session, study.id, after=(last,), limit=EXPORT_BATCH)
+            texts = trial_texts(session, study, rows)
+        if texts:
+            yield texts
+        if len(texts) < EXPORT_BATCH:
             return
-        last = views[-1].number
+        last = rows[-1].number
 
 
 def _as_json(api: Service, study: tables.Study) -> Iterator[str]:
     yield '{"items":['
     comma = ""
     for batch in _batches(api, study):
-        yield comma + ",".join(trial.model_dump_json() for trial in batch)
+        yield comma + ",".join(batch)
         comma = ","
     yield '],"next_cursor":null}'
 
@@ -104,24 +105,26 @@ def _as_json(api: Service, study: tables.Study) -> Iterator[str]:
 def _as_csv(api: Service, study: tables.Study) -> Iterator[str]:
     names = list(definition_of(study).hyperparameters)
     metrics = loads(study.objective_metrics)
-    yield _line(
-        [*LEADING, *(f"hyperparameters.{n}" for n in names), *(f"values.{m}" for m in metrics), *TRAILING, "error"]
+    yield _lines(
+        [[*LEADING, *(f"hyperparameters.{n}" for n in names), *(f"values.{m}" for m in metrics), *TRAILING, "error"]]
     )
     for batch in _batches(api, study):
-        lines = []
-        for trial in batch:
-            values = trial.values or {}
-            cells: list[object] = [getattr(trial, name) for name in LEADING]
-            cells += [trial.hyperparameters.get(name) for name in names]
-            cells += [values.get(metric) for metric in metrics]
-            cells += [getattr(trial, name) for name in TRAILING]
-            cells.append(None if trial.error is None else f"{trial.error.code}: {trial.error.message}")
-            lines.append(_line(cells))
-        yield "".join(lines)
+        yield _lines([_cells(loads(text), names, metrics) for text in batch])
 
 
-def _line(cells: list[object]) -> str:
-    """One line of CSV (RFC 4180), booleans as in JSON."""
+def _cells(trial: dict[str, Any], names: Sequence[str], metrics: Sequence[str]) -> list[object]:
+    values = trial["values"] or {}
+    cells = [trial[name] for name in LEADING]
+    cells += [trial["hyperparameters"].get(name) for name in names]
+    cells += [values.get(metric) for metric in metrics]
+    cells += [trial[name] for name in TRAILING]
+    error = trial["error"]
+    cells.append(None if error is None else f"{error['code']}: {error['message']}")
+    return cells
+
+
+def _lines(rows: Sequence[list[object]]) -> str:
+    """Lines of CSV (RFC 4180), booleans as in JSON."""
     text = io.StringIO()
-    csv.writer(text).writerow([str(cell).lower() if isinstance(cell, bool) else cell for cell in cells])
+    csv.writer(text).writerows([str(cell).lower() if isinstance(cell, bool) else cell for cell in row] for row in rows)
     return text.getvalue()

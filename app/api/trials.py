@@ -17,12 +17,13 @@ from app.api.idempotency import once
 from app.api.pagination import Cursors
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.api.views import artifact_view, definition_of, metrics_view, trial_view, trial_views
+from app.api.trial_texts import metrics_text, trial_text, trial_texts
+from app.api.views import artifact_view, definition_of
 from app.domain.check_space import check_enqueued
 from app.domain.json import loads
 from app.domain.trial import TrialState
 from app.errors import FieldError
-from app.store import artifacts, lifecycle, tables, trials
+from app.store import artifacts, lifecycle, listing, tables, trials
 from app.store.studies import find_study
 from app.store.trials import find_trial
 
@@ -51,15 +52,16 @@ def list_trials(
     cursors = Cursors(["trials", study_id, sort, sorted(state), feasible], kinds)
     after = cursors.decode(cursor)
     with api.database.read() as session:
+        listing.at_one_moment(session)
         study = find_study(session, project, study_id)
         if sort.endswith("value") and len(loads(study.directions)) > 1:
             message = f"Expected number or -number: the study has several objectives. Received: {sort!r}"
             raise invalid_request([FieldError(("query", "sort"), message)])
-        found = trials.list_trials(
+        found = listing.list_trials(
             session, study.id, states=state, feasible=feasible, sort=sort, after=after, limit=limit + 1
         )
-        more = cursors.encode(trials.sort_key(found[limit - 1], sort)) if len(found) > limit else None
-        return page(trial_views(session, study, found[:limit]), more)
+        more = cursors.encode(listing.sort_key(found[limit - 1], sort)) if len(found) > limit else None
+        return page(trial_texts(session, study, found[:limit]), more)
 
 
 @router.post(TRIALS, status_code=201, response_model=schemas.Trial)
@@ -73,7 +75,7 @@ def enqueue_trial(
         values = _accepted(study, trial)
         row = lifecycle.enqueue(session, study.id, values)
         location = f"/v1/studies/{study_id}/trials/{row.number}"
-        return answer(trial_view(session, study, row), 201, location=location)
+        return answer(trial_text(session, study, row), 201, location=location)
 
     return once(api, project, request, key, work)
 
@@ -90,7 +92,7 @@ def get_trial(study_id: str, number: int, api: Api, project: Project) -> Respons
     """One trial."""
     with api.database.read() as session:
         study = find_study(session, project, study_id)
-        return answer(trial_view(session, study, find_trial(session, study.id, number)))
+        return answer(trial_text(session, study, find_trial(session, study.id, number)))
 
 
 @router.post(TRIAL + ":cancel", response_model=schemas.Trial)
@@ -99,7 +101,7 @@ def cancel_trial(study_id: str, number: int, api: Api, project: Project) -> Resp
 
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
-        return answer(trial_view(session, study, lifecycle.cancel_trial(session, study.id, number)))
+        return answer(trial_text(session, study, lifecycle.cancel_trial(session, study.id, number)))
 
     return api.database.run(work)
 
@@ -109,7 +111,7 @@ def get_metrics(study_id: str, number: int, api: Api, project: Project, attempt:
     """What an attempt of the trial reported, epoch by epoch."""
     with api.database.read() as session:
         trial = _find(session, project, study_id, number)
-        return page([metrics_view(row) for row in trials.metrics_of(session, trial, attempt)])
+        return page([metrics_text(row) for row in trials.metrics_of(session, trial, attempt)])
 
 
 @router.get(TRIAL + "/logs", response_class=PlainTextResponse)

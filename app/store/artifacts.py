@@ -9,14 +9,20 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.store.tables import Artifact
+from app.store.ids import among_ids
+from app.store.tables import Artifact, table_of
+
+_OF_TRIALS = {
+    dialect: select(Artifact).where(among).order_by(Artifact.trial_id, Artifact.name)
+    for dialect, among in among_ids(table_of(Artifact).c.trial_id).items()
+}
 
 
 def artifacts_of(session: Session, trial_ids: Sequence[int]) -> dict[int, list[Artifact]]:
     """The files of each trial, by name."""
     found: dict[int, list[Artifact]] = defaultdict(list)
-    query = select(Artifact).where(Artifact.trial_id.in_(trial_ids)).order_by(Artifact.trial_id, Artifact.name)
-    for artifact in session.scalars(query):
+    query = _OF_TRIALS[session.get_bind().dialect.name]
+    for artifact in session.scalars(query, {"ids": trial_ids}):
         found[artifact.trial_id].append(artifact)
     return found
 

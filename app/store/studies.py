@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import Select, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.domain.study import StudyState
@@ -46,25 +46,19 @@ def list_studies(
 ) -> list[Study]:
     """Up to `limit` studies of the project after a sort key, by `name`, `created_at` or `-created_at`."""
     query = _narrow(select(Study).where(Study.project == project, Study.managed), narrowed)
-    column: Any = Study.name if sort == "name" else Study.created_at
+    # Names are unique in a project: they alone are an order, and the order of an index.
+    columns: list[Any] = [Study.name] if sort == "name" else [Study.created_at, Study.id]
     descending = sort.startswith("-")
-    order = (column.desc(), Study.id.desc()) if descending else (column, Study.id)
-    query = query.order_by(*order)
     if after is not None:
-        query = query.where(_beyond(column, after, descending=descending))
+        place, key = tuple_(*columns), tuple_(*after[: len(columns)])
+        query = query.where(place < key if descending else place > key)
+    query = query.order_by(*(column.desc() if descending else column for column in columns))
     return list(session.scalars(query.limit(limit)))
 
 
 def sort_key(study: Study, sort: str) -> tuple[Any, ...]:
     """Where the study stands in a list."""
     return (study.name if sort == "name" else study.created_at, study.id)
-
-
-def _beyond(column: Any, after: tuple[Any, ...], *, descending: bool) -> ColumnElement[bool]:
-    value, key = after
-    if descending:
-        return or_(column < value, and_(column == value, Study.id < key))
-    return or_(column > value, and_(column == value, Study.id > key))
 
 
 def _narrow(query: Select[Study], narrowed: StudyFilter) -> Select[Study]:

@@ -65,6 +65,7 @@ class Study(Base):
             postgresql_where=text("managed"),
         ),
         Index("ix_fettle_studies_listing", "project", "created_at", "id"),
+        Index("ix_fettle_studies_state", "project", "state", "created_at", "id"),
         {"sqlite_autoincrement": True},  # an id is never given twice: processes cache by it
     )
 
@@ -154,8 +155,9 @@ class Trial(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "number"),
         Index("ix_fettle_trials_finish_seq", "study_id", "finish_seq"),
-        Index("ix_fettle_trials_state", "study_id", "state", "number"),
-        Index("ix_fettle_trials_value", "study_id", "value", "number"),
+        # Lists of any order and filter are ranges of these two (see `app.store.listing`).
+        Index("ix_fettle_trials_state", "study_id", "state", "feasible", "number"),
+        Index("ix_fettle_trials_value", "study_id", "state", "feasible", "value", "number"),
         Index(
             "ix_fettle_trials_queue",
             "study_id",

@@ -6,14 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, tuple_
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session, defer
 
 from app.domain.json import decode_number, loads
 from app.domain.trial import TrialState
 from app.errors import NotFound
-from app.store.tables import Metric, Trial, TrialLog
+from app.store.ids import among_ids
+from app.store.listing import SHOWN, ShownTrial
+from app.store.tables import Metric, Trial, TrialLog, table_of
 
+_t, _m = table_of(Trial), table_of(Metric)
+_LAST_METRICS = {
+    dialect: select(_m.c.trial_id, _m.c.metrics)
+    .join(_t, (_t.c.id == _m.c.trial_id) & (_t.c.attempt == _m.c.attempt) & (_m.c.epoch == _t.c.epochs - 1))
+    .where(among)
+    for dialect, among in among_ids(_t.c.id).items()
+}
 UNREAD = (
     defer(Trial.curve),
     defer(Trial.violations),
@@ -35,48 +44,6 @@ def find_trial(session: Session, study_id: int, number: int) -> Trial:
     if trial is None:
         raise NotFound(f"Expected the number of a trial. Received: {number}", code="TRIAL_NOT_FOUND")
     return trial
-
-
-def list_trials(
-    session: Session,
-    study_id: int,
-    *,
-    states: Sequence[TrialState] = (),
-    feasible: bool | None = None,
-    sort: str = "number",
-    after: tuple[Any, ...] | None = None,
-    limit: int,
-) -> list[Trial]:
-    """Up to `limit` trials after a sort key, by `number`, `-number`, `value` or `-value`; those without value last."""
-    query = select(Trial).options(*UNREAD).where(Trial.study_id == study_id)
-    if states:
-        query = query.where(Trial.state.in_(states))
-    if feasible is not None:
-        query = query.where(Trial.feasible.is_(feasible))
-    descending = sort.startswith("-")
-    if sort.endswith("number"):
-        if after is not None:
-            query = query.where(Trial.number < after[0] if descending else Trial.number > after[0])
-        query = query.order_by(Trial.number.desc() if descending else Trial.number)
-    else:
-        if after is not None:
-            query = query.where(_beyond_value(after, descending=descending))
-        value = Trial.value.desc() if descending else Trial.value
-        query = query.order_by(Trial.value.is_(None), value, Trial.number)
-    return list(session.scalars(query.limit(limit)))
-
-
-def _beyond_value(after: tuple[Any, ...], *, descending: bool) -> ColumnElement[bool]:
-    value, number = after
-    if value is None:
-        return and_(Trial.value.is_(None), Trial.number > number)
-    further = Trial.value < value if descending else Trial.value > value
-    return or_(further, and_(Trial.value == value, Trial.number > number), Trial.value.is_(None))
-
-
-def sort_key(trial: Trial, sort: str) -> tuple[Any, ...]:
-    """Where the trial stands in a list."""
-    return (trial.number,) if sort.endswith("number") else (trial.value, trial.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +69,34 @@ def objective_values(session: Session, study_id: int) -> list[ObjectiveValues]:
     ]
 
 
-def trials_by_number(session: Session, study_id: int, numbers: Sequence[int]) -> list[Trial]:
+def trials_by_number(session: Session, study_id: int, numbers: Sequence[int]) -> list[ShownTrial]:
     """The trials with these numbers, by number."""
-    query = select(Trial).options(*UNREAD).where(Trial.study_id == study_id).order_by(Trial.number)
-    found: list[Trial] = []
+    query = select(*SHOWN).where(Trial.study_id == study_id).order_by(Trial.number)
+    found: list[ShownTrial] = []
     for i in range(0, len(numbers), 500):
-        found += session.scalars(query.where(Trial.number.in_(numbers[i : i + 500])))
+        found += map(ShownTrial._make, session.execute(query.where(Trial.number.in_(numbers[i : i + 500]))))
     return found
 
 
-def last_metrics(session: Session, trials: Sequence[Trial]) -> dict[int, str]:
+def last_metrics(session: Session, trials: Sequence[ShownTrial]) -> dict[int, str]:
     """The metrics of the last epoch that each trial's current attempt reported, as JSON, by the trial's id."""
-    wanted = [(t.id, t.attempt, t.epochs - 1) for t in trials if t.epochs > 0]
-    if not wanted:
+    ids = [t.id for t in trials if t.epochs > 0]
+    if not ids:
         return {}
-    query = select(Metric.trial_id, Metric.metrics)
-    found: dict[int, str] = {}
-    for i in range(0, len(wanted), 200):
-        some = wanted[i : i + 200]
-        rows = session.execute(query.where(tuple_(Metric.trial_id, Metric.attempt, Metric.epoch).in_(some)))
-        found.update((row.trial_id, row.metrics) for row in rows)
-    return found
+    rows = session.connection().execute(_LAST_METRICS[session.get_bind().dialect.name], {"ids": ids})
+    return {row.trial_id: row.metrics for row in rows}
 
 
-def metrics_of(session: Session, trial: Trial, attempt: int | None) -> list[Metric]:
+def metrics_of(session: Session, trial: Trial, attempt: int | None) -> list[Row[Any]]:
     """What an attempt of the trial reported, by epoch; by default the current attempt."""
     wanted = trial.attempt if attempt is None else attempt
-    query = select(Metric).where(Metric.trial_id == trial.id, Metric.attempt == wanted).order_by(Metric.epoch)
-    return list(session.scalars(query))
+    query = (
+        select(Metric.epoch, Metric.attempt, Metric.metrics, Metric.at)
+        .where(Metric.trial_id == trial.id, Metric.attempt == wanted)
+        .order_by(Metric.epoch)
+    )
+    found: list[Row[Any]] = [*session.execute(query)]
+    return found
 
 
 def logs_of(session: Session, trial: Trial, attempt: int | None) -> str:
