@@ -79,6 +79,11 @@ class Claims:
                 self._offers.remove(offer)
         return []
 
+    def is_alone(self, study_id: int) -> bool:
+        """Whether no other study had work when it was last looked, a short time ago."""
+        is_fresh = time.monotonic() - self._listed_at <= OFFERS_FRESH_S
+        return is_fresh and all(offer.study_id == study_id for offer in self._offers)
+
     def sample(self, reserved: Reserved) -> PooledTrial | None:
         """The trial with its hyperparameters; None where the sampler raised, and the trial has failed by it."""
         known = self._known[reserved.study.study_id]
@@ -110,9 +115,15 @@ class Claims:
                 del self._known[study_id]
 
     def _reserve(self, study: StudyRef, count: int) -> list[Reserved]:
-        reservations = self._database.run(
-            lambda session: leases.reserve(session, study.study_id, self._worker_id, count, self._ttl_s)
+        return self.adopt(
+            study,
+            self._database.run(
+                lambda session: leases.reserve(session, study.study_id, self._worker_id, count, self._ttl_s)
+            ),
         )
+
+    def adopt(self, study: StudyRef, reservations: Sequence[Reservation]) -> list[Reserved]:
+        """Keep the leases of trials that were reserved."""
         for reservation in reservations:
             self._keeper.hold(reservation.trial_id, reservation.token, study.study_id)
         return [Reserved(study, reservation) for reservation in reservations]

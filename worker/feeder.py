@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
+from app.domain.trial import Reservation
 from app.errors import NotFound
 from app.store import leases
 from app.store.engine import Database
@@ -44,13 +45,24 @@ class Feeder:
         now = time.monotonic()
         if not self._backlog and (hungry or now - self._fruitless_at > FRUITLESS_PAUSE_S):
             reserved = self._claims.reserve(families, lambda study: self._wanted(study, hungry=hungry))
-            self._backlog += reserved
-            for one in reserved:
-                self._in_flight[one.study.study_id] += 1
+            self._take_in(reserved)
             if not reserved:
                 self._fruitless_at = now
                 self._claims.forget_unused({study for study, count in self._in_flight.items() if count > 0})
         return self._sample()
+
+    def missing(self, study: StudyRef, *, leaving: int) -> int:
+        """How many trials of a study to reserve along with `leaving` ends: none where other studies wait for a turn."""
+        if self._backlog or not self._claims.is_alone(study.study_id):
+            return 0
+        self._in_flight[study.study_id] -= leaving
+        wanted = self._wanted(study, hungry=not len(self._pool))
+        self._in_flight[study.study_id] += leaving
+        return wanted
+
+    def add(self, study: StudyRef, reservations: Sequence[Reservation]) -> None:
+        """Take in trials that were reserved along with ends."""
+        self._take_in(self._claims.adopt(study, reservations))
 
     def take(self, families: Sequence[str]) -> list[PooledTrial]:
         """The trials of the next stack; none where none is ready."""
@@ -93,13 +105,18 @@ class Feeder:
                 self._database.run(lambda s, i=study_id, p=pair: leases.release(s, i, [p], "RELEASED"))  # type: ignore[misc]
             self._keeper.drop(*pair)
 
+    def _take_in(self, reserved: Sequence[Reserved]) -> None:
+        self._backlog += reserved
+        for one in reserved:
+            self._in_flight[one.study.study_id] += 1
+
     def _wanted(self, study: StudyRef, *, hungry: bool) -> int:
         """How many trials of the study to reserve: in batches, since a transaction costs more than a trial in it."""
         width = self._study_widths.get(study.study_id, study.family.first_members)
         pace = self._paces.get(study.study_id)
         wanted = in_flight(study.definition, width, None if pace is None else pace.per_second())
         missing = wanted - self._in_flight[study.study_id]
-        return missing if hungry or missing >= min(width, wanted) // 2 else 0
+        return max(0, missing) if hungry or missing >= min(width, wanted) // 2 else 0
 
     def _sample(self) -> bool:
         """Sample for a while; whether there was anything to sample."""

@@ -8,23 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
 
-import structlog
-from sqlalchemy.orm import Session
-
-from app.domain.trial import FailureReason, Outcome
-from app.errors import NotFound
-from app.store import leases, recording
-from app.store.engine import Database
-from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
-from worker.claims import Claims
 from worker.feeder import Feeder
 from worker.keeper import Keeper
-from worker.keeping import Keeping
-from worker.outcomes import outcome_of
+from worker.ledger import Ledger, Running, StackSettings
 from worker.pool import PooledTrial, StudyRef
 from worker.protocol import (
     Answer,
@@ -54,47 +42,6 @@ STOP_GRACE_S = 10.0
 JOIN_TOGETHER = 4
 """Trials that join in mid-stack at least, where so many slots are free: each time is a transaction."""
 
-T = TypeVar("T")
-
-log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Running:
-    """A member of the stack while it trains."""
-
-    trial: PooledTrial
-    deadline: float | None
-    reports: list[recording.Report] = field(default_factory=list)
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    stop_since: float | None = None
-    drained: bool = False
-
-    @property
-    def trial_id(self) -> int:
-        """The id of its row."""
-        return self.trial.trial_id
-
-    @property
-    def token(self) -> str:
-        """The token of its lease."""
-        return self.trial.token
-
-    def take_reports(self) -> list[recording.Report]:
-        """The reports that have yet to be written; they are no longer."""
-        reports, self.reports = self.reports, []
-        return reports
-
-
-@dataclass(frozen=True, slots=True)
-class StackSettings:
-    """What a stack run needs to know of the settings; times in seconds."""
-
-    worker_id: str
-    device: str
-    ttl_s: float
-    hang_timeout_s: float
-
 
 class TrainerLost(Exception):
     """The trainer died, or was killed, in the middle of a stack: its message says how."""
@@ -104,33 +51,20 @@ class StackRun:
     """Trains trials of one signature as one stack: the first ones, and those that join while it trains."""
 
     def __init__(
-        self,
-        database: Database,
-        keeper: Keeper,
-        claims: Claims,
-        feeder: Feeder,
-        artifacts: ArtifactWriter,
-        settings: StackSettings,
-        trials: list[PooledTrial],
+        self, ledger: Ledger, keeper: Keeper, feeder: Feeder, settings: StackSettings, trials: list[PooledTrial]
     ) -> None:
-        self._database = database
+        self._ledger = ledger
         self._keeper = keeper
-        self._claims = claims
         self._feeder = feeder
-        self._artifacts = artifacts
         self._settings = settings
         self._first = trials[0]
         self._study: StudyRef = self._first.study
-        self._view = claims.view(self._study.study_id)
-        self._keeping = Keeping(self._study, claims, artifacts)
         self._trials = trials
         self._members: dict[int, Running] = {}
         self._unwritten: dict[int, tuple[Running, MemberResult]] = {}
         self._next_member = 0
         self._draining = False
-        self._flushed_at = 0.0
         self._judged = self._study.definition.pruner.name != "none"
-        self.trained = 0
 
     def run(self, trainer: Trainer, meanwhile: Callable[[], bool], drain_at: Callable[[], float | None]) -> None:
         """Train the stack to its end.
@@ -144,7 +78,7 @@ class StackRun:
         members = self._started(self._trials)
         if not members:
             return
-        self._flushed_at = heard_at = time.monotonic()
+        heard_at = time.monotonic()
         trainer.send(self._request(members))
         busy = False
         while self._members or self._unwritten:
@@ -159,7 +93,7 @@ class StackRun:
                 )
             self._look_after(trainer, drain_at())
             if message is None or isinstance(message, EpochDone):
-                self._flush(FLUSH_S)
+                self._ledger.flush(self._reporting, FLUSH_S)
             busy = meanwhile()
             self._fill_slots(trainer)
 
@@ -168,34 +102,24 @@ class StackRun:
         """The members that have not ended."""
         return list(self._members.values())
 
+    @property
+    def _reporting(self) -> list[Running]:
+        """The members whose reports may wait to be written."""
+        return [*self._members.values(), *(member for member, _ in self._unwritten.values())]
+
     def _started(self, trials: Sequence[PooledTrial]) -> list[Member]:
         """Make the trials RUNNING; as members those whose lease still stood."""
-        if not trials:
-            return []
-        proposals = [t.proposal for t in trials]
-        settings, study_id = self._settings, self._study.study_id
-        held = self._write(
-            set[int](),
-            lambda session: leases.start(
-                session, study_id, proposals, settings.worker_id, settings.device, settings.ttl_s
-            ),
-        )
-        timeout_s = self._study.definition.execution.trial_timeout_seconds
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         members = []
-        for trial in trials:
-            if trial.trial_id not in held:
-                self._let_go(trial)
-                continue
+        for running in self._ledger.start(trials):
             number, self._next_member = self._next_member, self._next_member + 1
-            self._members[number] = Running(trial, deadline)
-            proposal = trial.proposal
+            self._members[number] = running
+            proposal = running.trial.proposal
             members.append(
                 Member(
                     member=number,
                     number=proposal.reservation.number,
                     hyperparameters=proposal.hyperparameters,
-                    seed=trial.seed,
+                    seed=running.trial.seed,
                 )
             )
         return members
@@ -229,15 +153,14 @@ class StackRun:
             self._end(trainer, message.results)
         elif isinstance(message, Kept):
             for model in message.models:
-                member, result = self._unwritten.pop(model.member)
-                self._finish([(member, result)], model)
+                self._finish([self._unwritten.pop(model.member)], model)
         elif not isinstance(message, Ready):
             raise ChannelBroken(f"Expected epoch_done or members_done. Received: {message.kind}")
 
     def _end(self, trainer: Trainer, results: Sequence[MemberResult]) -> None:
         """Refill the slots of members that ended, and record them: those whose model is written once it is."""
         ended = {result.member: (self._member(result.member), result) for result in results}
-        models = self._keeping.wanted(results, {number: member.token for number, (member, _) in ended.items()})
+        models = self._ledger.keeping.wanted(results, {number: member.token for number, (member, _) in ended.items()})
         for number in ended:
             del self._members[number]
         for model in models:
@@ -264,17 +187,7 @@ class StackRun:
     def _judge(self, slot: int, epoch: int, metrics: dict[str, float]) -> list[Stop]:
         """Note a report; why the member must stop, if it must."""
         member = self._member(slot)
-        reservation = member.trial.proposal.reservation
-        member.reports.append(
-            recording.Report(
-                reservation.trial_id, reservation.token, reservation.number, reservation.attempt, epoch, metrics
-            )
-        )
-        prune = False
-        value = metrics.get(self._study.definition.objectives[0].metric)
-        if value is not None:
-            member.curve.append((epoch, value))
-            prune = self._view.report(reservation.trial_id, epoch, value)
+        prune = self._ledger.report(member, epoch, metrics)
         reason = self._stop_reason(member)
         if reason is None and prune and epoch + 1 < self._study.definition.training.epochs:
             reason = "PRUNED"
@@ -317,83 +230,18 @@ class StackRun:
             trainer.send(Halt(stack=self._first.token, stop=halted))
 
     def _finish(self, ended: Sequence[tuple[Running, MemberResult]], model: KeptModel | None = None) -> None:
-        """Record members that ended, with all reports that wait, in one transaction; `model` is a single one's."""
-        outcomes: list[Outcome] = []
-        trials = {member.trial_id: member.trial for member, _ in ended}
+        """Record members that ended; those whose lease was lost, or that a draining worker gives back, are let go."""
+        recorded = []
         for member, result in ended:
             if result.stop_reason == "LEASE_LOST":
-                self._give_back(member)
+                self._ledger.give_back(member.trial)
             else:
-                outcomes.append(self._outcome(member, result, model))
-        if not outcomes:
-            return
-        reports = [report for member, _ in ended for report in member.take_reports()] + self._waiting_reports()
-        study_id, ttl_s = self._study.study_id, self._settings.ttl_s
-        recorded = self._write(
-            recording.Recorded(), lambda session: recording.finish(session, study_id, outcomes, reports, ttl_s)
-        )
-        self._flushed_at = time.monotonic()
-        self._artifacts.remove(recorded.superseded_paths)
-        for outcome in outcomes:
-            if outcome.trial_id not in recorded.trial_ids:
-                log.warning("lease_lost", study=self._study.public_id, trial_id=outcome.trial_id)
-                self._artifacts.remove([a.path for a in outcome.artifacts])
-            elif outcome.values and outcome.feasible and len(outcome.values) == 1:
-                self._claims.note_best(self._study, outcome.values[0])
-            self._let_go(trials[outcome.trial_id])
-            self.trained += 1
-
-    def _outcome(self, member: Running, result: MemberResult, model: KeptModel | None) -> Outcome:
-        published = self._keeping.published(member.trial.proposal.reservation, model)
-        result = result.model_copy(update={"metrics": result.metrics | published.test_metrics})
-        return outcome_of(
-            result,
-            self._study.definition,
-            member.trial_id,
-            member.token,
-            curve=tuple(member.curve),
-            attributes=self._view.system_attributes(member.trial_id),
-            artifacts=published.artifacts,
-            note=published.note,
-        )
-
-    def _waiting_reports(self) -> list[recording.Report]:
-        members = [*self._members.values(), *(member for member, _ in self._unwritten.values())]
-        return [report for member in members for report in member.take_reports()]
-
-    def _flush(self, every_s: float) -> None:
-        """Write the metrics that wait, where the last time was `every_s` seconds ago."""
-        if time.monotonic() - self._flushed_at < every_s:
-            return
-        self._flushed_at = time.monotonic()
-        reports = self._waiting_reports()
-        if reports:
-            study, ttl_s = self._study, self._settings.ttl_s
-            self._database.run(
-                lambda session: recording.record(session, study.study_id, study.public_id, reports, ttl_s)
-            )
-
-    def _write(self, nothing: T, work: Callable[[Session], T]) -> T:
-        """The result of `work` in a transaction, or `nothing` where the study was deleted: all its leases are lost."""
-        try:
-            return self._database.run(work)
-        except NotFound:
-            return nothing
-
-    def _let_go(self, trial: PooledTrial) -> None:
-        self._keeper.drop(trial.trial_id, trial.token)
-        self._view.forget(trial.trial_id)
-        self._feeder.note_end(trial)
-
-    def _give_back(self, member: Running) -> None:
-        """Release a lease, where it still stands: the trial waits for another worker, uncharged."""
-        pair = [(member.trial_id, member.token)]
-        self._write(set[int](), lambda session: leases.release(session, self._study.study_id, pair, "RELEASED"))
-        self._let_go(member.trial)
+                recorded.append((member, result))
+        self._ledger.finish(recorded, self._reporting, model, refill=not self._draining)
 
     def abandon(self, message: str, *, code: str) -> None:
         """After the loss of the trainer: record what was due, charge a member that was alone, give the others back."""
-        self._flush(0)
+        self._ledger.flush(self._reporting, 0)
         for number, (member, result) in list(self._unwritten.items()):
             del self._unwritten[number]
             lost = KeptModel(member=number, path="", error="The trainer was lost before it had written the model.")
@@ -408,18 +256,10 @@ class StackRun:
         live = self.live
         for member in live:
             if len(live) > 1 or self._stop_reason(member) is not None:
-                self._give_back(member)
+                self._ledger.give_back(member.trial)
                 continue
-            self._charge(member, code, message)
+            self._ledger.charge(member.trial, code, message)
         self._members.clear()
-
-    def _charge(self, member: Running, code: str, message: str) -> None:
-        """Count the attempt that broke the trainer; the last one fails the trial."""
-        pair = [(member.trial_id, member.token)]
-        study_id = self._study.study_id
-        reason = FailureReason.EXCEPTION
-        self._write(set[int](), lambda session: leases.charge(session, study_id, pair, reason, code, message))
-        self._let_go(member.trial)
 
 
 def slots_of(trial: PooledTrial) -> int:

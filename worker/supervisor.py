@@ -27,9 +27,10 @@ from worker.claims import Claims
 from worker.device import Device, resolve
 from worker.feeder import Feeder
 from worker.keeper import Keeper
+from worker.ledger import Ledger, StackSettings
 from worker.pool import PooledTrial
 from worker.protocol import Prepare
-from worker.stack import StackRun, StackSettings, TrainerLost, slots_of
+from worker.stack import StackRun, TrainerLost, slots_of
 from worker.trainer import Trainer
 
 SHORTEST_IDLE_S = 0.05
@@ -118,7 +119,9 @@ class Supervisor:
         settings = StackSettings(
             self._worker_id, self._device.label, self._settings.lease_ttl_s, self._settings.hang_timeout_s
         )
-        stack = StackRun(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, trials)
+        study = trials[0].study
+        ledger = Ledger(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, study)
+        stack = StackRun(ledger, self._keeper, self._feeder, settings, trials)
         trainer.prepared.add(trials[0].signature)
         try:
             stack.run(trainer, lambda: self._look_ahead(trainer, families), self._grace_end)
@@ -128,7 +131,7 @@ class Supervisor:
             log.warning("trainer_lost", worker=self._worker_id, error=message)
             stack.abandon(message, code="TRAINER_HUNG" if killed else "TRAINER_CRASHED")
             self._trainer = None if self._should_drain() else self._new_trainer()
-        trainer.trained += stack.trained
+        trainer.trained += ledger.recorded
 
     def _look_ahead(self, trainer: Trainer, families: Sequence[str]) -> bool:
         """Reserve and sample while the trainer works, and let it compile what comes; whether anything was done."""

@@ -1,0 +1,219 @@
+"""What a stack writes to the database: its trials' starts, metrics and ends, each in as few transactions as may be.
+
+A study that was deleted meanwhile is no error here: all its leases are lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.domain.trial import FailureReason, Outcome, Reservation
+from app.errors import NotFound
+from app.store import leases, recording, turnover
+from app.store.engine import Database
+from worker.artifacts import ArtifactWriter
+from worker.claims import Claims
+from worker.feeder import Feeder
+from worker.keeper import Keeper
+from worker.keeping import Keeping
+from worker.outcomes import outcome_of
+from worker.pool import PooledTrial, StudyRef
+from worker.protocol import KeptModel, MemberResult
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Running:
+    """A member of the stack while it trains."""
+
+    trial: PooledTrial
+    deadline: float | None
+    reports: list[recording.Report] = field(default_factory=list)
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    stop_since: float | None = None
+    drained: bool = False
+
+    @property
+    def trial_id(self) -> int:
+        """The id of its row."""
+        return self.trial.trial_id
+
+    @property
+    def token(self) -> str:
+        """The token of its lease."""
+        return self.trial.token
+
+    def take_reports(self) -> list[recording.Report]:
+        """The reports that have yet to be written; they are no longer."""
+        reports, self.reports = self.reports, []
+        return reports
+
+
+@dataclass(frozen=True, slots=True)
+class StackSettings:
+    """What a stack run needs to know of the settings; times in seconds."""
+
+    worker_id: str
+    device: str
+    ttl_s: float
+    hang_timeout_s: float
+
+
+class Ledger:
+    """The records of one stack's study. Not thread-safe."""
+
+    def __init__(
+        self,
+        database: Database,
+        keeper: Keeper,
+        claims: Claims,
+        feeder: Feeder,
+        artifacts: ArtifactWriter,
+        settings: StackSettings,
+        study: StudyRef,
+    ) -> None:
+        self._database = database
+        self._keeper = keeper
+        self._claims = claims
+        self._feeder = feeder
+        self._artifacts = artifacts
+        self._settings = settings
+        self._study = study
+        self._view = claims.view(study.study_id)
+        self._flushed_at = time.monotonic()
+        self.keeping = Keeping(study, claims, artifacts)
+        self.recorded = 0
+        """Trials whose end went through here."""
+
+    def start(self, trials: Sequence[PooledTrial]) -> list[Running]:
+        """Make the trials RUNNING; those whose lease still stood."""
+        if not trials:
+            return []
+        proposals = [t.proposal for t in trials]
+        settings, study_id = self._settings, self._study.study_id
+        held = self._write(
+            set[int](),
+            lambda session: leases.start(
+                session, study_id, proposals, settings.worker_id, settings.device, settings.ttl_s
+            ),
+        )
+        timeout_s = self._study.definition.execution.trial_timeout_seconds
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for trial in trials:
+            if trial.trial_id not in held:
+                self.let_go(trial)
+        return [Running(trial, deadline) for trial in trials if trial.trial_id in held]
+
+    def flush(self, members: Sequence[Running], every_s: float) -> None:
+        """Write the metrics of members that wait, where the last time was `every_s` seconds ago."""
+        if time.monotonic() - self._flushed_at < every_s:
+            return
+        self._flushed_at = time.monotonic()
+        reports = [report for member in members for report in member.take_reports()]
+        if reports:
+            study, ttl_s = self._study, self._settings.ttl_s
+            self._database.run(
+                lambda session: recording.record(session, study.study_id, study.public_id, reports, ttl_s)
+            )
+
+    def finish(
+        self,
+        ended: Sequence[tuple[Running, MemberResult]],
+        others: Sequence[Running],
+        model: KeptModel | None = None,
+        *,
+        refill: bool = True,
+    ) -> None:
+        """Record members that ended, with all reports that wait, the `others`' too, in one transaction.
+
+        `model` is a single one's. With `refill` it reserves as many trials as the feeder misses, where it may.
+        """
+        outcomes = [self._outcome(member, result, model) for member, result in ended]
+        if not outcomes:
+            return
+        trials = {member.trial_id: member.trial for member, _ in ended}
+        members = [*(member for member, _ in ended), *others]
+        reports = [report for member in members for report in member.take_reports()]
+        settings, study = self._settings, self._study
+        count = self._feeder.missing(study, leaving=len(outcomes)) if refill else 0
+        nothing: tuple[recording.Recorded, list[Reservation]] = recording.Recorded(), []
+        recorded, reservations = self._write(
+            nothing,
+            lambda session: turnover.finish_and_reserve(
+                session, study.study_id, outcomes, reports, count, settings.worker_id, settings.ttl_s
+            ),
+        )
+        self._flushed_at = time.monotonic()
+        self._artifacts.remove(recorded.superseded_paths)
+        for outcome in outcomes:
+            if outcome.trial_id not in recorded.trial_ids:
+                log.warning("lease_lost", study=study.public_id, trial_id=outcome.trial_id)
+                self._artifacts.remove([a.path for a in outcome.artifacts])
+            elif outcome.values and outcome.feasible and len(outcome.values) == 1:
+                self._claims.note_best(study, outcome.values[0])
+            self.let_go(trials[outcome.trial_id])
+            self.recorded += 1
+        self._feeder.add(study, reservations)
+
+    def give_back(self, trial: PooledTrial) -> None:
+        """Release a lease, where it still stands: the trial waits for another worker, uncharged."""
+        pair = [(trial.trial_id, trial.token)]
+        self._write(set[int](), lambda session: leases.release(session, self._study.study_id, pair, "RELEASED"))
+        self.let_go(trial)
+
+    def charge(self, trial: PooledTrial, code: str, message: str) -> None:
+        """Count the attempt that broke the trainer; the last one fails the trial."""
+        pair = [(trial.trial_id, trial.token)]
+        study_id, reason = self._study.study_id, FailureReason.EXCEPTION
+        self._write(set[int](), lambda session: leases.charge(session, study_id, pair, reason, code, message))
+        self.let_go(trial)
+
+    def let_go(self, trial: PooledTrial) -> None:
+        """Forget a trial that was recorded, given back or lost."""
+        self._keeper.drop(trial.trial_id, trial.token)
+        self._view.forget(trial.trial_id)
+        self._feeder.note_end(trial)
+
+    def report(self, member: Running, epoch: int, metrics: dict[str, float]) -> bool:
+        """Note an epoch of a member; whether the pruner ends it."""
+        reservation = member.trial.proposal.reservation
+        member.reports.append(
+            recording.Report(
+                reservation.trial_id, reservation.token, reservation.number, reservation.attempt, epoch, metrics
+            )
+        )
+        value = metrics.get(self._study.definition.objectives[0].metric)
+        if value is None:
+            return False
+        member.curve.append((epoch, value))
+        return self._view.report(reservation.trial_id, epoch, value)
+
+    def _outcome(self, member: Running, result: MemberResult, model: KeptModel | None) -> Outcome:
+        published = self.keeping.published(member.trial.proposal.reservation, model)
+        result = result.model_copy(update={"metrics": result.metrics | published.test_metrics})
+        return outcome_of(
+            result,
+            self._study.definition,
+            member.trial_id,
+            member.token,
+            curve=tuple(member.curve),
+            attributes=self._view.system_attributes(member.trial_id),
+            artifacts=published.artifacts,
+            note=published.note,
+        )
+
+    def _write(self, nothing: T, work: Callable[[Session], T]) -> T:
+        """The result of `work` in a transaction, or `nothing` where the study was deleted: all its leases are lost."""
+        try:
+            return self._database.run(work)
+        except NotFound:
+            return nothing
