@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -39,16 +40,47 @@ class EventStream(Response):
                 group.cancel_scope.cancel()
 
             group.start_soon(leave)
-            async with aclosing(self.chunks) as chunks:
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                async for chunk in chunks:
-                    with anyio.move_on_after(SEND_TIMEOUT_S) as patience:
+            with _Patience(SEND_TIMEOUT_S, group.cancel_scope.cancel) as patience:
+                async with aclosing(self.chunks) as chunks:
+                    await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                    async for chunk in chunks:
+                        patience.begin()
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    if patience.cancelled_caught:
-                        break
-                else:
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                        patience.end()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
             group.cancel_scope.cancel()
+
+
+class _Patience:
+    """Calls `give_up` where something that began has not ended for `seconds`, at most twice that long after it began.
+
+    One timer a stream, not one for each thing that is sent: almost all of them are sent at once.
+    """
+
+    def __init__(self, seconds: float, give_up: Callable[[], object]) -> None:
+        self._seconds = seconds
+        self._give_up = give_up
+        self._began_at: float | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> _Patience:
+        self._timer = self._loop.call_later(self._seconds, self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def begin(self) -> None:
+        self._began_at = self._loop.time()
+
+    def end(self) -> None:
+        self._began_at = None
+
+    def _look(self) -> None:
+        if self._began_at is not None and self._loop.time() - self._began_at >= self._seconds:
+            self._give_up()
+        else:
+            self._timer = self._loop.call_later(self._seconds, self._look)
 
 
 async def study_chunks(

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import delete, select
 
+from app.api.hub import BATCH
 from app.store import log
 from app.store.engine import READ_POOL_SIZE, Database
 from app.store.log import NewEvent
@@ -180,6 +181,44 @@ def test_a_quiet_stream_is_kept_alive_by_comments(serve: Callable[..., Any], sql
         study = service.create()
         with service.client.stream("GET", f"/v1/studies/{study['id']}/events?after=1") as response:
             assert next(parse(response.iter_lines())) == {"comment": ": ping"}
+
+
+def test_comments_fill_every_silence_not_only_the_first(serve: Callable[..., Any], sqlite_database: Database) -> None:
+    with serve(sqlite_database, stream_ping_s=0.05) as service:
+        study = service.create()
+        with service.client.stream("GET", f"/v1/studies/{study['id']}/events?after=1") as response:
+            events = parse(response.iter_lines())
+            for number in range(2, 5):
+                assert next(events) == {"comment": ": ping"}
+                append(sqlite_database, study["id"], 1)
+                told = next(event for event in events if "comment" not in event)
+                assert told["id"] == str(number)
+
+
+def test_a_burst_larger_than_one_read_reaches_every_client_in_order(service: Any) -> None:
+    study = service.create()
+    burst, clients = 3 * BATCH + 7, READ_POOL_SIZE * 3
+
+    async def watch(client: httpx.AsyncClient, ready: asyncio.Event) -> list[int]:
+        seen: list[int] = []
+        async with client.stream("GET", f"/v1/studies/{study['id']}/events") as response:
+            async for event in parse_async(response.aiter_lines()):
+                seen.append(int(event["id"]))
+                ready.set()
+        return seen
+
+    async def run() -> list[list[int]]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=service.url, timeout=DEADLINE_S, limits=limits) as client:
+            flags = [asyncio.Event() for _ in range(clients)]
+            watchers = [asyncio.create_task(watch(client, flag)) for flag in flags]
+            await asyncio.gather(*(flag.wait() for flag in flags))
+            await asyncio.to_thread(append, service.database, study["id"], burst)
+            await client.post(f"/v1/studies/{study['id']}:cancel")
+            return await asyncio.gather(*watchers)
+
+    for seen in asyncio.run(run()):
+        assert seen == list(range(1, burst + 3))
 
 
 def test_many_more_streams_than_connections(service: Any) -> None:

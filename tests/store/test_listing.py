@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, insert, text
+from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from app.domain.trial import FailureReason, Outcome, TrialState
 from app.store import artifacts, leases, recording, trials
-from app.store.engine import Database
 from app.store.listing import ALL_CLASSES, Class, ShownTrial, at_one_moment, list_trials, sort_key
 from app.store.tables import Trial, table_of
 from tests.store.conftest import Bench
+from tests.store.plans import check_plans, statements
 
 SORTS = ("number", "-number", "value", "-value")
 VALUES = st.sampled_from([None, math.nan, math.inf, -math.inf, -1.5, -0.0, 0.0, 0.1, 0.1 + 0.2, 0.3, 5e-324, 1e308])
@@ -215,34 +212,15 @@ def _show_pages(session: Session, bench: Bench, stored: list[Stored]) -> Iterato
             yield states, feasible, sort, i
 
 
-@contextmanager
-def statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    """What is executed for reads, with its parameters."""
-    seen: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith("SELECT"):
-            seen.append((statement, parameters))
-
-    event.listen(database._reader, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(database._reader, "before_cursor_execute", note)
-
-
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_sqlite_reads_pages_from_ranges_of_indexes_without_sorting(bench: Bench) -> None:
-    stored = fill(bench, _large(1_000))
+def test_pages_are_read_from_ranges_of_indexes_without_sorting(bench: Bench) -> None:
+    stored = fill(bench, _large(8_000))
+    if not bench.database.is_sqlite:
+        with bench.database.engine.begin() as connection:
+            connection.execute(text("ANALYZE"))
     with statements(bench.database) as seen, bench.database.read() as session:
         for query in _show_pages(session, bench, stored):
-            for statement, parameters in list(seen):
-                plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-                steps = [row[3] for row in plan]
-                assert any(step.startswith("SEARCH") for step in steps), (query, steps)
-                for step in steps:
-                    assert not re.match(r"SCAN fettle|USE TEMP B-TREE", step), (query, statement, steps)
-            seen.clear()
+            # Every row that is touched is shown, or was merged away: at most a page of each class.
+            check_plans(session, seen, PAGE * len(ALL_CLASSES), query)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -270,35 +248,6 @@ def test_the_steps_of_a_page_do_not_grow_with_the_study(make_bench: Callable[...
     dearest = max(count(small, 1_000).values())
     for query, steps in count(large, 16_000).items():
         assert steps < 1.3 * dearest, (query, steps, dearest)
-
-
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_postgresql_reads_pages_from_ranges_of_indexes_without_sorting(bench: Bench) -> None:
-    stored = fill(bench, _large(8_000))
-    with bench.database.engine.begin() as connection:
-        connection.execute(text("ANALYZE"))
-    with statements(bench.database) as seen, bench.database.read() as session:
-        for query in _show_pages(session, bench, stored):
-            for statement, parameters in list(seen):
-                explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
-                answer = session.connection().exec_driver_sql(explain, parameters).scalar_one()
-                (plan,) = answer if isinstance(answer, list) else json.loads(answer)
-                for node in _nodes(plan["Plan"]):
-                    told = (query, statement, node)
-                    if node.get("Relation Name") == "fettle_trials":
-                        assert "Index" in node["Node Type"] or "Bitmap" in node["Node Type"], told
-                    if "fettle_trials" in statement:
-                        assert "Sort" not in node["Node Type"], told
-                    # Every row that is touched is shown, or was merged away: at most a page of each class.
-                    touched = node.get("Actual Rows", 0) * node.get("Actual Loops", 1)
-                    assert touched + node.get("Rows Removed by Filter", 0) <= PAGE * len(ALL_CLASSES), told
-            seen.clear()
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", []):
-        yield from _nodes(part)
 
 
 def test_metrics_of_a_page_are_those_of_the_last_epoch(bench: Bench) -> None:
