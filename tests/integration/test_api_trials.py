@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.api.schemas import Trial as TrialSchema
 from app.domain.trial import ArtifactPointer, FailureReason, Outcome, Proposal, TrialState
 from app.store import leases, recording
 from app.store.recording import Report
-from app.store.tables import Study
+from app.store.tables import Study, Trial
 
 FIELDS = {
     "study_id", "number", "state", "reason", "feasible", "attempt", "hyperparameters", "sampled", "values", "metrics",
@@ -251,3 +251,42 @@ def test_expired_leases_are_taken_back_by_the_service(service: Any, monkeypatch:
     with service.client.stream("GET", events) as response:
         data = next(line[6:] for line in response.iter_lines() if line.startswith("data: "))
     assert json.loads(data)["reason"] == "LOST"
+
+
+AWKWARD = 'quote " backslash \\ newline \n tab \t and é, ☃, \x1f, </script>'
+
+
+def test_stored_words_and_numbers_stay_themselves_in_every_answer(service: Any) -> None:
+    """What is stored as JSON goes into answers unparsed: it must be what a writer of JSON would make of it."""
+    study = service.create()
+    hands = Hands(service, study["id"])
+    numbers = {"value": math.nan, "a": math.inf, "b": -math.inf, "c": 1e-300, "d": 5.0, "e": -0.0}
+    told = {"value": "NaN", "a": "Infinity", "b": "-Infinity", "c": 1e-300, "d": 5.0, "e": -0.0}
+    complete, failed, running, waiting = hands.start(4)
+    with hands.database.write() as session:
+        session.execute(update(Trial).where(Trial.study_id == hands.study_id).values(device=AWKWARD))
+    hands.finish(complete, 2.5, metrics=numbers, selected_epoch=3)
+    error = {"reason": FailureReason.EXCEPTION, "error_code": AWKWARD, "error_message": AWKWARD}
+    hands.finish(failed, state=TrialState.FAIL, **error)
+    hands.report(running, 0, **numbers)
+    with hands.database.write() as session:
+        leases.release(session, hands.study_id, [(waiting.trial_id, waiting.token)], "draining")
+    path = f"/v1/studies/{study['id']}"
+    items = service.client.get(f"{path}/trials").json()["items"]
+    assert [item["state"] for item in items] == ["COMPLETE", "FAIL", "RUNNING", "WAITING"]
+    for item in items:
+        assert set(item) == FIELDS
+        assert TrialSchema.model_validate(item).model_dump(mode="json") == item
+        assert item["device"] == AWKWARD
+        assert item == service.client.get(f"{path}/trials/{item['number']}").json()
+    assert items[0]["values"] == {"value": 2.5}
+    assert items[0]["metrics"] == items[2]["metrics"] == told
+    assert items[1]["error"] == {"code": AWKWARD, "message": AWKWARD}
+    assert items[1]["values"] is items[1]["metrics"] is items[3]["metrics"] is None
+    assert service.client.get(f"{path}/export?format=json").json()["items"] == items
+    rows = list(csv.DictReader(io.StringIO(service.client.get(f"{path}/export").text, newline="")))
+    assert rows[1]["error"] == f"{AWKWARD}: {AWKWARD}"
+    assert [row["device"] for row in rows] == [AWKWARD] * 4
+    (epoch,) = service.client.get(f"{path}/trials/2/metrics").json()["items"]
+    assert epoch["metrics"] == told
+    assert set(epoch) == {"epoch", "attempt", "metrics", "at"}
