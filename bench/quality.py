@@ -255,19 +255,21 @@ def write(page: Path, text: str) -> None:
 def main() -> None:
     """Measure what is missing, print the summary, write the page where one is named."""
     parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
-    parser.add_argument("--samplers", default="tpe", help="comma-separated: tpe, random, nsgaii")
+    parser.add_argument(
+        "--plans",
+        default=f"tpe:{IN_FLIGHT}",
+        help="comma-separated: sampler (tpe, random, nsgaii) and trials in flight",
+    )
     parser.add_argument("--trials", type=int, default=TRIALS)
-    parser.add_argument("--in-flight", default=str(IN_FLIGHT), help="comma-separated numbers of trials at once")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="instances of each function")
     parser.add_argument("--rate-ratio", type=float, default=RATE_RATIO, help="for the comparison at equal time")
     parser.add_argument("--page", type=Path, help="a Markdown file with <!-- measured --> and <!-- end -->")
     options = parser.parse_args()
     texts = []
-    for sampler in options.samplers.split(","):
-        for in_flight in map(int, options.in_flight.split(",")):
-            plan = Plan(sampler, options.trials, in_flight, options.seeds)
-            texts.append(summary(plan, measure(plan), options.rate_ratio))
-            print(texts[-1], flush=True)
+    for sampler, in_flight in (part.split(":") for part in options.plans.split(",")):
+        plan = Plan(sampler, options.trials, int(in_flight), options.seeds)
+        texts.append(summary(plan, measure(plan), options.rate_ratio))
+        print(texts[-1], flush=True)
     if options.page:
         write(options.page, "".join([machine(), *texts]))
 
