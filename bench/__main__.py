@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import accuracy, cnn, digits, memory, overhead, report, startup
+from bench import accuracy, asks, cnn, digits, memory, overhead, pages, quality, report, startup, stream
 from bench.measure import adopt_orphans
 from bench.record import FETTLE, RESULTS, Records
 from bench.tasks import PEERS_PYTHON, Options, Part, Run, whole
@@ -22,12 +22,16 @@ QUICK_RESULTS = RESULTS.with_name("quick.jsonl")
 PARTS: tuple[Part, ...] = (
     whole("startup", "startup.py", lambda o: startup.rows(o.repetitions)),
     whole("overhead", "overhead.py", lambda o: overhead.rows(o.repetitions, 100 if o.quick else 300)),
+    whole("pages", "pages.py", lambda o: pages.rows(o.repetitions, 5_000 if o.quick else pages.TRIALS)),
+    whole("stream", "stream.py", lambda o: stream.rows(1 if o.quick else o.repetitions, 5.0 if o.quick else 20.0)),
+    whole("asks", "asks.py", lambda o: asks.rows(o.repetitions)),
     digits.PART,
     cnn.SMALL_PART,
     cnn.LARGE_PART,
     cnn.RACE_PART,
     memory.PART,
     accuracy.PART,
+    whole("quality", "quality.py", lambda o: quality.rows(o.repetitions)),
 )
 """What the bench consists of, in the order in which it is measured and shown. A part is added by a line here."""
 

@@ -1,7 +1,7 @@
 """Whether speed costs quality: best validation accuracy after 60 trials of the digits MLP, over ten seeds.
 
-Plain Optuna + Keras runs at equal parallelism: it asks for as many trials at once as Fettle had in flight, trains them
-one after the other, then tells their results. Both take a trial's best epoch.
+Plain Optuna + Keras runs at equal parallelism: it asks for as many trials at once as Fettle may have in flight, trains
+them one after the other, then tells their results. Both take a trial's best epoch.
 """
 
 from __future__ import annotations
@@ -14,46 +14,39 @@ from typing import Any
 
 from bench import sides
 from bench.claims import by_repetition
-from bench.digits import PLAIN, WORK, study
+from bench.digits import PLAIN, WORK
 from bench.record import FETTLE, Records
 from bench.service import service
 from bench.table import Row
 from bench.tasks import Options, Part, Task
+from bench.works import definition
 
 ROW, PEER = "quality", "quality peer"
 TRIALS, SEEDS = 60, 10
+IN_FLIGHT = 15
+"""Trials in flight on both sides: what a worker keeps of 60 by itself, sampled ones that wait included."""
 CONFIDENCE = 0.95
 
 
 def _ours(seed: int, trials: int) -> Mapping[str, Any]:
     with service() as running:
         running.wait_for_trainer()
-        return {ROW: sides.fettle(running, WORK, study("quality", seed, trials))}
+        return {ROW: sides.fettle(running, WORK, definition(WORK, "quality", seed, trials, IN_FLIGHT))}
 
 
-def _theirs(seed: int, trials: int, in_flight: int) -> Mapping[str, Any]:
-    flags = ("--in-flight", str(in_flight))
+def _theirs(seed: int, trials: int) -> Mapping[str, Any]:
+    flags = ("--in-flight", str(IN_FLIGHT))
     return {PEER: sides.peer(sys.executable, "plain_keras", WORK, trials, seed, *flags)}
 
 
-def tasks(options: Options, records: Records) -> Iterator[Task]:
-    """All seeds of Fettle, then all of plain with what Fettle had in flight by its records, the median of its seeds.
-
-    Nothing here is timed, so sides need not alternate. A few seeds would say nothing: not in a quick run.
-    """
+def tasks(options: Options, records: Records) -> Iterator[Task]:  # noqa: ARG001 - as every part's
+    """Both sides of each seed. A few seeds would say nothing: not in a quick run."""
     if options.quick:
         return
-    settings = WORK.settings(trials=TRIALS)
+    settings = WORK.settings(trials=TRIALS, in_flight=IN_FLIGHT)
     for seed in range(SEEDS):
         yield Task((ROW,), FETTLE, seed, settings, partial(_ours, seed, TRIALS))
-    # The generator goes on after the tasks above have run, so their records are there unless they failed.
-    ours = records.latest(ROW, FETTLE)
-    if not ours:
-        return
-    in_flight = statistics.median_high(r.figures["in_flight"] for r in ours)
-    for seed in range(SEEDS):
-        run = partial(_theirs, seed, TRIALS, in_flight)
-        yield Task((PEER,), PLAIN, seed, settings | {"in_flight": in_flight}, run)
+        yield Task((PEER,), PLAIN, seed, settings, partial(_theirs, seed, TRIALS))
 
 
 def difference(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
