@@ -22,7 +22,8 @@ from pathlib import Path
 
 from app.store.engine import Database
 from bench.analytic import FUNCTIONS, Fettle, Optuna, Problem, scratch, search
-from bench.table import RESULTS, Row
+from bench.record import RESULTS
+from bench.table import Row
 
 RUNS = RESULTS.parent / "quality.jsonl"
 TRIALS, IN_FLIGHT, SEEDS = 150, 16, 20
