@@ -41,6 +41,32 @@ def finish(client: FettleClient, definition: dict[str, Any]) -> tuple[Any, list[
     return client.study(created.id), events
 
 
+def test_trials_of_one_signature_train_together_as_wide_as_the_study_allows_and_as_they_do_alone(
+    client: FettleClient,
+) -> None:
+    space = {
+        "units": 16,
+        "batch_size": {"type": "categorical", "choices": [64, 128]},
+        "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3, "log": True},
+    }
+    values, peaks = {}, {}
+    for parallel in ("auto", 3, 1):
+        definition = study(f"wide-{parallel}", "mlp", "digits", "val_loss", hyperparameters=space)
+        definition |= {"budget": {"trials": 24}, "execution": {"parallel_trials": parallel, "keep_models": "none"}}
+        over, events = finish(client, definition)
+        assert over.progress.complete == 24
+        peaks[parallel] = peak_parallel(events)
+        values[parallel] = {t.number: t.values["val_loss"] for t in client.trials(over.id)}
+        signatures = {e["trial"]: e["hyperparameters"]["batch_size"] for e in events if e["type"] == "trial.started"}
+        assert set(signatures.values()) == {64, 128}
+    assert peaks["auto"] >= 6
+    assert peaks[3] <= 3
+    assert peaks[1] == 1
+    for number, alone in values[1].items():
+        assert values["auto"][number] == pytest.approx(alone, rel=1e-4)
+        assert values[3][number] == pytest.approx(alone, rel=1e-4)
+
+
 def test_a_digits_study_is_streamed_without_a_gap_to_its_best_model(client: FettleClient, tmp_path: Path) -> None:
     space = {
         "units": 32,
