@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -96,10 +96,12 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._signals += 1
         if self._signals == 1:
-            typer.echo(
-                "Stopping: workers finish or give back their trials. Press Ctrl-C again to stop at once.", err=True
-            )
             self._children.drain()
         else:
             self._children.hurry()
         super().handle_exit(sig, frame)
+        if self._signals == 1:
+            with suppress(OSError):  # nobody reads it any more, where the terminal or the parent is gone
+                typer.echo(
+                    "Stopping: workers finish or give back their trials. Press Ctrl-C again to stop at once.", err=True
+                )

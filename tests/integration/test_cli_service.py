@@ -289,6 +289,21 @@ def test_a_stop_signal_ends_the_service_and_all_it_started(tmp_path: Path, numbe
         end(service)
 
 
+def test_a_service_whose_output_nobody_reads_any_more_ends_at_the_first_signal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app", "up", "--port", "0", "--workers", "0", "--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen(
+        command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as service:
+        try:
+            assert service.stdout is not None
+            until(lambda: "http://" in service.stdout.readline(), "an address")  # type: ignore[union-attr]
+            service.stdout.close()
+            service.send_signal(signal.SIGTERM)
+            assert service.wait(30) == 0
+        finally:
+            service.kill()
+
+
 def test_without_workers_the_api_serves_and_says_what_is_missing(tmp_path: Path) -> None:
     service = start(tmp_path / "data", tmp_path / "log", "--workers", "0")
     try:
