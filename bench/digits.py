@@ -30,9 +30,9 @@ class Sizes:
 
     short: int = 200
     long: int = 1000
-    plain: int = 60
+    plain: int = 30
     keras_tuner: int = 24
-    ray: int = 12
+    ray: int = 8
     ray_reused: int = 24
 
 
