@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import partial
 
 from app.domain.trial import Reservation
 from app.errors import NotFound
@@ -68,11 +69,11 @@ class Feeder:
         """The trials of the next stack; none where none is ready."""
         return self._pool.take(families, self.width)
 
-    def take_more(self, signature: Signature, count: int, *, at_least: int = 1) -> list[PooledTrial]:
-        """Up to `count` trials that join a stack of this signature; none where there are fewer than `at_least`."""
-        if count <= 0 or self._pool.count(signature) < min(at_least, count):
+    def take_more(self, like: PooledTrial, count: int, *, at_least: int = 1) -> list[PooledTrial]:
+        """Up to `count` trials that join a stack of one `like` them; none where there are fewer than `at_least`."""
+        if count <= 0 or self._pool.count(like.signature) < min(at_least, count):
             return []
-        return self._pool.take_more(signature, count)
+        return self._pool.take_more(like, count)
 
     def width(self, trial: PooledTrial) -> int:
         """How many trials of a trial's signature train together, as far as that is known."""
@@ -96,14 +97,18 @@ class Feeder:
 
     def give_back(self) -> None:
         """Release all that was never started."""
-        reserved = [*self._backlog, *(Reserved(t.study, t.proposal.reservation) for t in self._pool.clear())]
+        by_study: dict[int, list[Reservation]] = {}
+        for one in self._backlog:
+            by_study.setdefault(one.study.study_id, []).append(one.reservation)
+        for trial in self._pool.clear():
+            by_study.setdefault(trial.study.study_id, []).append(trial.proposal.reservation)
         self._backlog.clear()
-        for one in reserved:
-            pair = (one.reservation.trial_id, one.reservation.token)
-            study_id = one.study.study_id
+        for study_id, reservations in by_study.items():
+            pairs = [(r.trial_id, r.token) for r in reservations]
             with contextlib.suppress(NotFound):  # deleted meanwhile
-                self._database.run(lambda s, i=study_id, p=pair: leases.release(s, i, [p], "RELEASED"))  # type: ignore[misc]
-            self._keeper.drop(*pair)
+                self._database.run(partial(leases.release, study_id=study_id, leases=pairs, reason="RELEASED"))
+            for pair in pairs:
+                self._keeper.drop(*pair)
 
     def _take_in(self, reserved: Sequence[Reserved]) -> None:
         self._backlog += reserved
