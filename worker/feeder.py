@@ -33,6 +33,7 @@ class Feeder:
         self._pool = Pool()
         self._backlog: deque[Reserved] = deque()
         self._in_flight: Counter[int] = Counter()
+        self._elsewhere: dict[int, int] = {}
         self._paces: dict[int, Pace] = {}
         self._widths: dict[Signature, int] = {}
         self._study_widths: dict[int, int] = {}
@@ -45,11 +46,11 @@ class Feeder:
         """
         now = time.monotonic()
         if not self._backlog and (hungry or now - self._fruitless_at > FRUITLESS_PAUSE_S):
-            reserved = self._claims.reserve(families, lambda study: self._wanted(study, hungry=hungry))
+            reserved = self._claims.reserve(families, lambda study, held: self._wanted_of(study, held, hungry=hungry))
             self._take_in(reserved)
             if not reserved:
                 self._fruitless_at = now
-                self._claims.forget_unused({study for study, count in self._in_flight.items() if count > 0})
+                self._forget_unused()
         return self._sample()
 
     def missing(self, study: StudyRef, *, leaving: int) -> int:
@@ -115,11 +116,26 @@ class Feeder:
         for one in reserved:
             self._in_flight[one.study.study_id] += 1
 
+    def _forget_unused(self) -> None:
+        """Let go of what is known of studies that have no trial in flight here."""
+        used = {study for study, count in self._in_flight.items() if count > 0}
+        self._claims.forget_unused(used)
+        for known in (self._in_flight, self._elsewhere, self._paces, self._study_widths):
+            for study_id in [study_id for study_id in known if study_id not in used]:
+                del known[study_id]
+        self._widths = {key: width for key, width in self._widths.items() if key[0] in used}
+
+    def _wanted_of(self, study: StudyRef, held: int, *, hungry: bool) -> int:
+        """As `_wanted`, where all workers together held so many trials of the study."""
+        self._elsewhere[study.study_id] = max(0, held - self._in_flight[study.study_id])
+        return self._wanted(study, hungry=hungry)
+
     def _wanted(self, study: StudyRef, *, hungry: bool) -> int:
         """How many trials of the study to reserve: in batches, since a transaction costs more than a trial in it."""
         width = self._study_widths.get(study.study_id, study.family.first_members)
         pace = self._paces.get(study.study_id)
-        wanted = in_flight(study.definition, width, None if pace is None else pace.per_second())
+        per_second = None if pace is None else pace.per_second()
+        wanted = in_flight(study.definition, width, per_second, self._elsewhere.get(study.study_id, 0))
         missing = wanted - self._in_flight[study.study_id]
         return max(0, missing) if hungry or missing >= min(width, wanted) // 2 else 0
 
