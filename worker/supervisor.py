@@ -34,7 +34,7 @@ from worker.stack import StackRun, TrainerLost, slots_of
 from worker.trainer import Trainer
 
 SHORTEST_IDLE_S = 0.05
-LONGEST_IDLE_S = 0.5
+LONGEST_IDLE_S = 0.2
 """Waits between looks for work: doubling from the shortest to the longest while there is none."""
 RESTART_DELAY_S = 1.0
 """Pause before a trainer that died without work is replaced."""
