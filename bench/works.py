@@ -69,7 +69,7 @@ WORKS: dict[str, Work] = {
             "image-cnn",
             "shapes",
             9,
-            0.95,
+            0.58,
             {"conv_layers": 2, "filters": 8, "kernel_size": 3, "pooling": "max", "dense_units": 0},
         ),
     )

@@ -65,7 +65,8 @@ MEANINGS = {
     "budget.seconds": "Seconds since the first trial started.",
     "budget.device_seconds": "Seconds of training, summed over all trials.",
     "budget.no_improvement_trials": "Recorded trials in a row that did not become the best. With one objective only.",
-    "execution.parallel_trials": "Most trials under way at once, over all workers; `auto`: as many as workers take.",
+    "execution.parallel_trials": "Most trials under way at once, over all workers, sampled ones that wait included;"
+    " `auto`: as many as keep the workers busy, of a learning sampler a quarter of `budget.trials` and 64 at most.",
     "execution.device": "`auto` (any), `cpu`, `gpu` (any GPU) or `gpu:N` (that one).",
     "execution.worker_labels": "Only workers that offer all of these labels take the study's trials.",
     "execution.max_attempts": "Attempts of a trial whose worker was lost or whose trainer crashed.",

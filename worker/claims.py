@@ -60,8 +60,11 @@ class Claims:
         self.best_values: dict[int, float] = {}
         """The best value known of each study; the true one may be better meanwhile, never worse."""
 
-    def reserve(self, families: Sequence[str], wanted: Callable[[StudyRef], int]) -> list[Reserved]:
-        """Trials of one study of these families, as many as are `wanted` of it; none where there is no work."""
+    def reserve(self, families: Sequence[str], wanted: Callable[[StudyRef, int], int]) -> list[Reserved]:
+        """Trials of one study of these families; none where there is no work.
+
+        `wanted` tells how many, by the study and how many of its trials all workers together held of late.
+        """
         now = time.monotonic()
         if not self._offers or now - self._listed_at > OFFERS_FRESH_S:
             self._offers = retrying(lambda: self._list(families))
@@ -69,7 +72,7 @@ class Claims:
         for offer in list(self._offers):
             try:
                 study = self._study(offer)
-                count = wanted(study)
+                count = wanted(study, offer.leased)
                 reserved = self._reserve(study, count) if count > 0 else []
             except NotFound:
                 reserved, count = [], 1  # deleted since it was listed

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from functools import partial
 
 from app.domain.trial import Reservation
 from app.errors import NotFound
@@ -32,6 +33,7 @@ class Feeder:
         self._pool = Pool()
         self._backlog: deque[Reserved] = deque()
         self._in_flight: Counter[int] = Counter()
+        self._elsewhere: dict[int, int] = {}
         self._paces: dict[int, Pace] = {}
         self._widths: dict[Signature, int] = {}
         self._study_widths: dict[int, int] = {}
@@ -44,11 +46,11 @@ class Feeder:
         """
         now = time.monotonic()
         if not self._backlog and (hungry or now - self._fruitless_at > FRUITLESS_PAUSE_S):
-            reserved = self._claims.reserve(families, lambda study: self._wanted(study, hungry=hungry))
+            reserved = self._claims.reserve(families, lambda study, held: self._wanted_of(study, held, hungry=hungry))
             self._take_in(reserved)
             if not reserved:
                 self._fruitless_at = now
-                self._claims.forget_unused({study for study, count in self._in_flight.items() if count > 0})
+                self._forget_unused()
         return self._sample()
 
     def missing(self, study: StudyRef, *, leaving: int) -> int:
@@ -68,11 +70,11 @@ class Feeder:
         """The trials of the next stack; none where none is ready."""
         return self._pool.take(families, self.width)
 
-    def take_more(self, signature: Signature, count: int, *, at_least: int = 1) -> list[PooledTrial]:
-        """Up to `count` trials that join a stack of this signature; none where there are fewer than `at_least`."""
-        if count <= 0 or self._pool.count(signature) < min(at_least, count):
+    def take_more(self, like: PooledTrial, count: int, *, at_least: int = 1) -> list[PooledTrial]:
+        """Up to `count` trials that join a stack of one `like` them; none where there are fewer than `at_least`."""
+        if count <= 0 or self._pool.count(like.signature) < min(at_least, count):
             return []
-        return self._pool.take_more(signature, count)
+        return self._pool.take_more(like, count)
 
     def width(self, trial: PooledTrial) -> int:
         """How many trials of a trial's signature train together, as far as that is known."""
@@ -96,25 +98,44 @@ class Feeder:
 
     def give_back(self) -> None:
         """Release all that was never started."""
-        reserved = [*self._backlog, *(Reserved(t.study, t.proposal.reservation) for t in self._pool.clear())]
+        by_study: dict[int, list[Reservation]] = {}
+        for one in self._backlog:
+            by_study.setdefault(one.study.study_id, []).append(one.reservation)
+        for trial in self._pool.clear():
+            by_study.setdefault(trial.study.study_id, []).append(trial.proposal.reservation)
         self._backlog.clear()
-        for one in reserved:
-            pair = (one.reservation.trial_id, one.reservation.token)
-            study_id = one.study.study_id
+        for study_id, reservations in by_study.items():
+            pairs = [(r.trial_id, r.token) for r in reservations]
             with contextlib.suppress(NotFound):  # deleted meanwhile
-                self._database.run(lambda s, i=study_id, p=pair: leases.release(s, i, [p], "RELEASED"))  # type: ignore[misc]
-            self._keeper.drop(*pair)
+                self._database.run(partial(leases.release, study_id=study_id, leases=pairs, reason="RELEASED"))
+            for pair in pairs:
+                self._keeper.drop(*pair)
 
     def _take_in(self, reserved: Sequence[Reserved]) -> None:
         self._backlog += reserved
         for one in reserved:
             self._in_flight[one.study.study_id] += 1
 
+    def _forget_unused(self) -> None:
+        """Let go of what is known of studies that have no trial in flight here."""
+        used = {study for study, count in self._in_flight.items() if count > 0}
+        self._claims.forget_unused(used)
+        for known in (self._in_flight, self._elsewhere, self._paces, self._study_widths):
+            for study_id in [study_id for study_id in known if study_id not in used]:
+                del known[study_id]
+        self._widths = {key: width for key, width in self._widths.items() if key[0] in used}
+
+    def _wanted_of(self, study: StudyRef, held: int, *, hungry: bool) -> int:
+        """As `_wanted`, where all workers together held so many trials of the study."""
+        self._elsewhere[study.study_id] = max(0, held - self._in_flight[study.study_id])
+        return self._wanted(study, hungry=hungry)
+
     def _wanted(self, study: StudyRef, *, hungry: bool) -> int:
         """How many trials of the study to reserve: in batches, since a transaction costs more than a trial in it."""
         width = self._study_widths.get(study.study_id, study.family.first_members)
         pace = self._paces.get(study.study_id)
-        wanted = in_flight(study.definition, width, None if pace is None else pace.per_second())
+        per_second = None if pace is None else pace.per_second()
+        wanted = in_flight(study.definition, width, per_second, self._elsewhere.get(study.study_id, 0))
         missing = wanted - self._in_flight[study.study_id]
         return max(0, missing) if hungry or missing >= min(width, wanted) // 2 else 0
 

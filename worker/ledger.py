@@ -108,9 +108,7 @@ class Ledger:
         )
         timeout_s = self._study.definition.execution.trial_timeout_seconds
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for trial in trials:
-            if trial.trial_id not in held:
-                self.let_go(trial)
+        self._release([trial for trial in trials if trial.trial_id not in held])
         return [Running(trial, deadline) for trial in trials if trial.trial_id in held]
 
     def flush(self, members: Sequence[Running], every_s: float) -> None:
@@ -166,9 +164,7 @@ class Ledger:
 
     def give_back(self, trial: PooledTrial) -> None:
         """Release a lease, where it still stands: the trial waits for another worker, uncharged."""
-        pair = [(trial.trial_id, trial.token)]
-        self._write(set[int](), lambda session: leases.release(session, self._study.study_id, pair, "RELEASED"))
-        self.let_go(trial)
+        self._release([trial])
 
     def charge(self, trial: PooledTrial, code: str, message: str) -> None:
         """Count the attempt that broke the trainer; the last one fails the trial."""
@@ -182,6 +178,15 @@ class Ledger:
         self._keeper.drop(trial.trial_id, trial.token)
         self._view.forget(trial.trial_id)
         self._feeder.note_end(trial)
+
+    def _release(self, trials: Sequence[PooledTrial]) -> None:
+        """Give trials back, such as those of a study that was paused before they were started."""
+        if not trials:
+            return
+        pairs = [(trial.trial_id, trial.token) for trial in trials]
+        self._write(set[int](), lambda session: leases.release(session, self._study.study_id, pairs, "RELEASED"))
+        for trial in trials:
+            self.let_go(trial)
 
     def report(self, member: Running, epoch: int, metrics: dict[str, float]) -> bool:
         """Note an epoch of a member; whether the pruner ends it."""

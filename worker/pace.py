@@ -20,7 +20,7 @@ BUDGET_SHARE = 4
 """A sampler that learns from trials has at most this part of the study's trials in flight (1 / BUDGET_SHARE)."""
 LEAST_IN_FLIGHT = 4
 MOST_LEARNING = 64
-"""Bounds of that part."""
+"""Bounds of that part; each worker may have the least."""
 WINDOW_S = 10.0
 """Over how long the pace of a study is measured."""
 
@@ -46,12 +46,15 @@ class Pace:
         return sum(ended for _, ended in self._ends) / max(now - self._since, 1e-3)
 
 
-def in_flight(definition: StudyDefinition, width: int, per_second: float | None) -> int:
-    """How many trials of a study to keep in flight, where `width` train together and so many end a second."""
+def in_flight(definition: StudyDefinition, width: int, per_second: float | None, elsewhere: int = 0) -> int:
+    """How many trials of a study to keep in flight, where `width` train together and so many end a second.
+
+    `elsewhere` are those that other workers have in flight: a learning sampler's part is shared with them.
+    """
     ahead = width if per_second is None else min(MOST_AHEAD * width, max(1, round(per_second * AHEAD_S)))
     wanted = width + ahead
     if sampler_learns(definition):
         trials = definition.budget.trials
         bound = MOST_LEARNING if trials is None else min(MOST_LEARNING, trials // BUDGET_SHARE)
-        wanted = min(wanted, max(LEAST_IN_FLIGHT, bound))
+        wanted = min(wanted, max(LEAST_IN_FLIGHT, bound - elsewhere))
     return wanted

@@ -86,6 +86,11 @@ class PooledTrial:
         return trial_seed(self.study.definition.training.seed, self.proposal.reservation.number)
 
     @property
+    def priority(self) -> int:
+        """Its study's."""
+        return self.study.definition.execution.priority
+
+    @property
     def is_retry(self) -> bool:
         """Whether an earlier attempt was started."""
         return self.proposal.reservation.attempt > 1
@@ -127,12 +132,16 @@ class Pool:
     def take(self, families: Sequence[str], width: Callable[[PooledTrial], int]) -> list[PooledTrial]:
         """The trials of the next stack, of these families: a retried one, one that has waited long, else the most.
 
+        Studies of the highest priority alone are looked at.
+
         `width` tells how many of a trial's signature may train together. None where there is none: a trainer that has
         just been replaced can't train every family yet.
         """
         ready = [t for t in self._trials if t.study.definition.model.family in families]
         if not ready:
             return []
+        highest = max(t.priority for t in ready)
+        ready = [t for t in ready if t.priority == highest]
         first = ready[0]
         if not first.is_retry and time.monotonic() - first.since < LONGEST_WAIT_S:
             sizes = Counter(t.signature for t in ready if not t.is_retry)
@@ -142,12 +151,17 @@ class Pool:
         self._remove(taken)
         return taken
 
-    def take_more(self, signature: Signature, count: int) -> list[PooledTrial]:
-        """Up to `count` trials that may join a stack of this signature; none while another waits for too long."""
-        others = [t for t in self._trials[:1] if t.signature != signature]
-        if others and time.monotonic() - others[0].since >= LONGEST_WAIT_S:
-            return []
-        taken = self._like(signature)[: max(0, count)]
+    def take_more(self, like: PooledTrial, count: int) -> list[PooledTrial]:
+        """Up to `count` trials that may join a stack of one `like` them.
+
+        None while another of as high a priority waits for too long, or one of a higher priority waits at all.
+        """
+        now = time.monotonic()
+        for other in self._trials:
+            waits_long = other.priority == like.priority and now - other.since >= LONGEST_WAIT_S
+            if other.signature != like.signature and (waits_long or other.priority > like.priority):
+                return []
+        taken = self._like(like.signature)[: max(0, count)]
         self._remove(taken)
         return taken
 

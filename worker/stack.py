@@ -51,8 +51,15 @@ class StackRun:
     """Trains trials of one signature as one stack: the first ones, and those that join while it trains."""
 
     def __init__(
-        self, ledger: Ledger, keeper: Keeper, feeder: Feeder, settings: StackSettings, trials: list[PooledTrial]
+        self,
+        ledger: Ledger,
+        keeper: Keeper,
+        feeder: Feeder,
+        settings: StackSettings,
+        trials: list[PooledTrial],
+        may_refill: Callable[[], bool],
     ) -> None:
+        """`may_refill` tells whether others may join the trials: not where the trainer is to be replaced."""
         self._ledger = ledger
         self._keeper = keeper
         self._feeder = feeder
@@ -60,6 +67,7 @@ class StackRun:
         self._first = trials[0]
         self._study: StudyRef = self._first.study
         self._trials = trials
+        self._may_refill = may_refill
         self._members: dict[int, Running] = {}
         self._unwritten: dict[int, tuple[Running, MemberResult]] = {}
         self._next_member = 0
@@ -165,16 +173,20 @@ class StackRun:
             del self._members[number]
         for model in models:
             self._unwritten[model.member] = ended.pop(model.member)
-        joining = self._started(self._next_trials())
-        trainer.send(Keep(stack=self._first.token, models=models, join=joining))
-        self._finish(list(ended.values()))
+        try:
+            joining = self._started(self._next_trials())
+            trainer.send(Keep(stack=self._first.token, models=models, join=joining))
+        finally:
+            self._finish(list(ended.values()))  # also where the trainer is gone: their results are here
 
     def _next_trials(self, at_least: int = 1) -> list[PooledTrial]:
-        """Trials for the free slots: none for a retried trial, which runs alone, nor while the worker drains."""
+        """Trials for the free slots: none for a retried trial, which runs alone, nor where the stack is to end."""
         if self._first.is_retry or self._draining or self._keeper.is_halted(self._study.study_id):
             return []
         free = min(self._feeder.width(self._first), slots_of(self._first)) - len(self._members)
-        return self._feeder.take_more(self._first.signature, free, at_least=at_least)
+        if free <= 0 or not self._may_refill():
+            return []
+        return self._feeder.take_more(self._first, free, at_least=at_least)
 
     def _fill_slots(self, trainer: Trainer) -> None:
         """Let waiting trials join while others train."""

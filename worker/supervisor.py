@@ -34,7 +34,7 @@ from worker.stack import StackRun, TrainerLost, slots_of
 from worker.trainer import Trainer
 
 SHORTEST_IDLE_S = 0.05
-LONGEST_IDLE_S = 0.5
+LONGEST_IDLE_S = 0.2
 """Waits between looks for work: doubling from the shortest to the longest while there is none."""
 RESTART_DELAY_S = 1.0
 """Pause before a trainer that died without work is replaced."""
@@ -121,7 +121,9 @@ class Supervisor:
         )
         study = trials[0].study
         ledger = Ledger(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, study)
-        stack = StackRun(ledger, self._keeper, self._feeder, settings, trials)
+        stack = StackRun(
+            ledger, self._keeper, self._feeder, settings, trials, lambda: not self._is_worn(trainer, ledger.recorded)
+        )
         trainer.prepared.add(trials[0].signature)
         try:
             stack.run(trainer, lambda: self._look_ahead(trainer, families), self._grace_end)
@@ -155,6 +157,8 @@ class Supervisor:
             time.sleep(RESTART_DELAY_S)
             trainer = None
         elif trainer is not None and self._is_worn(trainer):
+            memory_mb = round(trainer.memory_mb())
+            log.info("trainer_recycled", worker=self._worker_id, trained=trainer.trained, memory_mb=memory_mb)
             trainer.stop()
             trainer = None
         self._trainer = trainer or self._new_trainer()
@@ -176,13 +180,11 @@ class Supervisor:
                 f"{message} The log above says why."
             )
 
-    def _is_worn(self, trainer: Trainer) -> bool:
-        if trainer.trained >= self._settings.trainer_max_trials:
+    def _is_worn(self, trainer: Trainer, training: int = 0) -> bool:
+        """Whether a trainer has trained or grown enough; `training` trials of its present stack are not counted yet."""
+        if trainer.trained + training >= self._settings.trainer_max_trials:
             return True
-        grown = trainer.memory_mb() > self._settings.trainer_max_memory_mb
-        if grown:
-            log.info("trainer_recycled", worker=self._worker_id, memory_mb=round(trainer.memory_mb()))
-        return grown
+        return trainer.memory_mb() > self._settings.trainer_max_memory_mb
 
     def _should_drain(self) -> bool:
         if self._keeper.drain_requested.is_set():

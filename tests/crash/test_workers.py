@@ -275,6 +275,34 @@ def test_a_crash_of_a_stack_charges_nobody_and_its_members_rerun_alone(fleet: Fl
     bench.check()
 
 
+def test_a_trainer_is_replaced_in_a_long_study_though_its_slots_could_be_refilled(
+    fleet: Fleet, make_study: MakeStudy
+) -> None:
+    bench = make_study(trials=100, epochs=3, delay_seconds=0.01)
+    worker = fleet.start(trainer_max_trials=16)
+    assert over(bench) == "COMPLETED"
+    assert {(t.state, t.attempt) for t in bench.trials()} == {("COMPLETE", 1)}
+    assert worker.log_path.read_text().count("trainer_recycled") >= 2
+    bench.check()
+
+
+def test_a_pause_gives_back_what_waits_at_once_and_lets_what_trains_end(fleet: Fleet, make_study: MakeStudy) -> None:
+    bench = make_study(trials=400, epochs=5, delay_seconds=0.1)
+    fleet.start(lease_ttl_s=300)
+    wait_for(lambda: _reported(bench, 0), what="metrics")
+    bench.act(lifecycle.pause)
+    # Long before any lease expires.
+    wait_for(lambda: bench.study().leased == 0, 30, "no leases")
+    states = {t.state for t in bench.trials()}
+    assert "COMPLETE" in states
+    assert "RUNNING" not in states
+    bench.check()
+    ended = bench.study().complete
+    bench.act(lifecycle.resume)
+    wait_for(lambda: bench.study().complete > ended, what="more trials")
+    bench.act(lifecycle.cancel)
+
+
 def test_deleting_a_study_whose_trial_still_trains_leaves_the_worker_at_work(
     fleet: Fleet, make_study: MakeStudy
 ) -> None:

@@ -41,6 +41,12 @@ def test_a_sampler_that_learns_has_a_part_of_the_budget_in_flight(trials: int | 
     assert in_flight(study("tpe", trials), 1, None) == 2
 
 
+def test_workers_share_a_learning_samplers_part_of_the_budget() -> None:
+    assert in_flight(study("tpe", 200), 32, 1000.0, elsewhere=30) == 20
+    assert in_flight(study("tpe", 200), 32, 1000.0, elsewhere=50) == LEAST_IN_FLIGHT
+    assert in_flight(study("random", 200), 16, 1000.0, elsewhere=500) == 64
+
+
 def test_the_pace_is_unknown_before_the_first_end_and_counts_ends_after_it() -> None:
     pace = Pace()
     assert pace.per_second() is None

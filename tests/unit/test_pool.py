@@ -17,7 +17,7 @@ from worker.trainer import Trainer
 
 
 def pooled(
-    number: int, family: str = "function", attempt: int = 1, since: float = 0.0, **values: object
+    number: int, family: str = "function", attempt: int = 1, since: float = 0.0, priority: int = 0, **values: object
 ) -> PooledTrial:
     definition = StudyDefinition.model_validate(
         {
@@ -26,6 +26,7 @@ def pooled(
             "hyperparameters": {"batch_size": {"type": "categorical", "choices": [32, 64]}} if family == "mlp" else {},
             "objectives": [{"metric": "value"}],
             "budget": {"trials": 100},
+            "execution": {"priority": priority},
         }
     )
     reservation = Reservation(number, number, f"token-{number}", attempt, number)
@@ -54,16 +55,25 @@ def test_a_stack_takes_the_largest_group_of_one_signature_as_wide_as_it_may_be()
 def test_a_trial_that_waited_long_comes_before_a_larger_group_and_ends_refilling() -> None:
     pool = Pool()
     pool.add([pooled(0, function="branin", since=LONGEST_WAIT_S + 1), *(pooled(n, function="sphere") for n in (1, 2))])
-    assert pool.take_more(pooled(9, function="sphere").signature, 2) == []
+    assert pool.take_more(pooled(9, function="sphere"), 2) == []
     assert numbers(pool.take(["function"], four)) == [0]
-    assert numbers(pool.take_more(pooled(9, function="sphere").signature, 1)) == [1]
-    assert numbers(pool.take_more(pooled(9, function="sphere").signature, 4)) == [2]
+    assert numbers(pool.take_more(pooled(9, function="sphere"), 1)) == [1]
+    assert numbers(pool.take_more(pooled(9, function="sphere"), 4)) == [2]
+
+
+def test_a_study_of_higher_priority_comes_first_and_ends_refilling() -> None:
+    pool = Pool()
+    low = [pooled(n, function="sphere", since=LONGEST_WAIT_S + 1) for n in range(3)]
+    pool.add([*low, pooled(9, function="branin", priority=1)])
+    assert pool.take_more(low[0], 3) == []
+    assert numbers(pool.take(["function"], four)) == [9]
+    assert numbers(pool.take_more(low[0], 3)) == [0, 1, 2]
 
 
 def test_a_retried_trial_runs_alone_and_joins_no_stack() -> None:
     pool = Pool()
     pool.add([pooled(0, attempt=2), pooled(1), pooled(2, attempt=2), pooled(3)])
-    assert numbers(pool.take_more(pooled(9).signature, 1)) == [1]
+    assert numbers(pool.take_more(pooled(9), 1)) == [1]
     assert [numbers(pool.take(["function"], four)) for _ in range(3)] == [[0], [2], [3]]
 
 

@@ -149,15 +149,20 @@ class ProgramCache:
 
     def _try_another(self, program: Program, slots: int) -> None:
         """Measure the next variant, where its signature has trained for so long that it costs little beside that."""
+        if self._second is None or program.compile_s is None or self.is_busy():
+            return
         signature = program.signature
         tried = self._tried.setdefault(signature, set())
+        cost_s = program.compile_s * (1 + len(tried))
+        if program.trained_s * PROMISING_SHARE <= cost_s:
+            return
         possible = candidates(signature, slots)
         known = self._timings.of(signature)
         left = [v for v in possible if v not in known and v not in tried and v != program.variant]
-        if not left or self._second is None or program.compile_s is None or self.is_busy():
+        if not left:
             return
         share = PROMISING_SHARE if left[0] == possible[0] else OTHER_SHARE
-        if program.trained_s * share > program.compile_s * (1 + len(tried)):
+        if program.trained_s * share > cost_s:
             tried.add(left[0])
             self._trial = self._second.submit(_measured, program, Program(signature, left[0]))
 

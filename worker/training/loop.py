@@ -126,7 +126,7 @@ class StackTrainee:
         self._slots.reset(slot, values, seed=member.seed, epochs=self._epochs)
 
     def train_epoch(self, members: Sequence[Member]) -> dict[int, dict[str, float] | Exception]:
-        better = self._cache.better(self.program, min(self._most, len(members)))
+        better = self._cache.better(self.program, self._most)
         if better is not None:
             self._slots.move_to(better)
         slots = [self._slot_of[m.member] for m in members]
