@@ -57,4 +57,4 @@ def in_flight(definition: StudyDefinition, width: int, per_second: float | None,
         trials = definition.budget.trials
         bound = MOST_LEARNING if trials is None else min(MOST_LEARNING, trials // BUDGET_SHARE)
         wanted = min(wanted, max(LEAST_IN_FLIGHT, bound - elsewhere))
-    return wanted
+    return wanted if definition.max_parallel is None else min(wanted, definition.max_parallel)

@@ -8,7 +8,7 @@ from app.domain.study import StudyDefinition
 from worker.pace import LEAST_IN_FLIGHT, MOST_LEARNING, Pace, in_flight
 
 
-def study(sampler: str, trials: int | None) -> StudyDefinition:
+def study(sampler: str, trials: int | None, parallel: int | str = "auto") -> StudyDefinition:
     return StudyDefinition.model_validate(
         {
             "name": "s",
@@ -16,6 +16,7 @@ def study(sampler: str, trials: int | None) -> StudyDefinition:
             "objectives": [{"metric": "value"}],
             "sampler": {"name": sampler},
             "budget": {"trials": trials, "seconds": 60.0},
+            "execution": {"parallel_trials": parallel},
         }
     )
 
@@ -45,6 +46,10 @@ def test_workers_share_a_learning_samplers_part_of_the_budget() -> None:
     assert in_flight(study("tpe", 200), 32, 1000.0, elsewhere=30) == 20
     assert in_flight(study("tpe", 200), 32, 1000.0, elsewhere=50) == LEAST_IN_FLIGHT
     assert in_flight(study("random", 200), 16, 1000.0, elsewhere=500) == 64
+
+
+def test_no_more_is_asked_for_than_the_study_allows() -> None:
+    assert in_flight(study("random", 200, parallel=1), 16, 1000.0) == 1
 
 
 def test_the_pace_is_unknown_before_the_first_end_and_counts_ends_after_it() -> None:
