@@ -21,7 +21,7 @@ from worker.pool import PooledTrial, StudyRef
 OFFERS_FRESH_S = 0.25
 """How long a list of studies with work is used: what a study of higher priority may wait for."""
 SYNC_S = 0.05
-"""How old what a view knows of other trials may be when it is asked."""
+"""How old what a view knows of other workers' trials may be when it is asked; of its own it knows all."""
 CACHED_STUDIES = 64
 """Views kept, each with its study's finished trials; the one not used for longest goes first."""
 
@@ -110,6 +110,10 @@ class Claims:
         best = self.best_values.get(study.study_id, value)
         pick = max if study.definition.objectives[0].direction == "maximize" else min
         self.best_values[study.study_id] = pick(best, value)
+
+    def note_end(self, study_id: int) -> None:
+        """Have the study's view read the end of one of its trials before it is asked again."""
+        self._known[study_id].synced_at = float("-inf")
 
     def forget_unused(self, used: set[int]) -> None:
         """Let go of the views of studies that have not been claimed from for longest and have no trial in flight."""

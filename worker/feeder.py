@@ -89,6 +89,7 @@ class Feeder:
         """Count a trial that has left: recorded, given back or lost."""
         study_id = trial.study.study_id
         self._in_flight[study_id] -= 1
+        self._claims.note_end(study_id)
         self._paces.setdefault(study_id, Pace()).note(1)
         self._fruitless_at = float("-inf")
 

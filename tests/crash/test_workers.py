@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import update
 
 from app.domain.json import loads
+from app.domain.study import StudyDefinition
 from app.store import lifecycle
 from app.store.tables import Trial, TrialLog, Worker
+from tests.conformance.fleet import Fleet as Simulated
 from tests.processes import Fleet, over, peak_parallel, wait_for
 from tests.store.conftest import Bench
 
@@ -47,6 +49,22 @@ def test_workers_together_respect_the_parallel_cap_and_the_budget(fleet: Fleet, 
     assert len(bench.trials()) == 30
     assert peak_parallel(bench.events()) == 2
     bench.check()
+
+
+def test_one_by_one_each_trial_is_sampled_with_all_results_before_it_known(fleet: Fleet, make_study: MakeStudy) -> None:
+    sampler = {"name": "tpe", "options": {"n_startup_trials": 5}}
+    bench = make_study(trials=25, epochs=2, sampler=sampler, execution={"parallel_trials": 1})
+    worker = fleet.start()
+    assert over(bench) == "COMPLETED"
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    definition = StudyDefinition.model_validate_json(bench.study().definition or "")
+    replay = Simulated(bench.database, definition, size=1, project="replay", judge=lambda values: values["x0"] ** 2)
+    for trial in bench.trials():
+        (proposal,) = replay.ask(0, 1)
+        while proposal.reservation.trial_id in replay.running[0]:
+            replay.advance(0, proposal.reservation.trial_id)
+        assert loads(trial.sampled or "") == proposal.sampled, trial.number
 
 
 def test_a_killed_workers_trial_is_retried_and_recorded_once(fleet: Fleet, make_study: MakeStudy) -> None:
