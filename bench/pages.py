@@ -32,7 +32,7 @@ from app.store.migrate import migrate
 from app.store.tables import Study, Trial
 from bench.digits import study as digits_study
 from bench.overhead import databases
-from bench.service import service
+from bench.service import Service, service
 from bench.table import Row, show
 
 TRIALS = 100_000
@@ -256,15 +256,9 @@ def confirm(url: str, times: dict[str, list[float]]) -> dict[str, list[float]]:
     return {path: [one[i] for one in rounds] for i, path in enumerate(slowest)}
 
 
-def service_process() -> psutil.Process:
-    """The process of the service that this one started."""
-    (server,) = [p for p in psutil.Process().children() if "app up" in " ".join(p.cmdline())]
-    return server
-
-
-def export(url: str, public_id: str, kind: str) -> tuple[float, float]:
+def export(running: Service, public_id: str, kind: str) -> tuple[float, float]:
     """Seconds that a study's export takes, and MB by which the service's memory grows at most meanwhile."""
-    server, parts = service_process(), urlsplit(url)
+    server, parts = psutil.Process(running.pid), urlsplit(running.url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=600)
     before = peak = server.memory_info().rss
     started = time.perf_counter()
@@ -285,11 +279,11 @@ def rows(repetitions: int, trials: int = TRIALS) -> list[Row]:
             public_id, stored = fill(database, trials)
             asked = queries(public_id, stored)
             with service(workers=0, database_url=url) as running:
-                spent = service_process().cpu_times()
+                spent = psutil.Process(running.pid).cpu_times()
                 times = measure(running.url, asked, repetitions)
-                now = service_process().cpu_times()
+                now = psutil.Process(running.pid).cpu_times()
                 again = confirm(running.url, times)
-                exports = {kind: export(running.url, public_id, kind) for kind in ("json", "csv")}
+                exports = {kind: export(running, public_id, kind) for kind in ("json", "csv")}
             database.dispose()
             name = f"page of {PAGE} of {trials:,} trials, {backend}"
             cpu_ms = 1000 * (now.user + now.system - spent.user - spent.system) / (repetitions * len(asked))

@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 from sqlalchemy import select
 
 from app.domain.json import dumps
@@ -34,7 +35,6 @@ from app.store.log import NewEvent
 from app.store.migrate import migrate
 from app.store.tables import Study
 from bench.overhead import databases
-from bench.pages import service_process
 from bench.service import Service, service
 from bench.table import Row, show
 
@@ -173,10 +173,10 @@ def run(url: str, running: Service, seconds: float, clients: int, rate: float) -
             line = _output(process).readline()
             if line.strip() != "ready":
                 raise RuntimeError(f"Expected clients that connect. Received: {line}")
-        before = service_process().cpu_times()
+        before = psutil.Process(running.pid).cpu_times()
         command = [sys.executable, "-m", "bench.stream", "--write", url, study["id"], str(seconds), str(rate)]
         writer = subprocess.run(command, capture_output=True, text=True, check=True)
-        after = service_process().cpu_times()
+        after = psutil.Process(running.pid).cpu_times()
         running.http.post(f"/v1/studies/{study['id']}:cancel").raise_for_status()
         told = [json.loads(_output(process).read()) for process in followers]
     wrote = json.loads(writer.stdout)
