@@ -60,13 +60,16 @@ class Claims:
         self.best_values: dict[int, float] = {}
         """The best value known of each study; the true one may be better meanwhile, never worse."""
 
-    def reserve(self, families: Sequence[str], wanted: Callable[[StudyRef, int], int]) -> list[Reserved]:
+    def reserve(
+        self, families: Sequence[str], wanted: Callable[[StudyRef, int], int], *, starving: bool
+    ) -> list[Reserved]:
         """Trials of one study of these families; none where there is no work.
 
-        `wanted` tells how many, by the study and how many of its trials all workers together held of late.
+        `wanted` tells how many, by the study and how many of its trials all workers together held of late. Where there
+        was no work a short time ago, only a worker that is `starving` looks again at once.
         """
         now = time.monotonic()
-        if not self._offers or now - self._listed_at > OFFERS_FRESH_S:
+        if now - self._listed_at > OFFERS_FRESH_S or (starving and not self._offers):
             self._offers = retrying(lambda: self._list(families))
             self._listed_at = now
         for offer in list(self._offers):

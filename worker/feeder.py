@@ -45,8 +45,11 @@ class Feeder:
         `families` are those that the trainer can train by now. `hungry` says that it has nothing to do.
         """
         now = time.monotonic()
-        if not self._backlog and (hungry or now - self._fruitless_at > FRUITLESS_PAUSE_S):
-            reserved = self._claims.reserve(families, lambda study, held: self._wanted_of(study, held, hungry=hungry))
+        starving = hungry and not len(self._pool)
+        if not self._backlog and (starving or now - self._fruitless_at > FRUITLESS_PAUSE_S):
+            reserved = self._claims.reserve(
+                families, lambda study, held: self._wanted_of(study, held, hungry=starving), starving=starving
+            )
             self._take_in(reserved)
             if not reserved:
                 self._fruitless_at = now
