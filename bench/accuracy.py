@@ -22,7 +22,7 @@ from bench.table import Row
 from bench.tasks import Options, Part, Task
 from bench.works import definition
 
-ROW, PEER = "quality", "quality peer"
+ROW, PEER = "accuracy", "accuracy peer"
 TRIALS, SEEDS = 60, 10
 IN_FLIGHT = 15
 """Trials in flight on both sides: what a worker keeps of 60 by itself, sampled ones that wait included."""
@@ -37,7 +37,7 @@ def _ours(seed: int, trials: int) -> Mapping[str, Any]:
 
 def _theirs(seed: int, trials: int) -> Mapping[str, Any]:
     flags = ("--in-flight", str(IN_FLIGHT))
-    return {PEER: sides.peer(sys.executable, "plain_sampling", WORK, trials, seed, *flags)}
+    return {PEER: sides.peer(sys.executable, "plain_sampling", WORK, trials, seed, *flags, package="bench")}
 
 
 def tasks(options: Options, records: Records) -> Iterator[Task]:  # noqa: ARG001 - as every part's

@@ -76,15 +76,17 @@ def _check_epochs(running: Service, study_id: str, work: Work, full: Sequence[Ma
             raise RuntimeError(f"Expected epochs {wanted} of trial {trial['number']}. Received: {epochs}")
 
 
-def peer(python: Path | str, script: str, work: Work, trials: int, seed: int, *options: str) -> dict[str, Any]:
-    """Run `bench.peers.<script>` with an interpreter that has its packages, and give its figures and `versions`.
+def peer(
+    python: Path | str, script: str, work: Work, trials: int, seed: int, *options: str, package: str = "bench.peers"
+) -> dict[str, Any]:
+    """Run `<package>.<script>` with an interpreter that has its packages, and give its figures and `versions`.
 
     Raises:
         RuntimeError: there is no such interpreter, or the script failed; the message has the end of what it wrote.
     """
     if not Path(python).exists():
         raise RuntimeError(f"Expected the peers' environment at {python}. Make it with: make peers")
-    command = [str(python), "-m", f"bench.peers.{script}", work.name]
+    command = [str(python), "-m", f"{package}.{script}", work.name]
     command += ["--trials", str(trials), "--seed", str(seed), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryFile("w+") as errors:

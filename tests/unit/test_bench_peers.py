@@ -23,8 +23,10 @@ from app.domain.size import parameter_estimate
 from app.domain.study import StudyDefinition
 from app.settings import Settings
 from bench import cnn, digits, sides
+from bench.__main__ import PARTS
 from bench.peers.telling import Telling
-from bench.record import ROOT
+from bench.record import ROOT, Records
+from bench.tasks import Options
 from bench.works import SPACE, WORKS, Work, definition, suggested
 
 READY = [work for work in WORKS.values() if work.dataset in BUNDLED]
@@ -185,3 +187,11 @@ def test_the_peers_import_nothing_of_fettle_but_its_data() -> None:
     assert len(files) >= 6
     ours = {name for file in files for name in imported(file) if name.split(".")[0] in {"app", "worker", "bench"}}
     assert {name for name in ours if not name.startswith("bench.peers.")} <= {"worker.training.shapes", "bench.works"}
+
+
+def test_no_parts_records_are_taken_for_anothers() -> None:
+    rows: dict[str, str] = {}
+    for part in PARTS:
+        for task in part.tasks(Options(), Records(Path("nowhere.jsonl"))):
+            for row in task.rows:
+                assert rows.setdefault(row, part.name) == part.name

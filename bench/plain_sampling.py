@@ -1,6 +1,6 @@
 """Plain Optuna over Fettle's compiled training: what its sampler finds, without hours of `model.fit`.
 
-    python -m bench.peers.plain_sampling digits-mlp --trials 60 --seed 0 --in-flight 15
+    python -m bench.plain_sampling digits-mlp --trials 60 --seed 0 --in-flight 15
 
 It asks for K trials, trains them together, and tells their results. The arithmetic is that of `model.fit` on the same
 data: the parity tests hold weights, losses and metrics of every kind of training to it. This peer is for quality alone.
