@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-from app.domain.families import Task
+from app.domain.families import InputKind, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +15,7 @@ class Dataset:
     name: str
     description: str
     task: Task
-    input_kind: Literal["vector", "image"]
+    input_kind: InputKind
     shape: tuple[int, ...]
     rows: int
     classes: int = 0

@@ -72,7 +72,7 @@ def test_the_learning_rate_metric_follows_every_schedule(cache: ProgramCache) ->
     members = [{**MLP, **own, "lr_schedule": s, "warmup_epochs": w} for s in SCHEDULES for w in (0.0, 1.0)]
     request = stack_of("mlp", WINE, members, training=TrainingSpec(epochs=5))
     supervisor = train(cache, request)
-    steps = -(-len(load_split(WINE, "vector").train) // 64)
+    steps = -(-len(load_split(WINE, "vector", {}).train) // 64)
     for member, values in enumerate(members):
         schedule = Schedule(filled(FAMILIES["mlp"], values), steps, 5)
         expected = [float(schedule(steps * (epoch + 1) - 1)) for epoch in range(5)]
@@ -186,12 +186,11 @@ def test_a_kept_model_takes_raw_features_in_plain_keras_and_scores_as_reported(
     model = keras.saving.load_model(path)
     features, targets = RAW[dataset](return_X_y=True)
     features = features.reshape(-1, *kept.metadata["input_shape"]).astype("float32")
-    split = load_split(spec, "image" if family == "image-cnn" else "vector")
+    split = load_split(spec, "image" if family == "image-cnn" else "vector", {})
     # The validation part's samples, found by what they look like.
     mine = {split.validation.x[i].tobytes() for i in range(len(split.validation))}
-    from worker.training.data import prepared
 
-    rows = [i for i, x in enumerate(prepared(features, split.preparation)) if x.tobytes() in mine]
+    rows = [i for i, x in enumerate(split.preparation.prepared(features)) if x.tobytes() in mine]
     outputs = model.predict(features[rows], verbose=0)
     if score == "mae":
         measured = np.abs(outputs[:, 0] - targets[rows]).mean()

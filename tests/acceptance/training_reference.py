@@ -172,7 +172,7 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
             validation_data=(split.validation.x, targets(split.validation.y)),
         ).history
         score = "accuracy" if classify else "mae"
-        unit = split.preparation.target_deviation
+        unit = split.targets.deviation
         last_step = model.optimizer.iterations - 1
         metrics.append(
             MemberMetrics(

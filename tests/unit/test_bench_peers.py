@@ -89,7 +89,7 @@ def test_a_peer_trains_on_the_same_split_as_fettle(work: Work) -> None:
 
     study = StudyDefinition.model_validate(definition(work, "some", 0, 1))
     assert study.dataset is not None
-    ours = load_split(study.dataset, "vector" if work.family == "mlp" else "image")
+    ours = load_split(study.dataset, "vector" if work.family == "mlp" else "image", {})
     theirs = network.load(work)
     np.testing.assert_allclose(ours.train.x, theirs.x, atol=1e-7)
     np.testing.assert_allclose(ours.validation.x, theirs.x_val, atol=1e-7)

@@ -34,7 +34,7 @@ def exported_model(
     split = program.split
     network = plain_model(program.builder, split.shape, hyperparameters, split.outputs)
     set_variables(network, program.architecture, weights, statistics)
-    features = keras.Input(split.shape, name="raw_features")
+    features = keras.Input(split.raw_shape, name="raw_features")
     x = features
     for layer in network_with_edges(split, network):
         x = layer(x)
@@ -43,17 +43,12 @@ def exported_model(
 
 def network_with_edges(split: Split, network: Any) -> list[Any]:
     """The layers of the exported model in order: preparation, the network's own, and what makes sense of its output."""
-    edges = split.preparation
-    if edges.mean is None:
-        before = keras.layers.Rescaling(edges.scale)
-    else:
-        before = keras.layers.Normalization(mean=edges.mean, variance=edges.variance)
     if split.info.task == "classification":
         after = keras.layers.Softmax(name="probabilities")
     else:
-        after = keras.layers.Rescaling(edges.target_deviation, edges.target_mean, name="value")
+        after = keras.layers.Rescaling(split.targets.deviation, split.targets.mean, name="value")
     own = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    return [before, *own, after]
+    return [*split.preparation.layers(), *own, after]
 
 
 def save_model(model: Any, path: str) -> int:

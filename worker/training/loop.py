@@ -15,7 +15,6 @@ from worker.conversation import Channel, Refused, check_metrics, converse, fail_
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.training.cache import ProgramCache
-from worker.training.data import load_split
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.program import Program
 from worker.training.signature import Signature, filled, structural_signature, structure_of
@@ -33,7 +32,7 @@ def epoch_metrics(signature: Signature) -> tuple[str, ...]:
     Raises:
         Refused: an unknown data set, or one that the family can't take.
     """
-    score = SCORES[load_split(signature.dataset, signature.input_kind).info.task]
+    score = SCORES[signature.split().info.task]
     return ("loss", "val_loss", score, f"val_{score}", "learning_rate", "seconds")
 
 

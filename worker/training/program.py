@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.domain.families import Scalar
 from worker.training import initializers
-from worker.training.data import Split, load_split
+from worker.training.data import Split
 from worker.training.epoch import Epoch, State
 from worker.training.knobs import COLUMNS, row_of
 from worker.training.models import BUILDERS, architecture
@@ -61,7 +61,7 @@ class Program:
         self.signature = signature
         self.variant = variant
         self.members = variant.members
-        self.split: Split = load_split(signature.dataset, signature.input_kind)
+        self.split: Split = signature.split()
         structure = signature.hyperparameters
         self.builder = BUILDERS[signature.family]
         self.architecture = architecture(self.builder, self.split.shape, structure, self.split.outputs)

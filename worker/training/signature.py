@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.domain.families import ACTIVATIONS, FAMILIES, Family, Scalar
+from app.domain.families import ACTIVATIONS, FAMILIES, Family, InputKind, Scalar
 from app.domain.study import DatasetSpec
 from worker.conversation import Refused
 from worker.protocol import Prepare, TrainStack
-from worker.training.data import InputKind
+from worker.training.data import Split, load_split
 from worker.training.models import BUILDERS
 
 
@@ -35,8 +35,16 @@ class Signature:
 
     @property
     def input_kind(self) -> InputKind:
-        """Whether the family takes vectors or images."""
-        return "image" if FAMILIES[self.family].input_kind == "image" else "vector"
+        """What the family takes."""
+        return FAMILIES[self.family].input_kind
+
+    def split(self) -> Split:
+        """The data, prepared for the family.
+
+        Raises:
+            Refused: an unknown data set, or one that the family can't take.
+        """
+        return load_split(self.dataset, self.input_kind, self.hyperparameters)
 
 
 def filled(family: Family, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:

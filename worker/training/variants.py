@@ -18,7 +18,6 @@ from pathlib import Path
 import psutil
 import tensorflow as tf
 
-from worker.training.data import load_split
 from worker.training.models import BUILDERS, architecture
 from worker.training.program import Program, Variant
 from worker.training.signature import Signature
@@ -56,7 +55,7 @@ def candidates(signature: Signature, slots: int) -> list[Variant]:
 
 def _patch_bytes(signature: Signature) -> int:
     """What the layers of one member give for a batch, a convolution's patches included."""
-    split, structure = load_split(signature.dataset, signature.input_kind), signature.hyperparameters
+    split, structure = signature.split(), signature.hyperparameters
     layout = architecture(BUILDERS[signature.family], split.shape, structure, split.outputs)
     return 4 * layout.activation_count * int(structure["batch_size"])
 

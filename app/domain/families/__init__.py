@@ -1,0 +1,39 @@
+"""The built-in model families: what each accepts, which is all that the API needs; builders are the worker's."""
+
+from __future__ import annotations
+
+from app.domain.families.declaration import (
+    ACTIVATIONS,
+    OPTIMIZERS,
+    SCHEDULES,
+    Family,
+    Hyperparameter,
+    InputKind,
+    Kind,
+    Scalar,
+    Task,
+)
+from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
+from app.domain.families.images import IMAGE_CNN
+from app.domain.families.vectors import MLP
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (MLP, IMAGE_CNN, FUNCTION)}
+"""The built-in families by name."""
+
+__all__ = [
+    "ACTIVATIONS",
+    "DIMENSIONS",
+    "FAMILIES",
+    "FUNCTION",
+    "IMAGE_CNN",
+    "MLP",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "TEST_FUNCTIONS",
+    "Family",
+    "Hyperparameter",
+    "InputKind",
+    "Kind",
+    "Scalar",
+    "Task",
+]

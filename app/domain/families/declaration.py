@@ -1,0 +1,112 @@
+"""How a model family is declared: its hyperparameters, their ranges and defaults, runtime or structural.
+
+A *structural* hyperparameter changes shapes or the graph: another value needs another compiled program. A *runtime* one
+is a tensor of a compiled program. The builders of the families live in the worker.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+Scalar = bool | int | float | str
+Kind = Literal["float", "int", "categorical", "bool"]
+Task = Literal["classification", "regression"]
+InputKind = Literal["vector", "image", "text", "audio", "none"]
+
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "gelu", "swish")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+SCHEDULES = ("constant", "exponential", "step", "cosine", "polynomial", "inverse_time")
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """One hyperparameter that a family declares. Bounds are inclusive; `default` None means that it must be given."""
+
+    name: str
+    kind: Kind
+    default: Scalar | None
+    description: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[Scalar, ...] = ()
+    structural: bool = False
+
+    def problem(self, value: object) -> str | None:
+        """Why `value` is not allowed, in words, or None where it is."""
+        if self.kind == "categorical":
+            if value in self.choices and isinstance(value, str):
+                return None
+            return f"Expected one of {', '.join(map(str, self.choices))}. Received: {value!r}"
+        if self.kind == "bool":
+            return None if isinstance(value, bool) else f"Expected true or false. Received: {value!r}"
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"Expected {'a whole number' if self.kind == 'int' else 'a number'}. Received: {value!r}"
+        if self.kind == "int" and not float(value).is_integer():
+            return f"Expected a whole number. Received: {value!r}"
+        if not math.isfinite(value) or not self.low <= value <= self.high:
+            return f"Expected a number from {self.low:g} to {self.high:g}. Received: {value!r}"
+        return None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family: its name and version, what it trains on, and its declared hyperparameters.
+
+    `stack_members` is how many trials of one signature train together at most, `first_members` how many do before their
+    program has been measured, `stackable` whether they can at all.
+    `pattern` declares any number of float hyperparameters whose names match it (`x0`, `x1`, … of `function`).
+    """
+
+    name: str
+    version: str
+    description: str
+    hyperparameters: tuple[Hyperparameter, ...]
+    needs_dataset: bool = True
+    tasks: tuple[Task, ...] = ("classification", "regression")
+    input_kind: InputKind = "vector"
+    stackable: bool = True
+    stack_members: int = 1
+    first_members: int = 1
+    trained_here: bool = True
+    pattern: Hyperparameter | None = None
+    by_name: dict[str, Hyperparameter] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {h.name: h for h in self.hyperparameters})
+
+    def declared(self, name: str) -> Hyperparameter | None:
+        """The declaration of the hyperparameter `name`, or None where the family has none of that name."""
+        if name in self.by_name:
+            return self.by_name[name]
+        if self.pattern is not None and re.fullmatch(self.pattern.name, name):
+            return self.pattern
+        return None
+
+    def defaults(self) -> dict[str, Scalar]:
+        """The default of every declared hyperparameter that has one."""
+        return {h.name: h.default for h in self.hyperparameters if h.default is not None}
+
+
+def float_parameter(name: str, default: float, low: float, high: float, text: str) -> Hyperparameter:
+    """A runtime number from `low` to `high`."""
+    return Hyperparameter(name, "float", default, text, low=low, high=high)
+
+
+def int_parameter(
+    name: str, default: int, low: int, high: int, text: str, *, structural: bool = True
+) -> Hyperparameter:
+    """A whole number from `low` to `high`."""
+    return Hyperparameter(name, "int", default, text, low=low, high=high, structural=structural)
+
+
+def choice(name: str, default: str, choices: tuple[str, ...], text: str, *, structural: bool) -> Hyperparameter:
+    """One of `choices`."""
+    return Hyperparameter(name, "categorical", default, text, choices=choices, structural=structural)
+
+
+def flag(name: str, text: str) -> Hyperparameter:
+    """Something structural that is off by default."""
+    return Hyperparameter(name, "bool", False, text, structural=True)

@@ -1,0 +1,118 @@
+"""How raw features become what a network is trained on, outside an exported model and inside it.
+
+*Raw* features are as the data set has them, and as an exported model takes them. A preparation is fitted to the
+training part alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.families import InputKind, Scalar
+from worker.training.data.sources import DatasetInfo
+
+Floats = NDArray[np.float32]
+
+SMALLEST_DEVIATION = 1e-7
+"""What Keras' Normalization divides by at least."""
+
+
+class Preparation(Protocol):
+    """What is done to features before the network sees them."""
+
+    def prepared(self, features: NDArray[Any]) -> NDArray[Any]:
+        """Raw features, [n, …], as the network takes them: what `layers` give inside a model."""
+        ...
+
+    def layers(self) -> list[Any]:
+        """The built-in Keras layers that do the same inside a model, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Images: `x · scale`, so that pixels run from 0 to 1."""
+
+    scale: float
+
+    def prepared(self, features: NDArray[Any]) -> Floats:
+        scaled: Floats = features.astype(np.float32) * np.float32(self.scale)
+        return scaled
+
+    def layers(self) -> list[Any]:
+        import keras
+
+        return [keras.layers.Rescaling(self.scale)]
+
+
+@dataclass(frozen=True, slots=True)
+class Standardised:
+    """Tables: `(x - mean) / deviation`, both [features] float32 of the training part."""
+
+    mean: Floats
+    variance: Floats
+
+    def prepared(self, features: NDArray[Any]) -> Floats:
+        deviation = np.maximum(np.sqrt(self.variance), np.float32(SMALLEST_DEVIATION))
+        standardised: Floats = ((features - self.mean) / deviation).astype(np.float32)
+        return standardised
+
+    def layers(self) -> list[Any]:
+        import keras
+
+        return [keras.layers.Normalization(mean=self.mean, variance=self.variance)]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """How targets of a regression are standardised: `(y - mean) / deviation`; 0 and 1 for classes."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def prepared(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Targets, [n], as the network is trained on them; classes stay as they are."""
+        if not np.issubdtype(targets.dtype, np.floating):
+            return targets
+        standardised: Floats = ((targets - self.mean) / self.deviation).astype(np.float32)
+        return standardised
+
+
+def targets_of(info: DatasetInfo, training: NDArray[Any]) -> Targets:
+    """What standardises the targets, by those of the training part."""
+    if info.task == "classification":
+        return Targets()
+    return Targets(float(training.mean()), float(training.std()) or 1.0)
+
+
+def fit_vectors(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Preparation:
+    """Tables are standardised; flattened images are scaled like images."""
+    if info.kind == "image":
+        return fit_images(info, training, options)
+    mean, variance = training.mean(0, dtype=np.float64), training.var(0, dtype=np.float64)
+    return Standardised(mean.astype(np.float32), variance.astype(np.float32))
+
+
+def fit_images(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Preparation:  # noqa: ARG001
+    """Pixels are scaled by the data set's brightest possible value."""
+    return Scaled(1.0 / info.maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How the features of one kind of input are prepared, by the raw training part and the data's hyperparameters.
+
+    `options` are the structural hyperparameters that shape the prepared data: they are part of what a split is kept by.
+    """
+
+    fit: Callable[[DatasetInfo, NDArray[Any], Mapping[str, Scalar]], Preparation]
+    options: tuple[str, ...] = ()
+
+
+FITS: dict[InputKind, Fit] = {"vector": Fit(fit_vectors), "image": Fit(fit_images)}
+"""What prepares the features of a family's kind of input."""

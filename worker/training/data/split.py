@@ -1,0 +1,123 @@
+"""The parts of a data set, prepared as a family trains on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.families import InputKind, Scalar
+from app.domain.study import DatasetSpec
+from worker.conversation import Refused
+from worker.training.data.preparation import FITS, Preparation, Targets, targets_of
+from worker.training.data.sources import SOURCES, DatasetInfo, source
+
+CACHED_SPLITS = 8
+"""Prepared splits kept in memory; the largest bundled one takes 20 MB, the others less than a megabyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a split. `x` is [n, …]; `y` is [n], int32 classes or float32 targets."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A data set as a family trains on it. `train` and `validation` are prepared, `test` is raw and may be empty.
+
+    `raw_shape` is a raw sample's, `shape` a prepared one's.
+    """
+
+    info: DatasetInfo
+    raw_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    preparation: Preparation
+    targets: Targets
+    train: Part
+    validation: Part
+    test: Part
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network gives for a sample: one a class, or the value."""
+        return max(1, len(self.info.classes))
+
+
+def load_split(spec: DatasetSpec, kind: InputKind, structure: Mapping[str, Scalar]) -> Split:
+    """The data set of `spec`, split by its seed (stratified for classes) and prepared, the same on every worker.
+
+    Each part has the next whole number of samples above its fraction of all; at least one is left for training. Vector
+    families get images flattened. `structure` holds the family's structural hyperparameters, of which a few may shape
+    the prepared data. The last few splits are kept.
+
+    Raises:
+        Refused: an unknown data set, one of another kind than the family takes, or fractions that can't be split.
+    """
+    return _load(spec, kind, tuple((name, structure[name]) for name in FITS[kind].options))
+
+
+@lru_cache(maxsize=CACHED_SPLITS)
+def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar], ...]) -> Split:
+    origin = source(spec.name)
+    info = origin.info
+    if kind != info.kind and (kind, info.kind) != ("vector", "image"):
+        fitting = ", ".join(s.info.name for s in SOURCES.values() if s.info.kind == kind)
+        raise Refused(
+            f"Expected a data set of {kind} samples ({fitting}) for this model family. "
+            f"Received: {info.name!r}, of {info.kind} samples"
+        )
+    features, targets = origin.load()
+    if kind == "vector":
+        features = features.reshape(len(features), -1)
+    train, validation, test = _parts(info, spec, targets)
+    preparation = FITS[kind].fit(info, features[train], dict(options))
+    scale = targets_of(info, targets[train])
+    x, y = preparation.prepared(features), scale.prepared(targets)
+    return Split(
+        info=info,
+        raw_shape=features.shape[1:],
+        shape=x.shape[1:],
+        preparation=preparation,
+        targets=scale,
+        train=Part(x[train], y[train]),
+        validation=Part(x[validation], y[validation]),
+        test=Part(features[test], targets[test]),
+    )
+
+
+def _parts(info: DatasetInfo, spec: DatasetSpec, targets: NDArray[Any]) -> tuple[Any, Any, Any]:
+    """The sample numbers of training, validation and test part."""
+    from sklearn.model_selection import train_test_split
+
+    validation_count = math.ceil(spec.validation_fraction * info.n)
+    test_count = math.ceil(spec.test_fraction * info.n)
+    rest, test = np.arange(info.n), np.arange(0)
+
+    def seeded(samples: Any) -> dict[str, Any]:
+        strata = targets[samples] if info.task == "classification" else None
+        return {"random_state": spec.split_seed, "stratify": strata}
+
+    try:
+        if validation_count + test_count >= info.n:
+            raise ValueError("nothing is left for training")
+        if test_count:
+            rest, test = train_test_split(rest, test_size=test_count, **seeded(rest))
+        train, validation = train_test_split(rest, test_size=validation_count, **seeded(rest))
+    except ValueError as error:
+        raise Refused(
+            f"Expected fractions that leave every part some samples of every class: {error}. "
+            f"Received: {info.n} samples, validation_fraction={spec.validation_fraction}, "
+            f"test_fraction={spec.test_fraction}"
+        ) from error
+    return train, validation, test
