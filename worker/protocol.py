@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app.domain.families import Scalar
-from app.domain.study import DatasetSpec, Objective, TrainingSpec
+from app.domain.study import DatasetSpec, ModelSpec, Objective, TrainingSpec
 from app.domain.trial import FailureReason
 
 StopReason = Literal["PRUNED", "TIMEOUT", "CANCELLED", "LEASE_LOST"]
@@ -50,6 +50,7 @@ class Member(Message):
 class TrainStack(Message):
     """Train these members.
 
+    `model` is the definition's, where it says more than the family's name.
     `choices` are the values that a runtime categorical may take in the study: one program. `slots` is how many members
     will train at once at most, `expected` how many trials of this signature are likely to come in all; `judged` says
     that every epoch waits for a verdict (there is a pruner).
@@ -58,6 +59,7 @@ class TrainStack(Message):
     kind: Literal["train_stack"] = "train_stack"
     stack: str
     family: str
+    model: ModelSpec | None = None
     dataset: DatasetSpec | None
     training: TrainingSpec
     objectives: list[Objective]
@@ -81,6 +83,7 @@ class Prepare(Message):
 
     kind: Literal["prepare"] = "prepare"
     family: str
+    model: ModelSpec | None = None
     dataset: DatasetSpec | None
     choices: dict[str, list[Scalar]] = {}
     slots: int

@@ -137,6 +137,7 @@ class StackRun:
         return TrainStack(
             stack=self._first.token,
             family=definition.model.family,
+            model=definition.model,
             dataset=definition.dataset,
             training=definition.training,
             objectives=definition.objectives,

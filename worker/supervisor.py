@@ -222,6 +222,7 @@ def preparation(trial: PooledTrial) -> Prepare:
     study = trial.study
     return Prepare(
         family=study.definition.model.family,
+        model=study.definition.model,
         dataset=study.definition.dataset,
         choices=study.runtime_choices,
         slots=slots_of(trial),

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.check_layers import layer_problems, size_problems
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
-from app.domain.families import FAMILIES, Family, Scalar
+from app.domain.families import Family, Scalar
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
+from app.domain.registry import BUILT_IN, Families
 from app.domain.size import parameter_estimate
 from app.domain.study import EarlyStopping, StudyDefinition
 from app.errors import FieldError
@@ -45,19 +47,30 @@ class Checked:
 class _Findings:
     errors: list[FieldError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    gains: tuple[str, ...] = GAINS
+    """Metrics of which more is better."""
 
     def refuse(self, loc: tuple[str | int, ...], message: str) -> None:
         self.errors.append(FieldError(loc, message))
 
 
-def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapping[str, Dataset] = BUNDLED) -> Checked:
+def check_definition(
+    definition: StudyDefinition,
+    limits: Limits,
+    datasets: Mapping[str, Dataset] = BUNDLED,
+    families: Families = BUILT_IN,
+) -> Checked:
     """`definition` with all defaults, all problems of it, and warnings; without problems it can be run."""
     found = _Findings()
     _check_limits(definition, limits, found)
-    family = FAMILIES.get(definition.model.family)
+    definition = _with_input(definition, datasets, families)
+    family = families.of(definition.model, definition.hyperparameters)
     if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        found.refuse(("model", "family"), f"Expected one of {known}. Received: {definition.model.family!r}")
+        found.errors.append(_unknown_family(definition, families))
+        return Checked(definition, tuple(found.errors))
+    of_layers = layer_problems(definition, from_layers=family.from_layers)
+    if of_layers:
+        found.errors += of_layers
         return Checked(definition, tuple(found.errors))
     dataset = _check_dataset(definition, family, datasets, found)
     filled = fill_defaults(definition, family)
@@ -66,8 +79,12 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
     if dataset is not None:
         _check_task(definition, dataset, found)
     if dataset is not None or not family.needs_dataset:
+        gains = tuple(n for m in family.metrics if m.direction == "maximize" for n in (m.name, f"val_{m.name}"))
+        found.gains += gains
         _check_metrics(filled, reported_metrics(family, dataset.task if dataset else None), found)
-    if dataset is not None and not found.errors:
+    if dataset is not None and not found.errors and family.from_layers:
+        found.errors += size_problems(filled, dataset, limits.max_model_parameters)
+    elif dataset is not None and not found.errors:
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
@@ -83,6 +100,31 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         runtime=tuple(n for n in names if n not in structural),
         stackable=family.stackable,
     )
+
+
+def _unknown_family(definition: StudyDefinition, families: Families) -> FieldError:
+    model = definition.model
+    versions = families.versions(model.family)
+    if versions:
+        wanted = ", ".join(versions)
+        return FieldError(
+            ("model", "version"), f"Expected one of {wanted} of {model.family}. Received: {model.version!r}"
+        )
+    known = ", ".join(sorted(families.names))
+    return FieldError(("model", "family"), f"Expected one of {known}. Received: {model.family!r}")
+
+
+def _with_input(definition: StudyDefinition, datasets: Mapping[str, Dataset], families: Families) -> StudyDefinition:
+    """The definition with the version of its family, and with what its layers take where that is the data's own kind."""
+    model, spec = definition.model, definition.dataset
+    family = families.get(model.family, model.version)
+    if family is None:
+        return definition
+    dataset = None if spec is None else datasets.get(spec.name)
+    changes: dict[str, object] = {"version": family.version}
+    if family.from_layers and model.input is None and dataset is not None:
+        changes["input"] = dataset.input_kind
+    return definition.model_copy(update={"model": model.model_copy(update=changes)})
 
 
 def fill_defaults(definition: StudyDefinition, family: Family) -> StudyDefinition:
@@ -227,7 +269,7 @@ def _check_metrics(definition: StudyDefinition, reported: ReportedMetrics, found
 
 
 def _warn_of_direction(metric: str, direction: str, found: _Findings) -> None:
-    usual = "maximize" if metric in GAINS else "minimize"
+    usual = "maximize" if metric in found.gains else "minimize"
     if direction != usual and metric != "value":
         found.warnings.append(f"The objective {metric!r} is to be {direction}d, usually it is {usual}d.")
 

@@ -31,7 +31,8 @@ def reported_metrics(family: Family, task: Task | None) -> ReportedMetrics:
     if task is None or not family.needs_dataset:
         return ReportedMetrics(("value",), (), ())
     metric = TASK_METRIC[task]
-    paired = ("loss", "val_loss", metric, f"val_{metric}")
+    own = [name for m in family.metrics for name in (m.name, f"val_{m.name}")]
+    paired = ("loss", "val_loss", metric, f"val_{metric}", *own)
     return ReportedMetrics(
         (*paired, "learning_rate", "seconds"), ("parameter_count", "train_seconds", "generalization_gap"), paired
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    StrictStr,
+    model_serializer,
+)
 
 from app.domain.families import Scalar
 from app.domain.space import Categorical, FiniteFloat, Float, Int, Parameter, Value
@@ -26,9 +34,20 @@ class Section(BaseModel):
 
 
 class ModelSpec(Section):
-    """Which model family is trained."""
+    """Which model family is trained: its name, and its version where another than the present one is meant.
+
+    For `keras-layers` the list of `layers`, and what their `input` is; the data set's own kind where left out.
+    """
 
     family: StrictStr
+    version: StrictStr | None = None
+    input: Literal["vector", "image", "text", "audio"] | None = None
+    layers: Annotated[list[Any], Field(max_length=256)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not given is not written either: most families have a name alone."""
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class DatasetSpec(Section):

@@ -11,11 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from app.domain.families import FAMILIES, Scalar
+from app.domain.families import Scalar
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from worker.protocol import Member, TrainStack
 from worker.training import initializers
-from worker.training.models.plain import plain_model, set_variables
 from worker.training.program import Program, Variant
 from worker.training.signature import filled, structural_signature
 from worker.training.slots import MemberMetrics, Slots
@@ -63,7 +62,7 @@ def program_of(request: TrainStack, members: int | None = None, *, xla: bool = F
 
 def start(slots: Slots, slot: int, request: TrainStack, member: int) -> None:
     """Start a member of the stack in a slot."""
-    values = filled(FAMILIES[request.family], request.members[member].hyperparameters)
+    values = filled(slots.program.signature.declaration, request.members[member].hyperparameters)
     slots.reset(slot, values, seed=request.members[member].seed, epochs=request.training.epochs)
 
 
@@ -136,16 +135,11 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
 
     `program` gives the builder and the data; nothing of its training is used.
     """
-    values: dict[str, Any] = filled(FAMILIES[request.family], request.members[member].hyperparameters)
+    values: dict[str, Any] = filled(program.signature.declaration, request.members[member].hyperparameters)
     seed, split, epochs = request.members[member].seed, program.split, request.training.epochs
     keras.utils.set_random_seed(seed)
-    model = plain_model(program.builder, split.shape, values, split.outputs)
-    set_variables(
-        model,
-        program.architecture,
-        initializers.fresh_weights(program.architecture, seed),
-        initializers.fresh_statistics(program.architecture),
-    )
+    model = program.network.exported(values, *program.network.fresh(seed))
+    penalise(model, values)
     classify = split.info.task == "classification"
     smoothing = values["label_smoothing"]
     model.compile(
@@ -185,6 +179,14 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
         )
     kept = [v for v in model.non_trainable_variables if "seed_generator" not in v.path]
     return Trained(_joined(model.trainable_variables), _joined(kept), metrics)
+
+
+def penalise(model: Any, values: Mapping[str, Any]) -> None:
+    """Keras' own penalty on each kernel; models of blocks have it already."""
+    if values["l1"] or values["l2"]:
+        for variable in model.trainable_variables:
+            if variable.name.endswith("kernel"):
+                variable.regularizer = keras.regularizers.L1L2(values["l1"], values["l2"])
 
 
 def _joined(variables: list[Any]) -> np.ndarray:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from app.domain.families import Scalar
 from worker.training.data import Split
-from worker.training.models.plain import plain_model, set_variables
 from worker.training.program import Program
 
 ROWS_AT_ONCE = 1024
@@ -32,8 +31,7 @@ def exported_model(
     set's classes, or the value in the target's own unit, [n, 1].
     """
     split = program.split
-    network = plain_model(program.builder, split.shape, hyperparameters, split.outputs)
-    set_variables(network, program.architecture, weights, statistics)
+    network = program.network.exported(hyperparameters, weights, statistics)
     features = keras.Input(split.raw_shape, name="raw_features")
     x = features
     for layer in network_with_edges(split, network):
@@ -48,7 +46,20 @@ def network_with_edges(split: Split, network: Any) -> list[Any]:
     else:
         after = keras.layers.Rescaling(split.targets.deviation, split.targets.mean, name="value")
     own = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    if not _is_chain(network):
+        own = [network]
     return [*split.preparation.layers(), *own, after]
+
+
+def _is_chain(network: Any) -> bool:
+    """Whether each layer takes what the one before it gives, so that they can be taken apart."""
+    if not getattr(network, "_operations", None):
+        return False
+    layers = network.layers
+    taken = [layer.input for layer in layers[1:] if not isinstance(layer.input, list)]
+    return len(taken) == len(layers) - 1 and all(
+        x is before.output for x, before in zip(taken, layers[:-1], strict=True)
+    )
 
 
 def save_model(model: Any, path: str) -> int:

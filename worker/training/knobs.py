@@ -7,7 +7,7 @@ member's learning rate, penalties, dropout or activation never need another comp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,40 @@ COLUMNS = (
 
 
 def row_of(
-    hyperparameters: Mapping[str, Scalar], activations: Sequence[str], *, seed: int, epochs: int
+    hyperparameters: Mapping[str, Scalar],
+    activations: Sequence[str],
+    *,
+    seed: int,
+    epochs: int,
+    own: Sequence[str] = (),
 ) -> NDArray[np.float64]:
     """A member's row, [columns] float64, from all of its family's hyperparameters.
 
-    `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule.
+    `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule. `own` are the
+    runtime hyperparameters that its network alone reads: the last columns. What a family doesn't have is 0.
     """
-    values: dict[str, Any] = {**hyperparameters, "epochs": epochs, "seed": seed}
+    values: dict[str, Any] = {**dict.fromkeys(COLUMNS, 0.0), **hyperparameters, "epochs": epochs, "seed": seed}
     values["schedule"] = SCHEDULES.index(str(values["lr_schedule"]))
-    values["activation"] = activations.index(str(values["activation"]))
-    return np.array([float(values[name]) for name in COLUMNS])
+    values["activation"] = activations.index(str(values["activation"])) if activations else 0
+    return np.array([*(float(values[name]) for name in COLUMNS), *(float(hyperparameters[name]) for name in own)])
 
 
 def columns_of(runtime: Any) -> dict[str, Any]:
-    """The columns of a [K, columns] matrix by name, each [K] float64."""
-    return dict(zip(COLUMNS, tf.unstack(runtime, axis=1), strict=True))
+    """The columns of a [K, columns] matrix that all networks have, by name, each [K] float64."""
+    return dict(zip(COLUMNS, tf.unstack(runtime, axis=1), strict=False))
+
+
+def own_columns_of(runtime: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The columns of a [K, columns] matrix that one network alone reads, by name, each [K] float32."""
+    return {name: tf.cast(runtime[:, len(COLUMNS) + i], tf.float32) for i, name in enumerate(names)}
 
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars."""
+    """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars.
+
+    `own` are those that one network alone reads, by name.
+    """
 
     momentum: Any
     weight_decay: Any
@@ -58,10 +72,20 @@ class Knobs:
     clips: Any
     penalises: Any
     drops: Any
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_members(self) -> dict[str, Any]:
+        """What is each member's, [K] each, by name."""
+        whole = {"clips", "penalises", "drops", "own"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole} | {"own": dict(self.own)}
+
+    def with_members(self, values: Mapping[str, Any]) -> Knobs:
+        """The knobs with what is each member's taken from `values`."""
+        return replace(self, **values)
 
 
-def knobs_of(column: Mapping[str, Any]) -> Knobs:
-    """The knobs of K members from their columns, each [K] float64 by its name."""
+def knobs_of(column: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Knobs:
+    """The knobs of K members from their columns, each [K] float64 by its name; `own` are a network's, [K] float32."""
     names = ("momentum", "weight_decay", "l1", "l2", "dropout", "label_smoothing")
     floats = {name: tf.cast(column[name], tf.float32) for name in names}
     clip = tf.cast(column["global_clipnorm"], tf.float32)
@@ -73,6 +97,7 @@ def knobs_of(column: Mapping[str, Any]) -> Knobs:
         clips=tf.reduce_any(clip > 0),
         penalises=tf.reduce_any(floats["l1"] + floats["l2"] > 0),
         drops=tf.reduce_any(floats["dropout"] > 0),
+        own=own or {},
     )
 
 

@@ -9,13 +9,14 @@ from functools import partial
 
 import tensorflow as tf
 
-from app.domain.families import FAMILIES, Scalar
+from app.domain.families import Scalar
 from app.domain.trial import FailureReason
 from worker.conversation import Channel, Refused, check_metrics, converse, fail_all, refuse_all
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.training.cache import ProgramCache
 from worker.training.export import exported_model, save_model, test_metrics
+from worker.training.networks import BUILT_IN_NETWORKS, Networks
 from worker.training.program import Program
 from worker.training.signature import Signature, filled, structural_signature, structure_of
 from worker.training.slots import MemberMetrics, Slots, Weights
@@ -33,13 +34,18 @@ def epoch_metrics(signature: Signature) -> tuple[str, ...]:
         Refused: an unknown data set, or one that the family can't take.
     """
     score = SCORES[signature.split().info.task]
-    return ("loss", "val_loss", score, f"val_{score}", "learning_rate", "seconds")
+    own = [name for metric in signature.metrics.names for name in (metric, f"val_{metric}")]
+    return ("loss", "val_loss", score, f"val_{score}", *own, "learning_rate", "seconds")
 
 
 def train_stack(
-    request: TrainStack, channel: Channel, cache: ProgramCache, lanes: ThreadPoolExecutor | None = None
+    request: TrainStack,
+    channel: Channel,
+    cache: ProgramCache,
+    lanes: ThreadPoolExecutor | None = None,
+    networks: Networks = BUILT_IN_NETWORKS,
 ) -> None:
-    """Train a stack: all of its conversation after `TrainStack`. `lanes` train blocks of members side by side.
+    """Train a stack of one of `networks`: all of its conversation after `TrainStack`. `lanes` train blocks side by side.
 
     What goes wrong fails members, in words, and never the trainer; only a broken pipe raises.
 
@@ -49,13 +55,13 @@ def train_stack(
     """
     started = time.perf_counter()
     try:
-        signature = structural_signature(request)
+        signature = structural_signature(request, networks)
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
         program = cache.program(signature, request.slots, request.expected)
         try:
             program.compile()
         except Exception:  # noqa: BLE001 - not every graph compiles, and memory may be short: the plain form says more
-            program = cache.single(signature)
+            program = cache.give_up(program)
             program.compile()
     except Refused as error:
         refuse_all(request, channel, str(error))
@@ -71,11 +77,11 @@ def train_stack(
         cache.clear()
 
 
-def prepare(wanted: Prepare, cache: ProgramCache) -> None:
+def prepare(wanted: Prepare, cache: ProgramCache, networks: Networks = BUILT_IN_NETWORKS) -> None:
     """Compile ahead what a stack to come will need; what can't be trained is told when it comes."""
     if wanted.family != "function":
         try:
-            cache.prepare(structural_signature(wanted), wanted.slots, wanted.expected)
+            cache.prepare(structural_signature(wanted, networks), wanted.slots, wanted.expected)
         except Exception:  # noqa: BLE001 - told to the trial, in words, once it is there
             return
 
@@ -110,14 +116,15 @@ class StackTrainee:
 
     def start(self, member: Member) -> None:
         signature = self.program.signature
-        family = FAMILIES[signature.family]
+        family = signature.declaration
         values = filled(family, member.hyperparameters)
         if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._epochs:
             raise Refused(
                 f"Expected warmup_epochs below the {self._epochs} epochs of training. "
                 f"Received: {values['warmup_epochs']}"
             )
-        if structure_of(family, values) != signature.structure or values["activation"] not in signature.activations:
+        unknown = bool(signature.activations) and values["activation"] not in signature.activations
+        if structure_of(family, values) != signature.structure or unknown:
             raise Refused(f"Expected a member of the stack's structure. Received: {values}")
         slot = next(s for s in range(len(self._slot_of) + 1) if s not in self._slot_of.values())
         self._slot_of[member.member] = slot
@@ -133,7 +140,7 @@ class StackTrainee:
         failed = [slot for slot in slots if isinstance(metrics[slot], Exception)]
         if failed:
             metrics = metrics | self._retried(failed, metrics)
-        return {m.member: self._told(metrics[self._slot_of[m.member]]) for m in members}
+        return {m.member: self._told(self._slot_of[m.member], metrics) for m in members}
 
     def _retried(
         self, failed: Sequence[int], errors: Mapping[int, MemberMetrics | Exception]
@@ -150,7 +157,8 @@ class StackTrainee:
             retried |= self._slots.run_epoch([slot])
         return retried
 
-    def _told(self, mine: MemberMetrics | Exception) -> dict[str, float] | Exception:
+    def _told(self, slot: int, metrics: Mapping[int, MemberMetrics | Exception]) -> dict[str, float] | Exception:
+        mine = metrics[slot]
         if isinstance(mine, Exception):
             return mine
         return {
@@ -158,6 +166,7 @@ class StackTrainee:
             "val_loss": mine.val_loss,
             self._score: mine.score,
             f"val_{self._score}": mine.val_score,
+            **self._slots.own[slot],
             "learning_rate": mine.learning_rate,
         }
 
@@ -178,7 +187,7 @@ class StackTrainee:
             del self._hyperparameters[member.member]
 
     def prepare(self, wanted: Prepare) -> None:
-        prepare(wanted, self._cache)
+        prepare(wanted, self._cache, self.program.signature.networks)
 
     def failure_reason(self, error: Exception) -> FailureReason:
         reason = _reason(error)

@@ -18,11 +18,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
-from worker.training import initializers
 from worker.training.data import Split
 from worker.training.epoch import Epoch, State
 from worker.training.knobs import COLUMNS, row_of
-from worker.training.models import BUILDERS, architecture
 from worker.training.optimizers import optimizer
 from worker.training.signature import Signature
 
@@ -63,8 +61,8 @@ class Program:
         self.members = variant.members
         self.split: Split = signature.split()
         structure = signature.hyperparameters
-        self.builder = BUILDERS[signature.family]
-        self.architecture = architecture(self.builder, self.split.shape, structure, self.split.outputs)
+        self.network = signature.network(xla=variant.xla)
+        self.architecture = self.network.architecture
         self.batch_size = min(int(structure["batch_size"]), len(self.split.train))
         self.steps_per_epoch = -(-len(self.split.train) // self.batch_size)
         rule = optimizer(str(structure["optimizer"]), nesterov=bool(structure["nesterov"]))
@@ -81,12 +79,15 @@ class Program:
         `hyperparameters` are all of the family's; `epochs` is the length of its schedule.
         """
         empty = np.zeros(self.architecture.weight_count, np.float32)
+        weights, statistics = self.network.fresh(seed)
         return Row(
-            weights=initializers.fresh_weights(self.architecture, seed),
-            statistics=initializers.fresh_statistics(self.architecture),
+            weights=weights,
+            statistics=statistics,
             count=0,
             slots=(empty,) * self._optimizer_slots,
-            runtime=row_of(hyperparameters, self.signature.activations, seed=seed, epochs=epochs),
+            runtime=row_of(
+                hyperparameters, self.signature.activations, seed=seed, epochs=epochs, own=self.network.columns
+            ),
         )
 
     def blank(self) -> State:
@@ -137,12 +138,18 @@ class Program:
         return new, metrics
 
     @property
+    def columns(self) -> int:
+        """Columns of a block's runtime matrix."""
+        return len(COLUMNS) + len(self.network.columns)
+
+    @property
     def epoch_s(self) -> float:
         """Seconds of the quickest of the last epochs of a block; infinite before the first."""
         return min(self._recent_s, default=float("inf"))
 
     def _run_blank(self) -> None:
         order = np.zeros((self.steps_per_epoch, self.members, self.batch_size), np.int32)
-        runtime = np.ones((self.members, len(COLUMNS)))
+        runtime = np.ones((self.members, self.columns))
+        runtime[:, len(COLUMNS) :] = 0.5  # a rate that a layer may have
         state = State(*tf.nest.map_structure(tf.constant, self.blank()))
         self.epoch(state, runtime, order)[1].numpy()

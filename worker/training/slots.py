@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from app.domain.families import Scalar
 from worker.training import initializers
 from worker.training.epoch import State
-from worker.training.knobs import COLUMNS
 from worker.training.program import Program, Row
 
+SHARED_METRICS = 5
+"""Metrics of `MemberMetrics`, which every family has."""
 Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
 """A member's weights, [P], and moving statistics, [S]."""
 
@@ -73,6 +74,8 @@ class Slots:
         self._seeds: dict[int, int] = {}
         self._epochs: dict[int, int] = {}
         self._best: dict[int, Weights] = {}
+        self.own: dict[int, dict[str, float]] = {}
+        """By slot the metrics of the family's own that the last epoch gave."""
 
     def reset(self, slot: int, hyperparameters: Mapping[str, Scalar], *, seed: int, epochs: int) -> None:
         """Start a member in `slot`: weights by `seed`, empty optimizer slots, step 0; other slots are untouched."""
@@ -109,7 +112,7 @@ class Slots:
 
     def free(self, slot: int) -> None:
         """Forget what is kept of a member that ended."""
-        for kept in (self._best, self._seeds, self._epochs):
+        for kept in (self._best, self._seeds, self._epochs, self.own):
             kept.pop(slot, None)
 
     def move_to(self, program: Program) -> None:
@@ -127,7 +130,7 @@ class Slots:
         program = self.program
         while slot >= len(self._blocks) * program.members:
             order = np.zeros((program.steps_per_epoch, program.members, program.batch_size), np.int32)
-            self._blocks.append(_Block(program.blank(), np.zeros((program.members, len(COLUMNS))), order))
+            self._blocks.append(_Block(program.blank(), np.zeros((program.members, program.columns)), order))
         block, index = self._where(slot)
         block.arriving[index] = row
 
@@ -161,4 +164,11 @@ class Slots:
             return dict.fromkeys(slots, error)
         for slot in slots:
             self._epochs[slot] += 1
-        return {slot: MemberMetrics(*map(float, table[slot % program.members])) for slot in slots}
+        names = program.signature.metrics.names
+        told = (*names, *(f"val_{name}" for name in names))
+        found: dict[int, MemberMetrics | Exception] = {}
+        for slot in slots:
+            row = [float(number) for number in table[slot % program.members]]
+            found[slot] = MemberMetrics(*row[:SHARED_METRICS])
+            self.own[slot] = dict(zip(told, row[SHARED_METRICS:], strict=True))
+        return found

@@ -9,6 +9,7 @@ what was measured of each signature.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pathlib import Path
 import psutil
 import tensorflow as tf
 
-from worker.training.models import BUILDERS, architecture
+from worker.training.network import Network
 from worker.training.program import Program, Variant
 from worker.training.signature import Signature
 
@@ -46,18 +47,22 @@ def candidates(signature: Signature, slots: int) -> list[Variant]:
     Raises:
         Refused: the data set or the network is impossible.
     """
-    company = min(COMPANY, slots)
-    images = signature.input_kind == "image" and not on_gpu()
+    network = signature.network(xla=False)
+    company = min(COMPANY, slots) if network.stackable else 1
+    if network.member_by_member:
+        # Mapped convolutions are no faster in company, and XLA's are several times slower than a CPU's own.
+        convolves = any(len(v.shape) > 2 for v in network.architecture.weights)
+        images, plain_first = convolves and not on_gpu(), True
+    else:
+        images = signature.input_kind == "image" and not on_gpu()
+        plain_first = images and _patch_bytes(signature, network) > CACHED_BYTES
     members = list(dict.fromkeys((1, company) if images else (company, 1)))
-    plain_first = images and _patch_bytes(signature) > CACHED_BYTES
     return [Variant(m, xla) for m in members for xla in ((False, True) if plain_first else (True, False))]
 
 
-def _patch_bytes(signature: Signature) -> int:
+def _patch_bytes(signature: Signature, network: Network) -> int:
     """What the layers of one member give for a batch, a convolution's patches included."""
-    split, structure = signature.split(), signature.hyperparameters
-    layout = architecture(BUILDERS[signature.family], split.shape, structure, split.outputs)
-    return 4 * layout.activation_count * int(structure["batch_size"])
+    return 4 * network.architecture.activation_count * int(signature.hyperparameters["batch_size"])
 
 
 def member_epoch_s(epoch_s: float, members: int, slots: int) -> float:
@@ -107,7 +112,9 @@ class Timings:
                 part.replace(self._path)
 
     def _key(self, signature: Signature) -> str:
-        parts = (self._machine, signature.family, signature.version, signature.dataset.model_dump_json())
+        parts = [self._machine, signature.family, signature.version, signature.dataset.model_dump_json()]
+        if signature.layers:
+            parts.append(hashlib.sha256(f"{signature.input} {signature.layers}".encode()).hexdigest()[:16])
         return " | ".join((*parts, str(dict(signature.structure)), ",".join(signature.activations)))
 
 

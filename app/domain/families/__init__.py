@@ -7,6 +7,7 @@ from app.domain.families.declaration import (
     OPTIMIZERS,
     SCHEDULES,
     Family,
+    FamilyMetric,
     Hyperparameter,
     InputKind,
     Kind,
@@ -15,9 +16,10 @@ from app.domain.families.declaration import (
 )
 from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
 from app.domain.families.images import IMAGE_CNN
+from app.domain.families.layered import KERAS_LAYERS
 from app.domain.families.vectors import MLP
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (MLP, IMAGE_CNN, FUNCTION)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (MLP, IMAGE_CNN, KERAS_LAYERS, FUNCTION)}
 """The built-in families by name."""
 
 __all__ = [
@@ -26,11 +28,13 @@ __all__ = [
     "FAMILIES",
     "FUNCTION",
     "IMAGE_CNN",
+    "KERAS_LAYERS",
     "MLP",
     "OPTIMIZERS",
     "SCHEDULES",
     "TEST_FUNCTIONS",
     "Family",
+    "FamilyMetric",
     "Hyperparameter",
     "InputKind",
     "Kind",
