@@ -170,7 +170,7 @@ class Conversation:
             refusals: list[tuple[Progress, MemberResult]] = []
             for member in joining:
                 rule = self._request.training.early_stopping
-                progress = Progress(member, self._request.objectives, rule, self._select_last)
+                progress = Progress(member, self._request.objectives, rule, self._select_last, self._request.gains)
                 progress.device_seconds = preparing_s / len(joining)
                 try:
                     self._trainee.start(member)

@@ -25,6 +25,7 @@ class Progress:
     objectives: Sequence[Objective]
     early_stopping: EarlyStopping | None
     select_last: bool
+    gains: Sequence[str] = ()
     epochs: int = 0
     selected_epoch: int | None = None
     selected: dict[str, float] = field(default_factory=dict)
@@ -65,7 +66,9 @@ class Progress:
         if rule is None:
             return
         directions = {o.metric: o.direction == "maximize" for o in self.objectives}
-        value = metrics[rule.metric] * _sign(directions.get(rule.metric, rule.metric in HIGHER_IS_BETTER))
+        value = metrics[rule.metric] * _sign(
+            directions.get(rule.metric, rule.metric in (*HIGHER_IS_BETTER, *self.gains))
+        )
         if value < self._stopping_best - rule.min_delta:
             self._stopping_best, self._stale_epochs = value, 0
         else:
@@ -76,7 +79,7 @@ class Progress:
         metrics = dict(self.selected)
         if metrics:
             metrics.update(result_metrics, train_seconds=self.train_seconds)
-            gap = generalization_gap(metrics, self.objectives[0].metric)
+            gap = generalization_gap(metrics, self.objectives[0].metric, self.gains)
             if gap is not None:
                 metrics["generalization_gap"] = gap
         return MemberResult(
@@ -90,15 +93,16 @@ class Progress:
         )
 
 
-def generalization_gap(metrics: Mapping[str, float], objective: str) -> float | None:
+def generalization_gap(metrics: Mapping[str, float], objective: str, gains: Sequence[str] = ()) -> float | None:
     """How much worse `objective`'s metric is on validation than on training data; positive means over-fitting.
 
+    `gains` are metrics of a family's own that grow as a model gets better.
     For an objective without such a pair (`parameter_count`) the gap of the loss; None where there is no loss either.
     """
     for name in (objective.removeprefix("val_"), "loss"):
         if name in metrics and f"val_{name}" in metrics:
             worse = metrics[f"val_{name}"] - metrics[name]
-            return -worse if name in HIGHER_IS_BETTER else worse
+            return -worse if name in (*HIGHER_IS_BETTER, *gains) else worse
     return None
 
 

@@ -50,7 +50,7 @@ class Member(Message):
 class TrainStack(Message):
     """Train these members.
 
-    `model` is the definition's, where it says more than the family's name.
+    `model` is the definition's, where it says more than the family's name; of the metrics in `gains` more is better.
     `choices` are the values that a runtime categorical may take in the study: one program. `slots` is how many members
     will train at once at most, `expected` how many trials of this signature are likely to come in all; `judged` says
     that every epoch waits for a verdict (there is a pruner).
@@ -64,6 +64,7 @@ class TrainStack(Message):
     training: TrainingSpec
     objectives: list[Objective]
     choices: dict[str, list[Scalar]] = {}
+    gains: list[str] = []
     slots: int = 1
     expected: int = 1
     judged: bool = True
@@ -137,13 +138,14 @@ class Shutdown(Message):
 
 
 class Ready(Message):
-    """The trainer imported its framework and sees its device."""
+    """The trainer imported its framework and sees its device. `broken` says why plugins' families can't be trained."""
 
     kind: Literal["ready"] = "ready"
     pid: int
     device: str
     families: list[str]
     versions: dict[str, str] = {}
+    broken: dict[str, str] = {}
 
 
 class EpochReport(Message):

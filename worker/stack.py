@@ -142,6 +142,9 @@ class StackRun:
             training=definition.training,
             objectives=definition.objectives,
             choices=self._study.runtime_choices,
+            gains=[
+                n for m in self._study.family.metrics if m.direction == "maximize" for n in (m.name, f"val_{m.name}")
+            ],
             slots=slots_of(self._first),
             expected=self._study.expected(self._first.proposal.reservation.number),
             judged=self._judged,

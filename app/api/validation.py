@@ -11,6 +11,7 @@ from app.api.field_errors import field_errors
 from app.api.problems import invalid_request
 from app.api.schemas import StudyChanges
 from app.domain.check import Checked, Limits, check_definition
+from app.domain.registry import BUILT_IN, Families
 from app.domain.study import Budget, Execution, StudyDefinition
 from app.errors import FieldError, InvalidStudy
 from app.settings import Settings
@@ -31,8 +32,8 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def accepted(definition: StudyDefinition, settings: Settings) -> Checked:
-    """The definition with all defaults, where it can be run.
+def accepted(definition: StudyDefinition, settings: Settings, families: Families = BUILT_IN) -> Checked:
+    """The definition with all defaults, where it can be run; `families` are those that are known.
 
     Raises:
         InvalidStudy: it can't; all its problems with their places.
@@ -40,7 +41,7 @@ def accepted(definition: StudyDefinition, settings: Settings) -> Checked:
     from app.tuning.pruners import pruner_options, pruner_problems
     from app.tuning.samplers import sampler_options, sampler_problems
 
-    checked = check_definition(definition, limits_of(settings))
+    checked = check_definition(definition, limits_of(settings), families=families)
     errors = [*checked.errors, *sampler_problems(definition), *pruner_problems(definition)]
     if errors:
         raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)
@@ -66,7 +67,9 @@ def sample_limit(definition: StudyDefinition) -> int | None:
     return None if cells is None or cells > MAX_CELLS else cells
 
 
-def changed(definition: StudyDefinition, changes: StudyChanges, settings: Settings) -> StudyDefinition:
+def changed(
+    definition: StudyDefinition, changes: StudyChanges, settings: Settings, families: Families = BUILT_IN
+) -> StudyDefinition:
     """The definition after a merge patch (RFC 7396): what is left out stays, null gives the default.
 
     Raises:
@@ -92,7 +95,11 @@ def changed(definition: StudyDefinition, changes: StudyChanges, settings: Settin
     except ValidationError as error:
         found = field_errors(error.errors(include_url=False), merged, StudyDefinition)
         raise invalid_request(found, InvalidStudy) from None
-    errors = [e for e in check_definition(result, limits_of(settings)).errors if e.loc[0] in {"budget", "execution"}]
+    errors = [
+        e
+        for e in check_definition(result, limits_of(settings), families=families).errors
+        if e.loc[0] in {"budget", "execution"}
+    ]
     if errors:
         raise invalid_request(errors, InvalidStudy)
     return result

@@ -115,7 +115,7 @@ def _unknown_family(definition: StudyDefinition, families: Families) -> FieldErr
 
 
 def _with_input(definition: StudyDefinition, datasets: Mapping[str, Dataset], families: Families) -> StudyDefinition:
-    """The definition with the version of its family, and with what its layers take where that is the data's own kind."""
+    """The definition with its family's version, and with what its layers take where that is the data's own kind."""
     model, spec = definition.model, definition.dataset
     family = families.get(model.family, model.version)
     if family is None:

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from app.domain.datasets import Dataset
+from app.domain.families.declaration import Scalar
 from app.domain.families.layered import RESERVED
 from app.domain.layers import Impossible, Outline, declared_by, expanded, outlined, read
 from app.domain.layers.placeholders import places_of
 from app.domain.layers.reading import Node, TooMany
 from app.domain.registry import first_value
 from app.domain.space import Categorical, Float, Int, is_active
-from app.domain.families.declaration import Scalar
 from app.domain.study import StudyDefinition
 from app.errors import FieldError
 

@@ -34,8 +34,6 @@ Shape = tuple[int, ...]
 KerasBuilder = Callable[[Mapping[str, Scalar], Shape, int], Any]
 """(hyperparameters, shape of a prepared sample, outputs) → an unbuilt or built `keras.Model` that gives logits, or the
 standardised value."""
-LARGEST_RATE = 0.95
-"""A dropout that drops more than this is not trained."""
 
 
 class RuntimeRate(float):
@@ -136,17 +134,15 @@ class KerasNetwork:
         return self._values(self._trained, seed, 0), self._values(self._kept, seed, len(self._trained))
 
     def masks(self, knobs: Knobs, counts: Any, rows: int) -> list[Any]:
-        """The numbers of each drawing layer, [K, rows, …] float32; then states for other random layers, [K, 2] int64."""
+        """The numbers of each drawing layer, [K, rows, …] float32; then states for other generators, [K, 2] int64."""
         drawn = []
         sizes = [rows * draw.size * (2 if draw.kind == "noise" else 1) for draw in self._draws]
         members = knobs.seed.shape[0]
         numbers = tf.split(uniform(knobs.seed, counts, sum(sizes)), sizes, axis=1) if sizes else []
         for draw, mine in zip(self._draws, numbers, strict=True):
             rate = self._rate(draw, knobs)
-            if draw.kind == "dropout":
-                values = tf.where(mine >= rate, 1.0 / (1.0 - rate), 0.0)
-            else:
-                values = _normal(mine) * rate
+            kept = draw.kind == "dropout"
+            values = tf.where(mine >= rate, 1.0 / (1.0 - rate), 0.0) if kept else _normal(mine) * rate
             drawn.append(tf.reshape(values, [members, rows, *draw.shape]))
         drawn += [tf.stack([knobs.seed + i, counts], axis=1) for i in range(len(self._seeds))]
         return drawn
@@ -274,7 +270,7 @@ def _draw_of(layer: Any) -> Draw | None:
     if shape is None:
         return None
     if type(layer) in (kinds.Dropout, kinds.SpatialDropout1D, kinds.SpatialDropout2D, kinds.SpatialDropout3D):
-        if not type(layer) is kinds.Dropout:
+        if type(layer) is not kinds.Dropout:
             shape = (*(1 for _ in shape[:-1]), shape[-1])
         elif layer.noise_shape is not None:
             return None
@@ -294,7 +290,7 @@ def _depends_on_batch(layer: Any) -> bool:
 
 
 def _input_shape(layer: Any) -> Shape | None:
-    """The shape of a sample that the layer takes; None where it takes several, is called several times, or in a call."""
+    """The shape of a sample that the layer takes; None where it takes several, or isn't called once in a graph."""
     try:
         shape = getattr(layer.input, "shape", None)
     except (AttributeError, ValueError):

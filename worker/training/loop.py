@@ -45,7 +45,9 @@ def train_stack(
     lanes: ThreadPoolExecutor | None = None,
     networks: Networks = BUILT_IN_NETWORKS,
 ) -> None:
-    """Train a stack of one of `networks`: all of its conversation after `TrainStack`. `lanes` train blocks side by side.
+    """Train a stack of one of `networks`: all of its conversation after `TrainStack`.
+
+    `lanes` train blocks of members side by side.
 
     What goes wrong fails members, in words, and never the trainer; only a broken pipe raises.
 

@@ -16,7 +16,6 @@ from worker.training.metrics import OwnMetrics
 from worker.training.network import Network
 from worker.training.networks import BUILT_IN_NETWORKS, Networks
 
-
 SHARED = tuple(h.name for h in (*PENALTIES, *OPTIMIZATION))
 """Runtime hyperparameters that every program reads itself."""
 

@@ -69,8 +69,8 @@ class Family:
 
     `stack_members` is how many trials of one signature train together at most, `first_members` how many do before their
     program has been measured, `stackable` whether they can at all.
-    `metrics` are those that it reports beside the task's. `from_layers` says that a definition's list of layers declares
-    more hyperparameters: see `Families.of`.
+    `metrics` are those that it reports beside the task's. `from_layers` says that a definition's list of layers
+    declares more hyperparameters: see `Families.of`.
     `pattern` declares any number of float hyperparameters whose names match it (`x0`, `x1`, … of `function`).
     """
 

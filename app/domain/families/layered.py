@@ -13,7 +13,7 @@ from app.domain.families.shared import OPTIMIZATION, PENALTIES
 KERAS_LAYERS = Family(
     name="keras-layers",
     version="1",
-    description="A list of Keras layers, with hyperparameters in the places of their options; the output layer is added.",
+    description="A list of Keras layers, with hyperparameters in place of their options; the output layer is added.",
     hyperparameters=(*PENALTIES, *OPTIMIZATION),
     stack_members=16,
     first_members=8,

@@ -149,7 +149,7 @@ def _reshaped(layer: Layer, shape: Shape) -> Made:
     if math.prod(target) != math.prod(shape):
         raise Impossible(
             layer.loc,
-            f"Expected a target_shape of {math.prod(shape)} numbers, as {_shown(shape)} has. Received: {_shown(target)}",
+            f"Expected a target_shape of {math.prod(shape)} numbers, as {_shown(shape)}. Received: {_shown(target)}",
         )
     return target, 0
 
@@ -206,13 +206,10 @@ _RULES: dict[str, Callable[[Layer, Shape], Made]] = {
     "RepeatVector": _repeated,
     "BatchNormalization": _batch_normalised,
     "LayerNormalization": _layer_normalised,
-    **dict.fromkeys(
-        ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Activation", "LeakyReLU",
-         "ELU"),
-        _same,
-    ),
+    **dict.fromkeys(("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"), _same),
+    **dict.fromkeys(("Activation", "LeakyReLU", "ELU"), _same),
     "PReLU": _prelu,
     "Embedding": _embedded,
     **dict.fromkeys(GATES, _recurrent),
     "Bidirectional": _both_ways,
-}  # fmt: skip
+}

@@ -16,7 +16,7 @@ OptionKind = Literal["int", "float", "bool", "choice", "pair", "sizes", "layer"]
 
 LAYER_ACTIVATIONS = (*ACTIVATIONS, "linear", "selu", "softplus", "softsign", "leaky_relu", "hard_sigmoid", "mish")
 INITIALIZERS = (
-    "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "orthogonal", "zeros",
+    "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "orthogonal",
 )  # fmt: skip
 LARGEST_RATE = 0.95
 """The largest share that a layer may drop."""
