@@ -60,7 +60,7 @@ class Epoch:
         self._train = _on_device(split.train.x, split.train.y)
         self._validation = _on_device(split.validation.x, split.validation.y)
         self._losses = Losses(split.info.task, split.targets.deviation)
-        self._metrics = program.signature.metrics
+        self._metrics = program.metrics
         kernels = [np.full(v.size, v.kind == "kernel", np.float32) for v in program.architecture.weights]
         self._is_kernel = tf.constant(np.concatenate(kernels))
         self._function = tf.function(self._trace, jit_compile=program.variant.xla, autograph=False)

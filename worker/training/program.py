@@ -63,6 +63,7 @@ class Program:
         structure = signature.hyperparameters
         self.network = signature.network(xla=variant.xla)
         self.architecture = self.network.architecture
+        self.metrics = signature.metrics
         self.batch_size = min(int(structure["batch_size"]), len(self.split.train))
         self.steps_per_epoch = -(-len(self.split.train) // self.batch_size)
         rule = optimizer(str(structure["optimizer"]), nesterov=bool(structure["nesterov"]))

@@ -164,7 +164,7 @@ class Slots:
             return dict.fromkeys(slots, error)
         for slot in slots:
             self._epochs[slot] += 1
-        names = program.signature.metrics.names
+        names = program.metrics.names
         told = (*names, *(f"val_{name}" for name in names))
         found: dict[int, MemberMetrics | Exception] = {}
         for slot in slots:
