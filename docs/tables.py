@@ -35,7 +35,7 @@ MEANINGS = {
     "description": "Free text.",
     "labels": "Your own keys and values; lists can be filtered by them.",
     "model.family": "Which family is trained, see [families](#families-and-their-hyperparameters).",
-    "model.version": "The family's version; the newest one that workers have where left out. Trials are only trained by it.",
+    "model.version": "The family's version, which alone trains it; the newest that workers have where left out.",
     "model.input": "What the layers of `keras-layers` take; the data set's own kind where left out.",
     "model.layers": "The layers of `keras-layers`, see [models of your own](own-models.md).",
     "dataset": "Required for families that train on data, refused for `function`.",

@@ -9,10 +9,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     StrictInt,
     StrictStr,
-    model_serializer,
 )
 
 from app.domain.families import Scalar
@@ -33,6 +31,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_WHERE_GIVEN = Field(exclude_if=lambda value: value is None)
+"""Written where there is something to write: most families have a name and a version alone."""
+
+
 class ModelSpec(Section):
     """Which model family is trained: its name, and its version where another than the present one is meant.
 
@@ -40,14 +42,9 @@ class ModelSpec(Section):
     """
 
     family: StrictStr
-    version: StrictStr | None = None
-    input: Literal["vector", "image", "text", "audio"] | None = None
-    layers: Annotated[list[Any], Field(max_length=256)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is not given is not written either: most families have a name alone."""
-        return {name: value for name, value in handler(self).items() if value is not None}
+    version: Annotated[StrictStr | None, _WHERE_GIVEN] = None
+    input: Annotated[Literal["vector", "image", "text", "audio"] | None, _WHERE_GIVEN] = None
+    layers: Annotated[Annotated[list[Any], Field(max_length=256)] | None, _WHERE_GIVEN] = None
 
 
 class DatasetSpec(Section):
