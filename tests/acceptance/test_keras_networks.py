@@ -119,3 +119,13 @@ def test_xla_trains_them_as_keras_fit_does(name: str, members: int) -> None:
     program = program_of(request, members, xla=True)
     for member, actual in enumerate(trained_by_program(request, program)):
         assert_same(actual, trained_by_keras(request, member, program))
+
+
+def test_a_rate_whose_layer_is_not_there_is_no_obstacle() -> None:
+    layers = [{"layer": "Dropout", "rate": {"hyperparameter": "rate"}, "when": {"drops": [True]}}]
+    model = ModelSpec.model_validate({"family": "keras-layers", "input": "vector", "layers": layers})
+    shared = {"drops": False, "batch_size": 64}
+    request = stack_of("keras-layers", WINE, [{**shared, "rate": rate} for rate in (0.0, 0.5)], model=model)
+    request = request.model_copy(update={"members": [m.model_copy(update={"seed": 3}) for m in request.members]})
+    one, other = trained_by_program(request, program_of(request))
+    np.testing.assert_array_equal(one.weights, other.weights)

@@ -98,8 +98,9 @@ class KerasNetwork:
         structure: Mapping[str, Scalar],
         outputs: int,
         runtime: tuple[str, ...] = (),
+        optional: bool = False,
     ) -> None:
-        """Build the model.
+        """Build the model; `optional` says that not every structure has a layer for each of the `runtime` rates.
 
         Raises:
             Refused: it is no model that can be trained here.
@@ -119,7 +120,8 @@ class KerasNetwork:
                 raise Refused(f"Expected float32 variables. Received: {variable.path}, {variable.dtype}")
         self._now = threading.local()
         self._draws = self._hooked_draws()
-        self._check_rates(runtime)
+        if not optional:
+            self._check_rates(runtime)
         self.stackable = not any(isinstance(layer, keras.layers.RNN) for layer in _layers(self._model))
         self.exact_batches = any(_depends_on_batch(layer) for layer in _layers(self._model))
         self.architecture = Architecture(

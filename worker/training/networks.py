@@ -90,8 +90,11 @@ def in_blocks(builder: Builder) -> Maker:
     return make
 
 
-def in_keras(builder_for: Callable[[Signature], KerasBuilder]) -> Maker:
-    """Networks that a builder makes as Keras models; runtime hyperparameters of their own are rates of layers."""
+def in_keras(builder_for: Callable[[Signature], KerasBuilder], *, optional: bool = False) -> Maker:
+    """Networks that a builder makes as Keras models; runtime hyperparameters of their own are rates of layers.
+
+    `optional` says that not every structure has those layers.
+    """
     kept: OrderedDict[Signature, KerasNetwork] = OrderedDict()
     lock = threading.Lock()
 
@@ -104,6 +107,7 @@ def in_keras(builder_for: Callable[[Signature], KerasBuilder]) -> Maker:
                     structure=signature.hyperparameters,
                     outputs=split.outputs,
                     runtime=signature.own_runtime,
+                    optional=optional,
                 )
                 while len(kept) > KEPT_NETWORKS:
                     kept.popitem(last=False)
@@ -116,7 +120,8 @@ def in_keras(builder_for: Callable[[Signature], KerasBuilder]) -> Maker:
 def built_in() -> dict[str, Trainable]:
     """The built-in families that train here."""
     trainables = {name: Trainable(in_blocks(builder)) for name, builder in BUILDERS.items()}
-    return trainables | {"keras-layers": Trainable(in_keras(lambda signature: builder_of(signature.layers)))}
+    listed = in_keras(lambda signature: builder_of(signature.layers), optional=True)
+    return trainables | {"keras-layers": Trainable(listed)}
 
 
 BUILT_IN_NETWORKS = Networks(BUILT_IN, built_in())
