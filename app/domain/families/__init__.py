@@ -13,16 +13,18 @@ from app.domain.families.declaration import (
     Scalar,
     Task,
 )
+from app.domain.families.external import EXTERNAL
 from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
 from app.domain.families.images import IMAGE_CNN
 from app.domain.families.vectors import MLP
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (MLP, IMAGE_CNN, FUNCTION)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (MLP, IMAGE_CNN, FUNCTION, EXTERNAL)}
 """The built-in families by name."""
 
 __all__ = [
     "ACTIVATIONS",
     "DIMENSIONS",
+    "EXTERNAL",
     "FAMILIES",
     "FUNCTION",
     "IMAGE_CNN",
