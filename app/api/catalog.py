@@ -22,7 +22,13 @@ from app.store.fleet import Offer
 from app.store.workers import live_offers
 
 router = make_router("catalog")
-JSON_TYPES = {"float": "number", "int": "integer", "categorical": "string", "bool": "boolean"}
+JSON_TYPES: dict[str, str | list[str]] = {
+    "float": "number",
+    "int": "integer",
+    "categorical": "string",
+    "bool": "boolean",
+    "any": ["boolean", "number", "string"],
+}
 
 
 @router.get("/v1/families", response_model=schemas.FamilyPage)

@@ -14,17 +14,20 @@ from app.domain.families.declaration import (
     Scalar,
     Task,
 )
+from app.domain.families.external import EXTERNAL
 from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
 from app.domain.families.images import IMAGE_CNN
 from app.domain.families.layered import KERAS_LAYERS
 from app.domain.families.vectors import MLP
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (MLP, IMAGE_CNN, KERAS_LAYERS, FUNCTION)}
+_FAMILIES = (MLP, IMAGE_CNN, KERAS_LAYERS, FUNCTION, EXTERNAL)
+FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}
 """The built-in families by name."""
 
 __all__ = [
     "ACTIVATIONS",
     "DIMENSIONS",
+    "EXTERNAL",
     "FAMILIES",
     "FUNCTION",
     "IMAGE_CNN",

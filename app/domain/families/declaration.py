@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Scalar = bool | int | float | str
-Kind = Literal["float", "int", "categorical", "bool"]
+Kind = Literal["float", "int", "categorical", "bool", "any"]
 Task = Literal["classification", "regression"]
 InputKind = Literal["vector", "image", "text", "audio", "none"]
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "gelu", "swish")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "exponential", "step", "cosine", "polynomial", "inverse_time")
+
+MAX_TEXT = 255
+"""Characters of a hyperparameter of the kind "any"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Hyperparameter:
 
     def problem(self, value: object) -> str | None:
         """Why `value` is not allowed, in words, or None where it is."""
+        if self.kind == "any":
+            return self._problem_of_any(value)
         if self.kind == "categorical":
             if isinstance(value, str) and (value in self.choices or not self.choices):
                 return None
@@ -52,6 +57,13 @@ class Hyperparameter:
         if not math.isfinite(value) or not self.low <= value <= self.high:
             return f"Expected a number from {self.low:g} to {self.high:g}. Received: {value!r}"
         return None
+
+    def _problem_of_any(self, value: object) -> str | None:
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            return f"Expected at most {MAX_TEXT} characters. Received: {len(value)}"
+        if isinstance(value, bool | str) or (isinstance(value, int | float) and math.isfinite(value)):
+            return None
+        return f"Expected a finite number, text, true or false. Received: {value!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,8 @@ class Family:
     program has been measured, `stackable` whether they can at all.
     `metrics` are those that it reports beside the task's. `from_layers` says that a definition's list of layers
     declares more hyperparameters: see `Families.of`.
-    `pattern` declares any number of float hyperparameters whose names match it (`x0`, `x1`, … of `function`).
+    `pattern` declares any number of hyperparameters whose names match it (`x0`, `x1`, … of `function`).
+    `trained_here` is False where outside programs train, and report whatever metrics they like.
     """
 
     name: str
