@@ -38,6 +38,8 @@ MEANINGS = {
     "dataset.validation_fraction": "Share of the rows that validation metrics are computed on.",
     "dataset.test_fraction": "Share that is kept apart and only looked at when a model is written.",
     "dataset.split_seed": "Seed of the split. Splits of classification data are stratified.",
+    "dataset.grouped": "True: whole groups of samples (the recordings of one voice) go to one part each. "
+    "For data sets that have groups.",
     "hyperparameters": "By name: a value (fixed) or an object with `type` (searched). What is left out has the "
     "family's default.",
     "training.epochs": "Passes over the training part.",
@@ -292,7 +294,9 @@ def families() -> str:
             f"`{f.name}`",
             f.description,
             " or ".join(f.tasks) if f.needs_dataset else "—",
-            {"vector": "vectors; images are flattened", "image": "images", "none": "none"}[f.input_kind],
+            {"vector": "vectors; images are flattened", "image": "images", "audio": "recordings", "none": "none"}[
+                f.input_kind
+            ],
         ]
         for f in FAMILIES.values()
     ]

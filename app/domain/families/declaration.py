@@ -107,6 +107,6 @@ def choice(name: str, default: str, choices: tuple[str, ...], text: str, *, stru
     return Hyperparameter(name, "categorical", default, text, choices=choices, structural=structural)
 
 
-def flag(name: str, text: str, *, default: bool = False) -> Hyperparameter:
-    """Something structural that is on or off."""
-    return Hyperparameter(name, "bool", default, text, structural=True)
+def flag(name: str, text: str) -> Hyperparameter:
+    """Something structural that is off by default."""
+    return Hyperparameter(name, "bool", False, text, structural=True)
