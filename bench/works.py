@@ -78,7 +78,7 @@ WORKS: dict[str, Work] = {
             "audio-cnn",
             "spoken-digits",
             10,
-            0.8,
+            0.9,
             {
                 "frame_length": 256,
                 "frame_step": 160,

@@ -25,7 +25,7 @@ from app.tuning.pruners import pruners
 from app.tuning.samplers import samplers
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "api-guide.md", DOCS / "operating.md")
+PAGES = (DOCS / "api-guide.md", DOCS / "operating.md", DOCS / "images-and-audio.md")
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 
 MEANINGS = {
@@ -314,8 +314,9 @@ def datasets() -> str:
 
 def metrics() -> str:
     """Which metrics a definition may name, by family and task."""
+    trained = ", ".join(f"`{f.name}`" for f in FAMILIES.values() if f.needs_dataset)
     cases = (
-        ("`mlp`, `image-cnn`; classification", FAMILIES["mlp"], "classification"),
+        (f"{trained}; classification", FAMILIES["mlp"], "classification"),
         ("`mlp`; regression", FAMILIES["mlp"], "regression"),
         ("`function`", FAMILIES["function"], None),
     )
@@ -373,6 +374,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "families": families,
     "family-mlp": _family("mlp"),
     "family-image-cnn": _family("image-cnn"),
+    "family-image-resnet": _family("image-resnet"),
+    "family-audio-cnn": _family("audio-cnn"),
     "family-function": _family("function"),
     "datasets": datasets,
     "metrics": metrics,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from app.domain.check import Limits, check_definition
 from app.domain.datasets import BUNDLED
@@ -18,6 +21,7 @@ from worker.training.data.split import parts_of
 from worker.training.data.spoken_digits import CLIPS, SAMPLE_RATE, VOICES, WORDS, decoded, spoken_digits
 from worker.training.models import BUILDERS, architecture
 
+ROOT = Path(__file__).parents[2]
 SPOKEN = BUNDLED["spoken-digits"]
 
 
@@ -103,6 +107,12 @@ def test_what_is_said_of_the_recordings_is_true_and_they_are_the_same_each_time(
     assert np.unique(voices * len(WORDS) + words, return_counts=True)[1].tolist() == [8] * VOICES * len(WORDS)
     assert CLIPS.stat().st_size < 2_000_000
     assert np.abs(recordings).mean(dtype=np.float64) == pytest.approx(0.036122, abs=1e-6)
+
+
+def test_the_wheel_brings_the_recordings_along(tmp_path: Path) -> None:
+    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with zipfile.ZipFile(wheel) as held:
+        assert held.read(CLIPS.relative_to(ROOT).as_posix()) == CLIPS.read_bytes()
 
 
 def test_levels_are_those_of_the_mu_law() -> None:
