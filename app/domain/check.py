@@ -66,10 +66,10 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         found.errors += check_hyperparameters(definition, filled, family)
     if dataset is not None:
         _check_task(definition, dataset, found)
+        found.errors += frame_problems(filled, dataset)
     if dataset is not None or not family.needs_dataset:
         _check_metrics(filled, reported_metrics(family, dataset.task if dataset else None), found)
     if dataset is not None and not found.errors:
-        found.errors += frame_problems(filled, dataset)
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
