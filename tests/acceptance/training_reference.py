@@ -15,6 +15,7 @@ from app.domain.families import Scalar
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from worker.protocol import Member, TrainStack
 from worker.training import initializers
+from worker.training.network import load
 from worker.training.program import Program, Variant
 from worker.training.signature import filled, structural_signature
 from worker.training.slots import MemberMetrics, Slots
@@ -138,7 +139,9 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
     values: dict[str, Any] = filled(program.signature.declaration, request.members[member].hyperparameters)
     seed, split, epochs = request.members[member].seed, program.split, request.training.epochs
     keras.utils.set_random_seed(seed)
-    model = program.network.exported(values, *program.network.fresh(seed))
+    features = keras.Input(split.shape)
+    model = keras.Model(features, program.network.applied(features, values))
+    load(program.network, model, *program.network.fresh(seed))
     penalise(model, values)
     classify = split.info.task == "classification"
     smoothing = values["label_smoothing"]
@@ -177,8 +180,8 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
                 learning_rate=float(model.optimizer._learning_rate(last_step)),
             )
         )
-    kept = [v for v in model.non_trainable_variables if "seed_generator" not in v.path]
-    return Trained(_joined(model.trainable_variables), _joined(kept), metrics)
+    weights, statistics = program.network.variables(model)
+    return Trained(_joined(weights), _joined(statistics), metrics)
 
 
 def penalise(model: Any, values: Mapping[str, Any]) -> None:

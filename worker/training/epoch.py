@@ -103,9 +103,10 @@ class Epoch:
             valid = tf.sequence_mask(size, program.batch_size, tf.float32)
             if rows is not None:
                 batch, size, valid = batch[:, :rows], tf.constant(rows), tf.ones([rows])
-            masks = self.masks(knobs, state.counts + tf.cast(k, tf.int64), rows)
+            now = state.counts + tf.cast(k, tf.int64)
+            masks = self.masks(knobs, now, rows)
             x, y = (tf.gather(values, batch) for values in self._train)
-            descent = self._descent(weights, statistics, x, y, knobs, masks, valid, size)
+            descent = self._descent(weights, statistics, x, y, knobs, masks, valid, size, now)
             new_statistics, gradients = descent.statistics, descent.gradients
             penalty, gradients = self._penalised(weights, gradients, knobs)
             gradients = tf.cond(knobs.clips, lambda: optimizers.clipped(gradients, knobs.clip), lambda: gradients)
@@ -136,27 +137,27 @@ class Epoch:
         return State(weights, statistics, state.counts + program.steps_per_epoch, tuple(slots)), metrics
 
     def _descent(
-        self, weights: Any, statistics: Any, x: Any, y: Any, knobs: Knobs, masks: Any, valid: Any, size: Any
+        self, weights: Any, statistics: Any, x: Any, y: Any, knobs: Knobs, masks: Any, valid: Any, size: Any, now: Any
     ) -> Descent:
         """The gradients of a batch: of all members together, or of each by itself, which is mapped over them."""
         if not self._program.network.member_by_member or self._program.members == 1:
-            return self._gradients(weights, statistics, x, y, knobs, masks, valid, size)
+            return self._gradients(weights, statistics, x, y, knobs, masks, valid, size, now)
 
         def of_one(mine: Any) -> tuple[Any, ...]:
-            weights, statistics, x, y, values, masks = tf.nest.map_structure(_alone, mine)
-            found = self._gradients(weights, statistics, x, y, knobs.with_members(values), masks, valid, size)
+            weights, statistics, x, y, values, masks, now = tf.nest.map_structure(_alone, mine)
+            found = self._gradients(weights, statistics, x, y, knobs.with_members(values), masks, valid, size, now)
             return tuple(part[0] for part in found)
 
         # The gradient lies inside the map: XLA can't compile the gradient of a map inside a loop.
-        return Descent(*tf.vectorized_map(of_one, (weights, statistics, x, y, knobs.of_members(), masks)))
+        return Descent(*tf.vectorized_map(of_one, (weights, statistics, x, y, knobs.of_members(), masks, now)))
 
     def _gradients(
-        self, weights: Any, statistics: Any, x: Any, y: Any, knobs: Knobs, masks: Any, valid: Any, size: Any
+        self, weights: Any, statistics: Any, x: Any, y: Any, knobs: Knobs, masks: Any, valid: Any, size: Any, now: Any
     ) -> Descent:
         with tf.GradientTape() as tape:
             tape.watch(weights)
             outputs, new_statistics, penalty = self._program.network.forward(
-                weights, statistics, x, knobs, masks, valid
+                weights, statistics, x, knobs, masks, valid, now
             )
             losses, scores = self._losses(outputs, y, valid, knobs.label_smoothing)
             loss = losses / tf.cast(size, tf.float32)
@@ -172,7 +173,7 @@ class Epoch:
         network = self._program.network
 
         def of(weights: Any, statistics: Any, x: Any, knobs: Knobs) -> tuple[Any, Any]:
-            outputs, _, penalty = network.forward(weights, statistics, x, knobs, None, valid)
+            outputs, _, penalty = network.forward(weights, statistics, x, knobs, None, valid, None)
             return outputs, tf.zeros(outputs.shape[:1]) if penalty is None else penalty
 
         if not network.member_by_member or self._program.members == 1:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.domain.families import Scalar
 from worker.training.data import Split
+from worker.training.network import load
 from worker.training.program import Program
 
 ROWS_AT_ONCE = 1024
@@ -31,35 +32,21 @@ def exported_model(
     set's classes, or the value in the target's own unit, [n, 1].
     """
     split = program.split
-    network = program.network.exported(hyperparameters, weights, statistics)
     features = keras.Input(split.raw_shape, name="raw_features")
     x = features
-    for layer in network_with_edges(split, network):
+    for layer in split.preparation.layers():
         x = layer(x)
-    return keras.Model(features, x, name=program.signature.family.replace("-", "_"))
+    x = program.network.applied(x, hyperparameters)
+    model = keras.Model(features, _made_sense_of(split)(x), name=program.signature.family.replace("-", "_"))
+    load(program.network, model, weights, statistics)
+    return model
 
 
-def network_with_edges(split: Split, network: Any) -> list[Any]:
-    """The layers of the exported model in order: preparation, the network's own, and what makes sense of its output."""
+def _made_sense_of(split: Split) -> Any:
+    """The last layer: probabilities of logits, or the value in the target's own unit."""
     if split.info.task == "classification":
-        after = keras.layers.Softmax(name="probabilities")
-    else:
-        after = keras.layers.Rescaling(split.targets.deviation, split.targets.mean, name="value")
-    own = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    if not _is_chain(network):
-        own = [network]
-    return [*split.preparation.layers(), *own, after]
-
-
-def _is_chain(network: Any) -> bool:
-    """Whether each layer takes what the one before it gives, so that they can be taken apart."""
-    if not getattr(network, "_operations", None):
-        return False
-    layers = network.layers
-    taken = [layer.input for layer in layers[1:] if not isinstance(layer.input, list)]
-    return len(taken) == len(layers) - 1 and all(
-        x is before.output for x, before in zip(taken, layers[:-1], strict=True)
-    )
+        return keras.layers.Softmax(name="probabilities")
+    return keras.layers.Rescaling(split.targets.deviation, split.targets.mean, name="value")
 
 
 def save_model(model: Any, path: str) -> int:

@@ -25,7 +25,6 @@ from worker.conversation import Refused
 from worker.training.initializers import WEIGHTS_STREAM
 from worker.training.knobs import Knobs
 from worker.training.models.layers import Architecture, VariableSpec
-from worker.training.models.plain import set_variables
 from worker.training.network import pieces
 from worker.training.randomness import uniform
 
@@ -157,6 +156,7 @@ class KerasNetwork:
         knobs: Knobs,  # noqa: ARG002 - all that this network reads of them is in the masks
         masks: list[Any] | None,
         valid: Any,  # noqa: ARG002 - batches come unpadded where it matters
+        counts: Any,  # noqa: ARG002
     ) -> tuple[Any, Any, Any]:
         training = masks is not None
         given = [m[0] for m in masks or ()]
@@ -179,12 +179,14 @@ class KerasNetwork:
         penalty = tf.add_n([tf.reshape(tf.cast(loss, tf.float32), [1]) for loss in losses]) if losses else None
         return tf.cast(outputs, tf.float32)[tf.newaxis], statistics, penalty
 
-    def exported(self, hyperparameters: Mapping[str, Scalar], weights: Floats, statistics: Floats) -> Any:
+    def applied(self, x: Any, hyperparameters: Mapping[str, Scalar]) -> Any:
         model = self._builder(hyperparameters, self._shape, self._outputs)
-        if not model.built:
-            model(keras.Input(self._shape))
-        set_variables(model, self.architecture, weights, statistics)
-        return model
+        for layer in _chain(model):
+            x = layer(x)
+        return x
+
+    def variables(self, model: Any) -> tuple[list[Any], list[Any]]:
+        return list(model.trainable_variables), [v for v in model.non_trainable_variables if not _is_seed(v)]
 
     def _values(self, variables: list[Any], seed: int, first: int) -> Floats:
         """Fresh values of variables end to end, from the initializers of the layers that made them."""
@@ -263,6 +265,16 @@ def _layers(model: Any) -> list[Any]:
     """All layers of a model, those within others too, without the models themselves."""
     found = model._flatten_layers(include_self=False)
     return [layer for layer in found if not isinstance(layer, keras.Model | keras.layers.InputLayer)]
+
+
+def _chain(model: Any) -> list[Any]:
+    """The layers of a model where each takes what the one before it gives, so that they can be taken apart; else it."""
+    if not getattr(model, "_operations", None):
+        return [model]
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    inputs = [layer.input for layer in layers]
+    follows = all(x is before.output for x, before in zip(inputs[1:], layers[:-1], strict=True))
+    return layers if follows and inputs[0] is model.inputs[0] else [model]
 
 
 def _draw_of(layer: Any) -> Draw | None:

@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 from app.domain.families import SCHEDULES, Scalar
 from worker.training.schedules import ScheduleParameters
 
+AUGMENTS = ("flip", "shift", "noise", "cutout", "time_mask", "band_mask")
+"""What follows `augment_` in the hyperparameters of families that augment their training samples."""
+
 COLUMNS = (
     "learning_rate", "schedule", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs",
-    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation", "seed",
+    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation",
+    *(f"augment_{name}" for name in AUGMENTS), "seed",
 )  # fmt: skip
 """The columns of a block's runtime matrix."""
 
@@ -57,6 +61,7 @@ def own_columns_of(runtime: Any, names: Sequence[str]) -> dict[str, Any]:
 class Knobs:
     """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars.
 
+    `augments` are those of `AUGMENTS`: `places` says whether anybody uses one of them other than noise.
     `own` are those that one network alone reads, by name.
     """
 
@@ -69,15 +74,18 @@ class Knobs:
     label_smoothing: Any
     activation: Any
     seed: Any
+    augments: Mapping[str, Any]
     clips: Any
     penalises: Any
     drops: Any
+    places: Any
+    noises: Any
     own: Mapping[str, Any] = field(default_factory=dict)
 
     def of_members(self) -> dict[str, Any]:
         """What is each member's, [K] each, by name."""
-        whole = {"clips", "penalises", "drops", "own"}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole} | {"own": dict(self.own)}
+        whole = {"clips", "penalises", "drops", "places", "noises"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole}
 
     def with_members(self, values: Mapping[str, Any]) -> Knobs:
         """The knobs with what is each member's taken from `values`."""
@@ -89,14 +97,18 @@ def knobs_of(column: Mapping[str, Any], own: Mapping[str, Any] | None = None) ->
     names = ("momentum", "weight_decay", "l1", "l2", "dropout", "label_smoothing")
     floats = {name: tf.cast(column[name], tf.float32) for name in names}
     clip = tf.cast(column["global_clipnorm"], tf.float32)
+    augments = {name: tf.cast(column[f"augment_{name}"], tf.float32) for name in AUGMENTS}
     return Knobs(
         **floats,
+        augments=augments,
         clip=clip,
         activation=tf.cast(column["activation"], tf.int32),
         seed=tf.cast(column["seed"], tf.int64),
         clips=tf.reduce_any(clip > 0),
         penalises=tf.reduce_any(floats["l1"] + floats["l2"] > 0),
         drops=tf.reduce_any(floats["dropout"] > 0),
+        places=tf.reduce_any(tf.add_n([v for name, v in augments.items() if name != "noise"]) > 0),
+        noises=tf.reduce_any(augments["noise"] > 0),
         own=own or {},
     )
 

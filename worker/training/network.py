@@ -17,7 +17,8 @@ from app.domain.families import Scalar
 from worker.training import initializers
 from worker.training.knobs import Knobs
 from worker.training.models import Architecture, Builder, architecture
-from worker.training.models.plain import plain_model, set_variables
+from worker.training.models.augmentation import Augmentation
+from worker.training.models.plain import Plain, split_flat, variables_in_order
 from worker.training.models.stacked import Stacked
 from worker.training.randomness import uniform
 
@@ -52,16 +53,21 @@ class Network(Protocol):
         ...
 
     def forward(
-        self, weights: Any, statistics: Any, x: Any, knobs: Knobs, masks: list[Any] | None, valid: Any
+        self, weights: Any, statistics: Any, x: Any, knobs: Knobs, masks: list[Any] | None, valid: Any, counts: Any
     ) -> tuple[Any, Any, Any]:
         """Outputs, [K, B, outputs], the new statistics, [K, S], and penalties of the network's own, [K] or None.
 
-        `weights` is [K, P], `x` [K, B, …], `valid` [B] of 0 for padding and 1. `masks` are given in training alone.
+        `weights` is [K, P], `x` [K, B, …], `valid` [B] of 0 for padding and 1. `masks` and the
+        members' `counts` of steps are given in training alone.
         """
         ...
 
-    def exported(self, hyperparameters: Mapping[str, Scalar], weights: Floats, statistics: Floats) -> Any:
-        """The network of one member as a plain Keras model, from prepared features to logits or the value."""
+    def applied(self, x: Any, hyperparameters: Mapping[str, Scalar]) -> Any:
+        """What the network of one member makes of a Keras tensor of prepared features, in Keras' own layers."""
+        ...
+
+    def variables(self, model: Any) -> tuple[list[Any], list[Any]]:
+        """The trained variables of a Keras model with `applied` in it, and its statistics, in our order."""
         ...
 
 
@@ -89,7 +95,7 @@ class BlockNetwork:
             Refused: the network is impossible for such samples.
         """
         self.builder = builder
-        self._shape, self._structure, self._outputs = shape, structure, outputs
+        self._structure, self._outputs = structure, outputs
         self._activations, self._xla = activations, xla
         self.architecture = architecture(builder, shape, structure, outputs)
 
@@ -113,7 +119,7 @@ class BlockNetwork:
         return [tf.reshape(m, [members, *shape]) for m, shape in zip(pieces, shapes, strict=True)]
 
     def forward(
-        self, weights: Any, statistics: Any, x: Any, knobs: Knobs, masks: list[Any] | None, valid: Any
+        self, weights: Any, statistics: Any, x: Any, knobs: Knobs, masks: list[Any] | None, valid: Any, counts: Any
     ) -> tuple[Any, Any, Any]:
         blocks = Stacked(
             members=weights.shape[0],
@@ -124,16 +130,33 @@ class BlockNetwork:
             activation_index=knobs.activation,
             masks=None if masks is None else iter(masks),
             sample_weight=valid,
+            augment=None
+            if counts is None
+            else Augmentation(knobs.augments, knobs.places, knobs.noises, knobs.seed, counts),
         )
         outputs = self.builder(blocks, x, self._structure, self._outputs)
         if not blocks.new_statistics:
             return outputs, statistics, None
         return outputs, tf.concat(blocks.new_statistics, 1), None
 
-    def exported(self, hyperparameters: Mapping[str, Scalar], weights: Floats, statistics: Floats) -> Any:
-        model = plain_model(self.builder, self._shape, hyperparameters, self._outputs)
-        set_variables(model, self.architecture, weights, statistics)
-        return model
+    def applied(self, x: Any, hyperparameters: Mapping[str, Scalar]) -> Any:
+        return self.builder(Plain(hyperparameters), x, hyperparameters, self._outputs)
+
+    def variables(self, model: Any) -> tuple[list[Any], list[Any]]:
+        return variables_in_order(model)
+
+
+def load(network: Network, model: Any, weights: Floats, statistics: Floats) -> None:
+    """Give a Keras model that has the network in it the weights, [P], and statistics, [S], of a member.
+
+    Raises:
+        ValueError: the model is not of this architecture.
+    """
+    trained, kept = network.variables(model)
+    layout = network.architecture
+    for variables, specs, flat in ((trained, layout.weights, weights), (kept, layout.statistics, statistics)):
+        for variable, value in zip(variables, split_flat(flat, specs), strict=True):
+            variable.assign(value)
 
 
 def pieces(flat: Any, variables: Any) -> list[Any]:

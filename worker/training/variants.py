@@ -54,7 +54,7 @@ def candidates(signature: Signature, slots: int) -> list[Variant]:
         convolves = any(len(v.shape) > 2 for v in network.architecture.weights)
         images, plain_first = convolves and not on_gpu(), True
     else:
-        images = signature.input_kind == "image" and not on_gpu()
+        images = signature.input_kind in ("image", "audio") and not on_gpu()
         plain_first = images and _patch_bytes(signature, network) > CACHED_BYTES
     members = list(dict.fromkeys((1, company) if images else (company, 1)))
     return [Variant(m, xla) for m in members for xla in ((False, True) if plain_first else (True, False))]
