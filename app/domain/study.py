@@ -56,6 +56,13 @@ class TrainingSpec(Section):
     precision: Literal["float32"] = "float32"
     select_epoch: Literal["best", "last"] = "best"
     early_stopping: EarlyStopping | None = None
+    folds: Annotated[StrictInt, Field(ge=1, le=50)] = 1
+    repeats: Annotated[StrictInt, Field(ge=1, le=100)] = 1
+
+    @property
+    def instances(self) -> int:
+        """How often a trial is trained: each repeat on each fold."""
+        return self.folds * self.repeats
 
 
 class Objective(Section):

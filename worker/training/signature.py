@@ -9,7 +9,7 @@ from app.domain.families import ACTIVATIONS, FAMILIES, Family, InputKind, Scalar
 from app.domain.study import DatasetSpec
 from worker.conversation import Refused
 from worker.protocol import Prepare, TrainStack
-from worker.training.data import Split, load_split
+from worker.training.data import WHOLE, Fold, Split, load_split
 from worker.training.models import BUILDERS
 
 
@@ -27,6 +27,7 @@ class Signature:
     dataset: DatasetSpec
     structure: tuple[tuple[str, Scalar], ...]
     activations: tuple[str, ...]
+    fold: Fold = WHOLE
 
     @property
     def hyperparameters(self) -> dict[str, Scalar]:
@@ -44,7 +45,7 @@ class Signature:
         Raises:
             Refused: an unknown data set, or one that the family can't take.
         """
-        return load_split(self.dataset, self.input_kind, self.hyperparameters)
+        return load_split(self.dataset, self.input_kind, self.hyperparameters, self.fold)
 
 
 def filled(family: Family, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from worker.training.data.preparation import Preparation, Targets
 from worker.training.data.sources import SOURCES, DatasetInfo, describe
-from worker.training.data.split import Part, Split, load_split
+from worker.training.data.split import WHOLE, Fold, Part, Split, load_split
 
-__all__ = ["SOURCES", "DatasetInfo", "Part", "Preparation", "Split", "Targets", "describe", "load_split"]
+__all__ = [
+    "SOURCES",
+    "WHOLE",
+    "DatasetInfo",
+    "Fold",
+    "Part",
+    "Preparation",
+    "Split",
+    "Targets",
+    "describe",
+    "load_split",
+]

@@ -22,6 +22,17 @@ CACHED_SPLITS = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """Which of `count` folds is held out; a single one says that the data is split by the fraction."""
+
+    index: int
+    count: int
+
+
+WHOLE = Fold(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One part of a split. `x` is [n, …]; `y` is [n], int32 classes or float32 targets."""
 
@@ -54,21 +65,22 @@ class Split:
         return max(1, len(self.info.classes))
 
 
-def load_split(spec: DatasetSpec, kind: InputKind, structure: Mapping[str, Scalar]) -> Split:
+def load_split(spec: DatasetSpec, kind: InputKind, structure: Mapping[str, Scalar], fold: Fold = WHOLE) -> Split:
     """The data set of `spec`, split by its seed (stratified for classes) and prepared, the same on every worker.
 
     Each part has the next whole number of samples above its fraction of all; at least one is left for training. Vector
-    families get images flattened. `structure` holds the family's structural hyperparameters, of which a few may shape
+    families get images flattened. With folds the test part is kept apart first; `fold` is then what is validated on,
+    whatever the fraction says. `structure` holds the family's structural hyperparameters, of which a few may shape
     the prepared data. The last few splits are kept.
 
     Raises:
         Refused: an unknown data set, one of another kind than the family takes, or fractions that can't be split.
     """
-    return _load(spec, kind, tuple((name, structure[name]) for name in FITS[kind].options))
+    return _load(spec, kind, tuple((name, structure[name]) for name in FITS[kind].options), fold)
 
 
 @lru_cache(maxsize=CACHED_SPLITS)
-def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar], ...]) -> Split:
+def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar], ...], fold: Fold) -> Split:
     origin = source(spec.name)
     info = origin.info
     if kind != info.kind and (kind, info.kind) != ("vector", "image"):
@@ -80,7 +92,7 @@ def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar],
     features, targets = origin.load()
     if kind == "vector":
         features = features.reshape(len(features), -1)
-    train, validation, test = _parts(info, spec, targets)
+    train, validation, test = _parts(info, spec, targets, fold)
     preparation = FITS[kind].fit(info, features[train], dict(options))
     scale = targets_of(info, targets[train])
     x, y = preparation.prepared(features), scale.prepared(targets)
@@ -96,11 +108,11 @@ def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar],
     )
 
 
-def _parts(info: DatasetInfo, spec: DatasetSpec, targets: NDArray[Any]) -> tuple[Any, Any, Any]:
+def _parts(info: DatasetInfo, spec: DatasetSpec, targets: NDArray[Any], fold: Fold) -> tuple[Any, Any, Any]:
     """The sample numbers of training, validation and test part."""
     from sklearn.model_selection import train_test_split
 
-    validation_count = math.ceil(spec.validation_fraction * info.n)
+    validation_count = math.ceil(spec.validation_fraction * info.n) if fold.count == 1 else fold.count
     test_count = math.ceil(spec.test_fraction * info.n)
     rest, test = np.arange(info.n), np.arange(0)
 
@@ -113,6 +125,9 @@ def _parts(info: DatasetInfo, spec: DatasetSpec, targets: NDArray[Any]) -> tuple
             raise ValueError("nothing is left for training")
         if test_count:
             rest, test = train_test_split(rest, test_size=test_count, **seeded(rest))
+        if fold.count > 1:
+            held_out = folds_of(targets[rest], fold.count, spec.split_seed, stratified=info.task == "classification")
+            return rest[held_out != fold.index], rest[held_out == fold.index], test
         train, validation = train_test_split(rest, test_size=validation_count, **seeded(rest))
     except ValueError as error:
         raise Refused(
@@ -121,3 +136,16 @@ def _parts(info: DatasetInfo, spec: DatasetSpec, targets: NDArray[Any]) -> tuple
             f"test_fraction={spec.test_fraction}"
         ) from error
     return train, validation, test
+
+
+def folds_of(targets: NDArray[Any], count: int, seed: int, *, stratified: bool) -> NDArray[np.int64]:
+    """The fold of each sample, [n] in 0..count-1. Sizes differ by one at most, and so do those of each class.
+
+    Samples are shuffled, sorted by class where `stratified`, and dealt out one by one.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(targets))
+    if stratified:
+        shuffled = shuffled[np.argsort(targets[shuffled], kind="stable")]
+    folds = np.empty(len(targets), np.int64)
+    folds[shuffled] = np.arange(len(targets)) % count
+    return folds
