@@ -6,6 +6,7 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.domain.study import EarlyStopping, Objective
 from app.domain.trial import FailureReason
@@ -15,6 +16,11 @@ RESULT_METRICS = ("parameter_count", "train_seconds", "generalization_gap")
 """What comes with a member's result rather than with each epoch."""
 HIGHER_IS_BETTER = ("accuracy", "val_accuracy")
 """Metrics that grow as a model gets better; all others shrink."""
+STATE = (
+    "epochs", "selected_epoch", "selected", "train_seconds", "device_seconds", "_best", "_stopping_best",
+    "_stale_epochs",
+)  # fmt: skip
+"""What of a progress is kept in a snapshot; the rest follows from the trial, or ends it."""
 
 
 @dataclass
@@ -59,6 +65,19 @@ class Progress:
             and self._stale_epochs > 0
             and self._stale_epochs >= self.early_stopping.patience
         )
+
+    def state(self) -> dict[str, Any]:
+        """What a snapshot keeps of it, as JSON values."""
+        return {name: getattr(self, name) for name in STATE}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as far as the progress of which `state` was kept.
+
+        Raises:
+            KeyError: something is missing; nothing was changed.
+        """
+        for name, value in {name: state[name] for name in STATE}.items():
+            setattr(self, name, value)
 
     def _watch(self, metrics: Mapping[str, float]) -> None:
         rule = self.early_stopping
