@@ -215,6 +215,11 @@ def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar])
     study = lock_study(session, study_id)
     if study.state not in {StudyState.RUNNING, StudyState.PAUSED} or study.halt_reason is not None:
         raise _conflict(study, "given trials")
+    if study.generation_size is not None:
+        raise StateConflict(
+            "Expected a study whose trials can be enqueued. Received one that trains a population: its sampler decides "
+            "how every member goes on."
+        )
     if study.trial_limit is not None and study.next_number >= study.trial_limit:
         raise StateConflict(
             f"Expected room in the budget. Received a study whose {study.trial_limit} trials are taken."
