@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     drain_grace_s: Annotated[float, Field(ge=0, le=3600)] = Field(
         default=20.0, description="A draining worker lets its trials run this long before it gives them back."
     )
+    checkpoint_interval_s: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="A trial that trains for this long leaves a checkpoint this often."
+    )
     hang_timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=900.0, description="A trainer silent for this long inside a trial is taken for hung and replaced."
     )

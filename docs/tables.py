@@ -74,6 +74,8 @@ MEANINGS = {
     "execution.duplicates": "Equal hyperparameters may be tried twice: the only choice there is.",
     "execution.keep_models": "`best`: the best trial's model (with several objectives every complete trial's); "
     "`all`: every complete trial's; `none`.",
+    "execution.checkpoints": "`auto`: a trial that trains for long leaves checkpoints, and goes on from the last one"
+    " where it loses its worker, see [checkpoints](checkpoints.md); `off`: it starts anew.",
     "execution.priority": "Workers take trials of the higher priority first.",
     "warm_start.studies": "Must be empty: warm starts are not there yet.",
 }

@@ -6,6 +6,7 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.domain.early_stopping import Patience, patience
 from app.domain.metrics import GAINS
@@ -15,6 +16,8 @@ from worker.protocol import Member, MemberResult
 
 RESULT_METRICS = ("parameter_count", "train_seconds", "generalization_gap")
 """What comes with a member's result rather than with each epoch."""
+STATE = ("epochs", "selected_epoch", "selected", "train_seconds", "device_seconds", "_best")
+"""What of a progress is kept in a snapshot; the rest follows from the trial, or ends it."""
 
 
 @dataclass
@@ -58,6 +61,23 @@ class Progress:
     def stops_early(self) -> bool:
         """Whether early stopping ends the member now."""
         return self._patience is not None and self._patience.is_over
+
+    def state(self) -> dict[str, Any]:
+        """What a snapshot keeps of it, as JSON values."""
+        stopping = None if self._patience is None else self._patience.state()
+        return {name: getattr(self, name) for name in STATE} | {"stopping": stopping}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as far as the progress of which `state` was kept.
+
+        Raises:
+            KeyError: something is missing; nothing was changed.
+        """
+        stopping = state["stopping"]
+        for name, value in {name: state[name] for name in STATE}.items():
+            setattr(self, name, value)
+        if self._patience is not None and stopping is not None:
+            self._patience.restore(stopping)
 
     def result(self, result_metrics: Mapping[str, float]) -> MemberResult:
         """The member's result, without how it ended; `result_metrics` come with the selected epoch's."""

@@ -12,10 +12,13 @@ A stack's conversation, the supervisor's messages on the left:
                ← MembersDone      results of members that ended in this round, where any did
     Keep       →                  which of their models to write, and where; who takes their slots
     (EpochDone … until every member has ended)
-               ← Kept             what was written, for each Keep that asked for it: between any two messages above
+               ← Kept             what was written, for each Keep or TakeSnapshots that asked for it: between any two
+                                  messages above
+               ← Resumed          members that went on from a snapshot, or could not: before their first EpochDone
 
-At any time the supervisor may send `Join` (more members for the stack), `Halt` (members that end with this epoch) and
-`Prepare` (a program that will be wanted): they are heard at the next boundary of an epoch. A stack is over once a
+At any time the supervisor may send `Join` (more members for the stack), `Halt` (members that end with this epoch),
+`TakeSnapshots` (of members as they are after this epoch, those that end with it included) and `Prepare` (a program
+that will be wanted): they are heard at the next boundary of an epoch. A stack is over once a
 `Keep` leaves nobody in training and all models are written; nothing joins it after that `Keep`.
 """
 
@@ -38,13 +41,31 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+class Resume(Message):
+    """A snapshot to go on from: the file at `path`, or in memory by its `key`.
+
+    `own` is an earlier attempt's of the same trial: its epochs and its selected one are the member's. Of another
+    trial's the member takes what was trained alone.
+    """
+
+    path: str
+    key: str
+    own: bool
+
+
 class Member(Message):
-    """One trial of a stack. `member` is its slot, unique in the stack; `seed` drives weights, shuffling and dropout."""
+    """One trial of a stack. `member` is its slot, unique in the stack; `seed` drives weights, shuffling and dropout.
+
+    It starts from the first snapshot of `resume` that can be read; where none can, from fresh weights, unless it was to
+    go on from another trial: then it fails. `epochs` is how many it trains where that isn't all of the study's.
+    """
 
     member: int
     number: int
     hyperparameters: dict[str, Scalar]
     seed: int
+    epochs: int | None = None
+    resume: list[Resume] = []
 
 
 class TrainStack(Message):
@@ -111,6 +132,22 @@ class Halt(Message):
     stop: list[Stop]
 
 
+class TakeSnapshot(Message):
+    """Write a member's state to `path`; kept in memory as well, where it is handed on, by `key` and its epochs."""
+
+    member: int
+    path: str
+    key: str | None = None
+
+
+class TakeSnapshots(Message):
+    """Write the state of these members at this epoch's boundary."""
+
+    kind: Literal["take_snapshots"] = "take_snapshots"
+    stack: str
+    snapshots: list[TakeSnapshot]
+
+
 class KeepModel(Message):
     """Write the selected epoch's model of a member as a Keras file at `path`."""
 
@@ -119,11 +156,12 @@ class KeepModel(Message):
 
 
 class Keep(Message):
-    """The answer to `MembersDone`: models to write, the others' weights are dropped, and members that join."""
+    """The answer to `MembersDone`: models and states to write, the others' are dropped, and members that join."""
 
     kind: Literal["keep"] = "keep"
     stack: str
     models: list[KeepModel] = []
+    snapshots: list[TakeSnapshot] = []
     join: list[Member] = []
 
 
@@ -203,15 +241,42 @@ class KeptModel(Message):
     error: str | None = None
 
 
+class KeptSnapshot(Message):
+    """A member's state after `epochs` of its epochs that was written, or why it was not."""
+
+    member: int
+    path: str
+    epochs: int = 0
+    size_bytes: int = 0
+    error: str | None = None
+
+
 class Kept(Message):
-    """Models that a `Keep` named, once they are written: the other members trained on meanwhile."""
+    """What a `Keep` or a `TakeSnapshots` named, once it is written: the other members trained on meanwhile."""
 
     kind: Literal["kept"] = "kept"
     stack: str
-    models: list[KeptModel]
+    models: list[KeptModel] = []
+    snapshots: list[KeptSnapshot] = []
 
 
-Request = TrainStack | Join | Halt | Prepare | Verdict | Keep | Shutdown
-Answer = Ready | EpochDone | MembersDone | Kept
+class ResumedMember(Message):
+    """Where a member starts: with `epochs` of its own behind it. `problems` are snapshots that could not be used."""
+
+    member: int
+    epochs: int
+    problems: list[str] = []
+
+
+class Resumed(Message):
+    """Members that go on from an earlier attempt's snapshot, or could not use one that they were given."""
+
+    kind: Literal["resumed"] = "resumed"
+    stack: str
+    members: list[ResumedMember]
+
+
+Request = TrainStack | Join | Halt | TakeSnapshots | Prepare | Verdict | Keep | Shutdown
+Answer = Ready | Resumed | EpochDone | MembersDone | Kept
 to_trainer: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 from_trainer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])

@@ -7,12 +7,14 @@ after the answer, while the trainer works on, at most every `FLUSH_S`, and alway
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from app.domain.population import population_of
 from worker.channel import ChannelBroken
+from worker.checkpoints import LAST_MOMENTS_S
 from worker.feeder import Feeder
 from worker.keeper import Keeper
-from worker.ledger import Ledger, Running, StackSettings
+from worker.ledger import NOTHING, Ledger, Running, StackSettings
 from worker.pool import PooledTrial, StudyRef
 from worker.protocol import (
     Answer,
@@ -22,12 +24,16 @@ from worker.protocol import (
     Keep,
     Kept,
     KeptModel,
+    KeptSnapshot,
     Member,
     MemberResult,
     MembersDone,
     Ready,
+    Resumed,
     Stop,
     StopReason,
+    TakeSnapshot,
+    TakeSnapshots,
     TrainStack,
     Verdict,
 )
@@ -118,7 +124,10 @@ class StackRun:
     def _started(self, trials: Sequence[PooledTrial]) -> list[Member]:
         """Make the trials RUNNING; as members those whose lease still stood."""
         members = []
-        for running in self._ledger.start(trials):
+        started = self._ledger.start(trials)
+        resumes = self._ledger.checkpoints.resumes(started)
+        population = population_of(self._study.definition)
+        for running in started:
             number, self._next_member = self._next_member, self._next_member + 1
             self._members[number] = running
             proposal = running.trial.proposal
@@ -128,6 +137,8 @@ class StackRun:
                     number=proposal.reservation.number,
                     hyperparameters=proposal.hyperparameters,
                     seed=running.trial.seed,
+                    epochs=None if population is None else population.segment(proposal.first_epoch),
+                    resume=resumes.get(running.trial_id, []),
                 )
             )
         return members
@@ -153,6 +164,7 @@ class StackRun:
             stops = [
                 stop for report in message.reports for stop in self._judge(report.member, report.epoch, report.metrics)
             ]
+            self._ask_snapshots(trainer, self._ledger.checkpoints.due(self._members))
             if self._judged:
                 trainer.send(Verdict(stack=message.stack, stop=stops))
             elif stops:
@@ -160,22 +172,44 @@ class StackRun:
         elif isinstance(message, MembersDone):
             self._end(trainer, message.results)
         elif isinstance(message, Kept):
-            for model in message.models:
-                self._finish([self._unwritten.pop(model.member)], model)
+            self._take_in(message)
+        elif isinstance(message, Resumed):
+            for told in message.members:
+                self._ledger.resumed(self._member(told.member), told)
         elif not isinstance(message, Ready):
             raise ChannelBroken(f"Expected epoch_done or members_done. Received: {message.kind}")
+
+    def _ask_snapshots(self, trainer: Trainer, wanted: list[TakeSnapshot]) -> None:
+        if wanted:
+            trainer.send(TakeSnapshots(stack=self._first.token, snapshots=wanted))
+
+    def _take_in(self, kept: Kept) -> None:
+        """Record what was written: of members that still train, and of those that have waited for it to end."""
+        snapshots = {snapshot.member: snapshot for snapshot in kept.snapshots}
+        for number in [n for n in snapshots if n not in self._members and n not in self._unwritten]:
+            self._ledger.checkpoints.discard(snapshots.pop(number))
+        training = [(self._members[n], s) for n, s in snapshots.items() if n in self._members]
+        self._ledger.checkpoints.write(training, self._reporting)
+        left = {self._unwritten[n][0].trial_id: s for n, s in snapshots.items() if n in self._unwritten}
+        for model in kept.models:
+            self._finish([self._unwritten.pop(model.member)], model, left)
+        self._finish([self._unwritten.pop(n) for n in snapshots if n in self._unwritten], None, left)
 
     def _end(self, trainer: Trainer, results: Sequence[MemberResult]) -> None:
         """Refill the slots of members that ended, and record them: those whose model is written once it is."""
         ended = {result.member: (self._member(result.member), result) for result in results}
         models = self._ledger.keeping.wanted(results, {number: member.token for number, (member, _) in ended.items()})
+        snapshots = self._ledger.checkpoints.handed_on(ended)
+        given_back = [
+            n for n, (m, r) in ended.items() if m.snapshot_pending and m.drained and r.stop_reason == "LEASE_LOST"
+        ]
         for number in ended:
             del self._members[number]
-        for model in models:
-            self._unwritten[model.member] = ended.pop(model.member)
+        for number in {*(m.member for m in models), *(s.member for s in snapshots), *given_back}:
+            self._unwritten[number] = ended.pop(number)
         try:
             joining = self._started(self._next_trials())
-            trainer.send(Keep(stack=self._first.token, models=models, join=joining))
+            trainer.send(Keep(stack=self._first.token, models=models, snapshots=snapshots, join=joining))
         finally:
             self._finish(list(ended.values()))  # also where the trainer is gone: their results are here
 
@@ -225,6 +259,8 @@ class StackRun:
         now = time.monotonic()
         self._draining = drain_at is not None
         halted = []
+        if drain_at is not None and now >= drain_at - LAST_MOMENTS_S:
+            self._ask_last_snapshots(trainer)
         for number, member in self._members.items():
             if drain_at is not None and now >= drain_at:
                 member.drained = True
@@ -234,26 +270,50 @@ class StackRun:
             if member.stop_since is None:
                 member.stop_since = now
                 halted.append(Stop(member=number, reason=reason))
-            if now - member.stop_since <= (0 if member.drained else STOP_GRACE_S):
+            drained_at = drain_at if member.drained else None
+            if now <= (member.stop_since + STOP_GRACE_S if drained_at is None else max(drained_at, member.stop_since)):
                 continue
             trainer.kill()
             raise TrainerLost("A trial that had to stop was in the middle of a long epoch: its trainer was killed.")
         if halted:
             trainer.send(Halt(stack=self._first.token, stop=halted))
 
-    def _finish(self, ended: Sequence[tuple[Running, MemberResult]], model: KeptModel | None = None) -> None:
-        """Record members that ended; those whose lease was lost, or that a draining worker gives back, are let go."""
-        recorded = []
+    def _ask_last_snapshots(self, trainer: Trainer) -> None:
+        """Have the members of a draining worker end with their epoch, and leave a checkpoint."""
+        ending = {n: m for n, m in self._members.items() if m.stop_since is None and not m.snapshot_pending}
+        wanted = self._ledger.checkpoints.last(ending)
+        self._ask_snapshots(trainer, wanted)
+        for snapshot in wanted:
+            self._members[snapshot.member].drained = True
+
+    def _finish(
+        self,
+        ended: Sequence[tuple[Running, MemberResult]],
+        model: KeptModel | None = None,
+        snapshots: Mapping[int, KeptSnapshot] = NOTHING,
+    ) -> None:
+        """Record members that ended; those whose lease was lost, or that a draining worker gives back, are let go.
+
+        `snapshots` are what they left, by trial id.
+        """
+        recorded: list[tuple[Running, MemberResult]] = []
+        returned: list[tuple[Running, MemberResult]] = []
         for member, result in ended:
-            if result.stop_reason == "LEASE_LOST":
-                self._ledger.give_back(member.trial)
-            else:
-                recorded.append((member, result))
-        self._ledger.finish(recorded, self._reporting, model, refill=not self._draining)
+            (returned if result.stop_reason == "LEASE_LOST" else recorded).append((member, result))
+        left = [(member, snapshots[member.trial_id]) for member, _ in returned if member.trial_id in snapshots]
+        self._ledger.checkpoints.write(left, self._reporting)
+        for member, _ in returned:
+            self._ledger.give_back(member)
+        self._ledger.finish(recorded, self._reporting, model, snapshots, refill=not self._draining)
 
     def abandon(self, message: str, *, code: str) -> None:
-        """After the loss of the trainer: record what was due, charge a member that was alone, give the others back."""
+        """After the loss of the trainer: record what was due, charge a member that was alone, give the others back.
+
+        A member that owes later trials its state has to train again.
+        """
         self._ledger.flush(self._reporting, 0)
+        owing = self._ledger.checkpoints.handed_on(self._unwritten)
+        self._members |= {one.member: self._unwritten.pop(one.member)[0] for one in owing}
         for number, (member, result) in list(self._unwritten.items()):
             del self._unwritten[number]
             lost = KeptModel(member=number, path="", error="The trainer was lost before it had written the model.")
@@ -268,9 +328,9 @@ class StackRun:
         live = self.live
         for member in live:
             if len(live) > 1 or self._stop_reason(member) is not None:
-                self._ledger.give_back(member.trial)
+                self._ledger.give_back(member)
                 continue
-            self._ledger.charge(member.trial, code, message)
+            self._ledger.charge(member, code, message)
         self._members.clear()
 
 

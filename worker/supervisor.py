@@ -23,6 +23,7 @@ from app.store.engine import Database
 from app.store.migrate import check_schema
 from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
+from worker.checkpoints import Sweeper
 from worker.claims import Claims
 from worker.device import Device, resolve
 from worker.feeder import Feeder
@@ -64,6 +65,7 @@ class Supervisor:
         self._claims = Claims(self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s)
         self._feeder = Feeder(self._database, self._keeper, self._claims)
         self._artifacts = ArtifactWriter(settings.resolved_artifact_url)
+        self._sweeper = Sweeper(self._database, self._artifacts)
         self._trainer: Trainer | None = None
         self._drain_at: float | None = None
         self._draining = False
@@ -103,6 +105,7 @@ class Supervisor:
         idle_s = SHORTEST_IDLE_S
         while not self._should_drain():
             self._keeper.check()
+            self._sweeper.sweep()
             trainer = self._tend_trainer()
             families = trainer.families()
             busy = bool(families) and self._feeder.feed(families, hungry=True)
@@ -117,7 +120,11 @@ class Supervisor:
     def _train(self, trainer: Trainer, families: Sequence[str], trials: list[PooledTrial]) -> None:
         """Train a stack; a trainer that it breaks is replaced. `families` are those the trainer has announced."""
         settings = StackSettings(
-            self._worker_id, self._device.label, self._settings.lease_ttl_s, self._settings.hang_timeout_s
+            self._worker_id,
+            self._device.label,
+            self._settings.lease_ttl_s,
+            self._settings.hang_timeout_s,
+            self._settings.checkpoint_interval_s,
         )
         study = trials[0].study
         ledger = Ledger(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, study)
@@ -140,6 +147,7 @@ class Supervisor:
         if self._should_drain():
             return False
         busy = self._feeder.feed(families)
+        self._sweeper.sweep()
         for trial in self._feeder.upcoming():
             if trial.signature not in trainer.prepared and not trial.is_retry:
                 trainer.prepared.add(trial.signature)

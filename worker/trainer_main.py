@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from worker.channel import Channel, ChannelBroken
 from worker.function import run_function
-from worker.protocol import Halt, Prepare, Ready, Request, Shutdown, TrainStack, to_trainer
+from worker.protocol import Halt, Prepare, Ready, Request, Shutdown, TakeSnapshots, TrainStack, to_trainer
+from worker.snapshots import Shelf
 
 if TYPE_CHECKING:
     from worker.training.workshop import Workshop
@@ -62,7 +63,7 @@ class _Warming(threading.Thread):
             self.failure = error
 
 
-def _announce(channel: Channel[Request], device: str, families: list[str]) -> None:
+def _announce(channel: Channel[Request], device: str, families: list[str], shelf: Shelf) -> None:
     """Say what can be trained now, and the rest once TensorFlow is there. Serves `function` stacks in between.
 
     Raises:
@@ -81,7 +82,7 @@ def _announce(channel: Channel[Request], device: str, families: list[str]) -> No
                 raise ChannelBroken(
                     f"Expected a stack of {', '.join(light)}. Received one of {message.family!r} too early."
                 )
-            _handle(channel, message, None)
+            _handle(channel, message, None, shelf)
         elif not light:
             warming.join()
     if warming.failure is not None:
@@ -90,31 +91,32 @@ def _announce(channel: Channel[Request], device: str, families: list[str]) -> No
 
 
 def _serve(channel: Channel[Request], device: str, timings: Path, families: list[str]) -> None:
-    _announce(channel, device, families)
+    shelf = Shelf()
+    _announce(channel, device, families, shelf)
     workshop: Workshop | None = None
     if families != ["function"]:
         from worker.training.workshop import Workshop
 
         workshop = Workshop(timings)
     while True:
-        _handle(channel, channel.receive(), workshop)
+        _handle(channel, channel.receive(), workshop, shelf)
 
 
-def _handle(channel: Channel[Request], message: Request, workshop: Workshop | None) -> None:
+def _handle(channel: Channel[Request], message: Request, workshop: Workshop | None, shelf: Shelf) -> None:
     """Train a stack. Leaves the process on `shutdown`."""
     if isinstance(message, Shutdown):
         os._exit(0)  # nothing to save, and a program may be compiling on another thread
-    if isinstance(message, Prepare | Halt):
+    if isinstance(message, Prepare | Halt | TakeSnapshots):
         if workshop is not None and isinstance(message, Prepare):
             workshop.prepare(message)
     elif not isinstance(message, TrainStack):
         raise ChannelBroken(f"Expected train_stack, prepare or shutdown between stacks. Received: {message.kind}")
     elif message.family == "function":
-        run_function(message, channel)
+        run_function(message, channel, shelf)
     elif workshop is None:
         raise ChannelBroken(f"Expected a stack of function. Received one of {message.family!r}.")
     else:
-        workshop.train(message, channel)
+        workshop.train(message, channel, shelf)
 
 
 def _die_with_parent() -> None:

@@ -108,6 +108,8 @@ class Trial(BaseModel):
     metrics: Values | None = Field(description="Of the selected epoch, else of the last.")
     selected_epoch: int | None
     epochs: int
+    parent: int | None = Field(description="The trial whose weights it went on from (population-based training).")
+    first_epoch: int = Field(description="How many epochs its ancestors trained; its own count from 0.")
     worker_id: str | None
     device: str | None
     created_at: Time

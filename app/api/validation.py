@@ -60,9 +60,9 @@ def accepted(definition: StudyDefinition, settings: Settings) -> Checked:
 
 def sample_limit(definition: StudyDefinition) -> int | None:
     """How many trials the sampler can draw; None where it never runs out."""
-    from app.tuning.samplers import grid_cells
+    from app.tuning.samplers import most_trials
 
-    cells = grid_cells(definition)
+    cells = most_trials(definition)
     return None if cells is None or cells > MAX_CELLS else cells
 
 

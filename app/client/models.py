@@ -87,6 +87,8 @@ class Trial(Answer):
     metrics: dict[str, float | None] | None = None
     selected_epoch: int | None = None
     epochs: int | None = None
+    parent: int | None = None
+    first_epoch: int = 0
     worker_id: str | None = None
     device: str | None = None
     created_at: datetime | None = None
@@ -200,6 +202,15 @@ class TrialStarted(TrialEvent):
     attempt: int | None = None
     worker_id: str | None = None
     device: str | None = None
+    parent: int | None = None
+    first_epoch: int = 0
+
+
+class TrialResumed(TrialEvent):
+    """An attempt goes on from an earlier one's checkpoint, with `epoch`."""
+
+    attempt: int
+    epoch: int
 
 
 class TrialMetrics(TrialEvent):
@@ -250,6 +261,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "study.finished": StudyEvent,
     "trial.enqueued": TrialStarted,
     "trial.started": TrialStarted,
+    "trial.resumed": TrialResumed,
     "trial.metrics": TrialMetrics,
     "trial.best": TrialBest,
     "trial.finished": TrialFinished,

@@ -172,6 +172,10 @@ class FettleClient(ExternalCalls):
         answer = self._transport.call("GET", f"{study_path(study)}/best").json()
         return [Trial.model_validate(item) for item in answer["items"]]
 
+    def lineage(self, study: str, number: int) -> list[Trial]:
+        """A trial and those whose weights it went on from, the first one first: a schedule of hyperparameters."""
+        return list(self._pages(Trial, f"{trial_path(study, number)}/lineage", {}))
+
     def logs(self, study: str, number: int) -> str:
         """What a trial wrote."""
         return self._transport.call("GET", f"{trial_path(study, number)}/logs", headers={"Accept": "text/plain"}).text

@@ -13,6 +13,7 @@ from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
 from app.domain.families import FAMILIES, FUNCTION, Family, Scalar
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
+from app.domain.population import SAMPLER
 from app.domain.size import parameter_estimate
 from app.domain.study import EarlyStopping, StudyDefinition
 from app.errors import FieldError
@@ -93,7 +94,8 @@ def fill_defaults(definition: StudyDefinition, family: Family) -> StudyDefinitio
     for name, default in family.defaults().items():
         values.setdefault(name, default)
     training = definition.training
-    if family is FUNCTION and "select_epoch" not in training.model_fields_set:
+    selects_last = family is FUNCTION or definition.sampler.name == SAMPLER
+    if selects_last and "select_epoch" not in training.model_fields_set:
         training = training.model_copy(update={"select_epoch": "last"})
     stopping = training.early_stopping
     if stopping is not None and not family.needs_dataset and "metric" not in stopping.model_fields_set:

@@ -112,6 +112,7 @@ class Execution(Section):
     trial_timeout_seconds: Seconds | None = None
     duplicates: Literal["allow"] = "allow"
     keep_models: Literal["best", "all", "none"] = "best"
+    checkpoints: Literal["auto", "off"] = "auto"
     priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = 0
 
 

@@ -68,13 +68,16 @@ class Reservation:
 class Proposal:
     """What the sampler drew for a reservation: all hyperparameters of the trial, and the searched ones alone.
 
-    `system_attributes` are what Optuna's sampler wants remembered with the trial (JSON values).
+    `system_attributes` are what Optuna's sampler wants remembered with the trial (JSON values). A trial with a `parent`
+    goes on from the state that the trial of this number left, with `first_epoch` epochs behind it.
     """
 
     reservation: Reservation
     hyperparameters: dict[str, Scalar]
     sampled: dict[str, Scalar]
     system_attributes: dict[str, Any]
+    parent: int | None = None
+    first_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class Outcome:
     device_seconds: float = 0.0
     system_attributes: dict[str, Any] = field(default_factory=dict)
     artifacts: tuple[ArtifactPointer, ...] = ()
+    checkpoint: CheckpointPointer | None = None
+    """The state that the trial leaves to those that go on from it."""
 
     @property
     def feasible(self) -> bool | None:
@@ -117,3 +122,12 @@ class ArtifactPointer:
     media_type: str
     size_bytes: int
     details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPointer:
+    """A trial's whole state after `epochs` of its epochs, as an attempt wrote it below the artifact location."""
+
+    path: str
+    epochs: int
+    size_bytes: int

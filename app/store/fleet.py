@@ -14,6 +14,7 @@ from app.domain.json import dumps, loads
 from app.domain.study import StudyState
 from app.store.engine import now
 from app.store.log import clock
+from app.store.reserving import generation_room
 from app.store.tables import Study, Worker
 
 
@@ -94,7 +95,7 @@ def claimable(session: Session, offer: Offer) -> list[Claimable]:
 _CLAIM_COLUMNS = (
     Study.id, Study.public_id, Study.revision, Study.priority, Study.device, Study.worker_labels, Study.best_value,
     Study.max_parallel, Study.leased, Study.waiting, Study.running, Study.next_number, Study.trial_limit,
-    Study.sampled_count, Study.sample_limit,
+    Study.sampled_count, Study.sample_limit, Study.generation_size, Study.finished_count,
 )  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def _has_work(study: Row[*tuple[Any, ...]]) -> bool:
     fresh = (study.trial_limit is None or study.next_number < study.trial_limit) and (
         study.sample_limit is None or study.sampled_count < study.sample_limit
     )
-    return unleased > 0 or fresh
+    return unleased > 0 or (fresh and generation_room(study, 1) > 0)
 
 
 def halted_studies(session: Session, study_ids: Sequence[int]) -> set[int]:

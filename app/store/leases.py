@@ -48,6 +48,7 @@ _START = (
         sampled=bindparam("drawn"),
         system_attributes=bindparam("attributes"),
         **{name: bindparam(name) for name in ("worker_id", "device", "started_at", "lease_expires_at")},
+        **{name: bindparam(name) for name in ("parent", "first_epoch")},
     )
 )
 _LEASED_COLUMNS = [_t.c[n] for n in ("id", "number", "state", "attempt", "charged", "started_at", "lease_token")]
@@ -152,6 +153,8 @@ def start_locked(
                 "device": device,
                 "started_at": study.at,
                 "lease_expires_at": study.at + ttl_s,
+                "parent": p.parent,
+                "first_epoch": p.first_epoch,
             }
             for all_values, p in told
         ],
@@ -166,7 +169,8 @@ def start_locked(
         events.append(study_event("study.started", study))
     where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
     for all_values, p in told:
-        fields = f'{{"hyperparameters":{all_values},"attempt":{p.reservation.attempt},{where}}}'
+        ancestry = "" if p.parent is None else f',"parent":{p.parent},"first_epoch":{p.first_epoch}'
+        fields = f'{{"hyperparameters":{all_values},"attempt":{p.reservation.attempt},{where}{ancestry}}}'
         events.append(NewEvent("trial.started", fields, trial=p.reservation.number))
     return again | {p.reservation.trial_id for p in starting}, events
 

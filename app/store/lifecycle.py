@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.families import Scalar
 from app.domain.json import dumps
+from app.domain.population import population_of
 from app.domain.study import StudyDefinition, StudyState
 from app.domain.trial import FailureReason, TrialState
 from app.errors import NameTaken, NotFound, StateConflict
@@ -34,6 +35,7 @@ def create_study(
         NameTaken: another study of the project has the name.
     """
     at = clock(session)
+    population = population_of(definition)
     study = Study(
         public_id=f"st_{secrets.token_hex(10)}",
         project=project,
@@ -48,6 +50,7 @@ def create_study(
         keep_models=definition.execution.keep_models,
         max_attempts=definition.execution.max_attempts,
         sample_limit=sample_limit,
+        generation_size=population.size if population is not None else None,
         created_by=created_by,
         created_at=at,
     )
@@ -212,6 +215,11 @@ def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar])
     study = lock_study(session, study_id)
     if study.state not in {StudyState.RUNNING, StudyState.PAUSED} or study.halt_reason is not None:
         raise _conflict(study, "given trials")
+    if study.generation_size is not None:
+        raise StateConflict(
+            "Expected a study whose trials can be enqueued. Received one that trains a population: its sampler decides "
+            "how every member goes on."
+        )
     if study.trial_limit is not None and study.next_number >= study.trial_limit:
         raise StateConflict(
             f"Expected room in the budget. Received a study whose {study.trial_limit} trials are taken."

@@ -61,6 +61,8 @@ class ShownTrial(NamedTuple):
     metrics: str | None
     selected_epoch: int | None
     epochs: int
+    parent: int | None
+    first_epoch: int
     worker_id: str | None
     device: str | None
     error_code: str | None

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
 from app.domain.trial import ArtifactPointer, Outcome, TrialState
+from app.store import checkpoints
 from app.store.bulk import Along, Rows
 from app.store.leases import held
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
@@ -190,6 +191,8 @@ def _record_outcomes(
             study.since_improvement += 1
         published.add(outcome, row.attempt, better=better)
     study.connection.execute(_RECORD, changes)
+    left = [checkpoints.New(o.trial_id, o.token, row.attempt, o.checkpoint) for o, row in ending if o.checkpoint]
+    recorded.superseded_paths += checkpoints.put(study.connection, left, at=study.at)
     write_logs(study, logs)
     recorded.superseded_paths += published.write(study)
     return events

@@ -75,6 +75,17 @@ def reserve_locked(study: LockedStudy, worker_id: str, count: int, ttl_s: float)
     return [*taken, *fresh]
 
 
+def generation_room(study: LockedStudy | Row[Any], otherwise: int) -> int:
+    """How many new trials the study's generations leave room for: `otherwise` without generations.
+
+    A generation begins once all trials of the one before have finished.
+    """
+    if study.generation_size is None:
+        return otherwise
+    begun = study.finished_count // study.generation_size + 1
+    return int(begun * study.generation_size - study.sampled_count)
+
+
 def _take_queued(study: LockedStudy, room: int, worker_id: str, ttl_s: float) -> list[Reservation]:
     """Lease rows that wait without a lease, in the order of claiming."""
     connection = study.connection
@@ -108,6 +119,7 @@ def _new_trials(study: LockedStudy, room: int, worker_id: str, ttl_s: float) -> 
         room = min(room, study.trial_limit - study.next_number)
     if study.sample_limit is not None:
         room = min(room, study.sample_limit - study.sampled_count)
+    room = min(room, generation_room(study, room))
     if room <= 0:
         return []
     number, ordinal = study.next_number, study.sampled_count

@@ -212,6 +212,9 @@ def _limit_met(study: LockedStudy) -> str | None:
 def _exhausted(study: LockedStudy) -> str | None:
     if study.trial_limit is not None and study.next_number >= study.trial_limit:
         return f"All {study.trial_limit} trials of the budget are done."
+    if study.sample_limit is not None and study.sampled_count >= study.sample_limit and study.generation_size:
+        generations = study.sample_limit // study.generation_size
+        return f"All {generations} generations of {study.generation_size} trials are done."
     if study.sample_limit is not None and study.sampled_count >= study.sample_limit:
         return f"The search space is exhausted: all {study.sample_limit} combinations were tried."
     return None

@@ -95,7 +95,9 @@ class Study(Base):
     max_attempts: Mapped[int] = mapped_column(default=3)
     trial_limit: Mapped[int | None]
     sample_limit: Mapped[int | None]
-    """How many trials the sampler can draw: the cells of a grid."""
+    """How many trials the sampler can draw: the cells of a grid, the generations of a population."""
+    generation_size: Mapped[int | None]
+    """Trials of a generation, where one begins only once all trials of the one before have finished."""
     seconds_limit: Mapped[float | None]
     device_seconds_limit: Mapped[float | None]
     no_improvement_limit: Mapped[int | None]
@@ -199,6 +201,10 @@ class Trial(Base):
     metrics: Mapped[str | None] = mapped_column(Text)
     selected_epoch: Mapped[int | None]
     epochs: Mapped[int] = mapped_column(default=0)
+    parent: Mapped[int | None]
+    """The number of the trial whose state this one goes on from (population-based training)."""
+    first_epoch: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """How many epochs its ancestors trained: its own epoch 0 is this one of its lineage."""
     curve: Mapped[str | None] = mapped_column(Text)
     """The finished attempt's first objective by epoch, as JSON pairs [step, value]: whole-trial reads for pruners."""
     violations: Mapped[str | None] = mapped_column(Text)
@@ -265,6 +271,23 @@ class Artifact(Base):
     media_type: Mapped[str] = mapped_column(String(128))
     size_bytes: Mapped[int]
     details: Mapped[str] = mapped_column(Text, default="{}")
+    created_at: Mapped[float]
+
+
+class Checkpoint(Base):
+    """A trial's last checkpoint: a pointer below the artifact location, published by a fenced write.
+
+    While the trial lives its next attempt goes on from here; afterwards other trials may (`Trial.parent`).
+    """
+
+    __tablename__ = "fettle_checkpoints"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("fettle_trials.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int]
+    epochs: Mapped[int]
+    """How many of its epochs the trial had behind it."""
+    path: Mapped[str] = mapped_column(Text)
+    size_bytes: Mapped[int]
     created_at: Mapped[float]
 
 

@@ -14,8 +14,10 @@ from optuna import samplers
 from optuna.distributions import BaseDistribution
 from optuna.samplers._lazy_random_state import LazyRandomState
 
+from app.domain.population import population_of
 from app.domain.study import StudyDefinition, trial_seed
 from app.tuning.distributions import distributions
+from app.tuning.pbt import Pbt
 from app.tuning.samplers import axis_size, axis_value
 from app.tuning.tpe import Tpe
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, TrialState
 
-    from app.tuning.samplers import GpOptions, NsgaiiOptions, QmcOptions, TpeOptions
+    from app.tuning.samplers import GpOptions, NsgaiiOptions, PbtOptions, QmcOptions, TpeOptions
 
 ORDINAL_KEY = "fettle:ordinal"
 """System attribute of a running trial, in memory alone: its place in a grid or sequence."""
@@ -199,3 +201,11 @@ def nsgaii(definition: StudyDefinition, options: NsgaiiOptions) -> samplers.Base
     )
     sampler.declared_space = always_drawn(definition)
     return sampler
+
+
+def pbt(definition: StudyDefinition, options: PbtOptions) -> samplers.BaseSampler:
+    """Population-based training."""
+    population = population_of(definition)
+    if population is None:
+        raise ValueError(f"Expected a study of a population. Received the sampler {definition.sampler.name!r}")
+    return Pbt(definition, options, population)

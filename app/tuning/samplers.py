@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StrictBool, StrictInt
 
 from app.domain.families import Scalar
+from app.domain.population import INTERVAL_EPOCHS, POPULATION_SIZE, SAMPLER, population_of
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import Seed, StudyDefinition
 from app.errors import FieldError
 from app.tuning.options import Choice, Fraction, Loc, Options, OptionsError, Startup, read_options, unknown_name
+from app.tuning.population import population_problems
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -77,11 +79,33 @@ class NsgaiiOptions(SeededOptions):
     swapping_prob: Annotated[Fraction, Field(description="Probability that a value comes from the second one.")] = 0.5
 
 
+class PbtOptions(SeededOptions):
+    """Options of `pbt`."""
+
+    population_size: Annotated[StrictInt, Field(ge=2, le=1000, description="Members that train side by side.")] = (
+        POPULATION_SIZE
+    )
+    interval_epochs: Annotated[
+        StrictInt, Field(ge=1, le=100_000, description="Epochs of a trial, after which the worst copy the best.")
+    ] = INTERVAL_EPOCHS
+    quantile: Annotated[
+        float, Field(strict=True, gt=0, le=0.5, description="Share of the members that copy, and that are copied.")
+    ] = 0.25
+    perturbation: Annotated[
+        list[Annotated[float, Field(strict=True, gt=0, le=1e6)]],
+        Field(min_length=1, max_length=16, description="Factors of which a copied value is multiplied by one."),
+    ] = [0.8, 1.2]
+    resample_probability: Annotated[Fraction, Field(description="Probability that a value is drawn anew instead.")] = (
+        0.25
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Offer:
     model: type[SeededOptions]
     description: str
     learns: bool
+    multi_objective: bool = True
 
 
 _SAMPLERS: Mapping[str, _Offer] = {
@@ -91,13 +115,19 @@ _SAMPLERS: Mapping[str, _Offer] = {
     "qmc": _Offer(QmcOptions, "A quasi-random sequence that fills the space evenly.", learns=False),
     "gp": _Offer(GpOptions, "Gaussian process; needs the extra `fettle[gp]`.", learns=True),
     "nsgaii": _Offer(NsgaiiOptions, "Genetic algorithm for several objectives (Deb et al., 2002).", learns=True),
+    SAMPLER: _Offer(
+        PbtOptions,
+        "Population-based training: the worst members copy weights and values of the best (Jaderberg et al., 2017).",
+        learns=True,
+        multi_objective=False,
+    ),
 }
 
 
 def samplers() -> list[Choice]:
     """All samplers that a study may name."""
     return [
-        Choice(name, offer.description, multi_objective=True, options=offer.model.model_json_schema())
+        Choice(name, offer.description, offer.multi_objective, options=offer.model.model_json_schema())
         for name, offer in _SAMPLERS.items()
     ]
 
@@ -132,7 +162,7 @@ def sampler_problems(definition: StudyDefinition) -> list[FieldError]:
         return error.errors
     if name == "gp" and not all(importlib.util.find_spec(module) for module in ("torch", "scipy")):
         return [FieldError(("sampler", "name"), "Expected torch and scipy for the sampler 'gp': install fettle[gp]")]
-    return _grid_problems(definition) if name == "grid" else []
+    return _grid_problems(definition) if name == "grid" else list(population_problems(definition))
 
 
 def _grid_problems(definition: StudyDefinition) -> list[FieldError]:
@@ -167,6 +197,12 @@ def axis_value(parameter: Float | Int | Categorical, index: int) -> Scalar:
     return min(parameter.low + index * (parameter.step or 0.0), parameter.high)
 
 
+def most_trials(definition: StudyDefinition) -> int | None:
+    """How many trials a `grid` or a population has; None for the other samplers, which never run out."""
+    population = population_of(definition)
+    return grid_cells(definition) if population is None else population.trials
+
+
 def grid_cells(definition: StudyDefinition) -> int | None:
     """How many trials a `grid` can draw; None for the other samplers, which never run out."""
     if definition.sampler.name != "grid":
@@ -188,6 +224,8 @@ def build_sampler(definition: StudyDefinition) -> BaseSampler:
             return declared.gp(definition, options)
         case NsgaiiOptions():
             return declared.nsgaii(definition, options)
+        case PbtOptions():
+            return declared.pbt(definition, options)
         case GridOptions():
             return declared.Grid(definition, options.seed)
         case _:

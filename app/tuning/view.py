@@ -28,6 +28,7 @@ from app.tuning.bound import BoundStorage
 from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, always_drawn, reseed
 from app.tuning.halving import RungValues, brackets_of
 from app.tuning.lessons import Lessons
+from app.tuning.pbt import Pbt, ancestry
 from app.tuning.pruners import build_pruner, pruner_compares
 from app.tuning.samplers import build_sampler, sampler_learns, study_seed
 from app.tuning.suggest import complete, draw, kept_attributes, of_new_attempt, running_trial
@@ -129,21 +130,20 @@ class StudyView:
             sampled = dict(reservation.sampled or {})
             kept = of_new_attempt(attributes)
             self.adopt(reservation.trial_id, reservation.number, sampled, kept)
-            return Proposal(reservation, dict(reservation.hyperparameters), sampled, kept)
+            return Proposal(reservation, dict(reservation.hyperparameters), sampled, kept, *ancestry(kept))
         requested = dict(reservation.requested or {})
         for _ in range(CLAIM_TRIES):
             sampled = self._draw(reservation, requested)
             if not self._storage.lost_claim:
                 break
             self.sync()
-        return Proposal(
-            reservation,
-            complete(self._definition, sampled, requested),
-            sampled,
-            kept_attributes(self._storage.held[reservation.trial_id].system_attrs),
-        )
+        attributes = kept_attributes(self._storage.held[reservation.trial_id].system_attrs)
+        filled = complete(self._definition, sampled, requested)
+        return Proposal(reservation, filled, sampled, attributes, *ancestry(attributes))
 
     def _draw(self, reservation: Reservation, requested: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        if isinstance(self._sampler, Pbt) and self._seen < self._sampler.needs_finished(reservation.number):
+            self.sync()
         ordinal = reservation.number if reservation.ordinal is None else reservation.ordinal
         trial = running_trial(reservation.trial_id, reservation.number, {}, self._space, {ORDINAL_KEY: ordinal})
         self._storage.held[reservation.trial_id] = trial

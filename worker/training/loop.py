@@ -10,15 +10,18 @@ from functools import partial
 import tensorflow as tf
 
 from app.domain.families import FAMILIES, Scalar
+from app.domain.json import dumps
 from app.domain.trial import FailureReason
 from worker.conversation import Channel, Refused, check_metrics, converse, fail_all, refuse_all
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
+from worker.snapshots import Arrays, Shelf
 from worker.training.cache import ProgramCache
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.program import Program
+from worker.training.rows import Weights, arrays_of, restored
 from worker.training.signature import Signature, filled, structural_signature, structure_of
-from worker.training.slots import MemberMetrics, Slots, Weights
+from worker.training.slots import MemberMetrics, Slots
 
 SCORES = {"classification": "accuracy", "regression": "mae"}
 """The metric that people read, by task."""
@@ -37,9 +40,15 @@ def epoch_metrics(signature: Signature) -> tuple[str, ...]:
 
 
 def train_stack(
-    request: TrainStack, channel: Channel, cache: ProgramCache, lanes: ThreadPoolExecutor | None = None
+    request: TrainStack,
+    channel: Channel,
+    cache: ProgramCache,
+    lanes: ThreadPoolExecutor | None = None,
+    shelf: Shelf | None = None,
 ) -> None:
-    """Train a stack: all of its conversation after `TrainStack`. `lanes` train blocks of members side by side.
+    """Train a stack: all of its conversation after `TrainStack`.
+
+    `lanes` train blocks of members side by side, `shelf` holds snapshots from stack to stack.
 
     What goes wrong fails members, in words, and never the trainer; only a broken pipe raises.
 
@@ -65,7 +74,8 @@ def train_stack(
         return
     trainee = StackTrainee(request, program, cache, lanes)
     last = request.training.select_epoch == "last"
-    converse(request, channel, trainee, select_last=last, preparing_s=time.perf_counter() - started)
+    preparing_s = time.perf_counter() - started
+    converse(request, channel, trainee, select_last=last, preparing_s=preparing_s, shelf=shelf)
     cache.note(trainee.program)
     if trainee.out_of_memory:
         cache.clear()
@@ -108,7 +118,38 @@ class StackTrainee:
         lanes = 1 if self._lanes is None else self._lanes._max_workers
         return min(self._most, max(BLOCKS, lanes) * self.program.members)
 
+    @property
+    def identity(self) -> str:
+        signature = self.program.signature
+        return dumps([signature.family, signature.version, dict(signature.structure)])
+
     def start(self, member: Member) -> None:
+        values = self._values_of(member)
+        slot = self._take_slot(member, values)
+        self._slots.reset(slot, values, seed=member.seed, epochs=self._epochs)
+
+    def resume(self, member: Member, arrays: Arrays, *, inherited: bool) -> None:
+        values = self._values_of(member)
+        fresh = self.program.fresh(values, seed=member.seed, epochs=self._epochs)
+        row, best = restored(arrays, fresh)
+        slot = self._take_slot(member, values)
+        epochs = int(arrays["epochs"])
+        self._slots.restore(slot, row, seed=member.seed, epochs=epochs, best=None if inherited else best)
+
+    def snapshot(self, members: Sequence[Member]) -> dict[int, Arrays]:
+        taken = self._slots.rows([self._slot_of[m.member] for m in members])
+        return {
+            m.member: arrays_of(*taken[slot], self._slots.best_of(slot))
+            for m in members
+            for slot in [self._slot_of[m.member]]
+        }
+
+    def _values_of(self, member: Member) -> dict[str, Scalar]:
+        """All hyperparameters of a member.
+
+        Raises:
+            Refused: it can't be trained in this stack.
+        """
         signature = self.program.signature
         family = FAMILIES[signature.family]
         values = filled(family, member.hyperparameters)
@@ -119,10 +160,13 @@ class StackTrainee:
             )
         if structure_of(family, values) != signature.structure or values["activation"] not in signature.activations:
             raise Refused(f"Expected a member of the stack's structure. Received: {values}")
+        return values
+
+    def _take_slot(self, member: Member, values: dict[str, Scalar]) -> int:
         slot = next(s for s in range(len(self._slot_of) + 1) if s not in self._slot_of.values())
         self._slot_of[member.member] = slot
         self._hyperparameters[member.member] = values
-        self._slots.reset(slot, values, seed=member.seed, epochs=self._epochs)
+        return slot
 
     def train_epoch(self, members: Sequence[Member]) -> dict[int, dict[str, float] | Exception]:
         better = self._cache.better(self.program, self._most)
