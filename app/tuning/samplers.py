@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 SAMPLER_LOC: Loc = ("sampler", "options")
+MOST_REFERENCE_POINTS = 10_000
+"""Of `nsgaiii`: each generation compares every trial with all of them."""
 
 
 class SeededOptions(Options):
@@ -77,6 +79,14 @@ class NsgaiiOptions(SeededOptions):
     swapping_prob: Annotated[Fraction, Field(description="Probability that a value comes from the second one.")] = 0.5
 
 
+class NsgaiiiOptions(NsgaiiOptions):
+    """Options of `nsgaiii`."""
+
+    dividing_parameter: Annotated[
+        StrictInt, Field(ge=1, le=100, description="Divisions of each objective's axis between reference points.")
+    ] = 3
+
+
 @dataclass(frozen=True, slots=True)
 class _Offer:
     model: type[SeededOptions]
@@ -91,6 +101,9 @@ _SAMPLERS: Mapping[str, _Offer] = {
     "qmc": _Offer(QmcOptions, "A quasi-random sequence that fills the space evenly.", learns=False),
     "gp": _Offer(GpOptions, "Gaussian process; needs the extra `fettle[gp]`.", learns=True),
     "nsgaii": _Offer(NsgaiiOptions, "Genetic algorithm for several objectives (Deb et al., 2002).", learns=True),
+    "nsgaiii": _Offer(
+        NsgaiiiOptions, "The same with reference points, for three objectives and more (Deb, Jain, 2014).", learns=True
+    ),
 }
 
 
@@ -132,7 +145,22 @@ def sampler_problems(definition: StudyDefinition) -> list[FieldError]:
         return error.errors
     if name == "gp" and not all(importlib.util.find_spec(module) for module in ("torch", "scipy")):
         return [FieldError(("sampler", "name"), "Expected torch and scipy for the sampler 'gp': install fettle[gp]")]
+    if name == "nsgaiii":
+        return _reference_problems(definition)
     return _grid_problems(definition) if name == "grid" else []
+
+
+def _reference_problems(definition: StudyDefinition) -> list[FieldError]:
+    options = sampler_options("nsgaiii", definition.sampler.options)
+    divisions = options.dividing_parameter if isinstance(options, NsgaiiiOptions) else 0
+    points = math.comb(len(definition.objectives) + divisions - 1, divisions)
+    if points <= MOST_REFERENCE_POINTS:
+        return []
+    message = (
+        f"Expected at most {MOST_REFERENCE_POINTS} reference points. Received {divisions}, which makes {points} with "
+        f"{len(definition.objectives)} objectives"
+    )
+    return [FieldError((*SAMPLER_LOC, "dividing_parameter"), message)]
 
 
 def _grid_problems(definition: StudyDefinition) -> list[FieldError]:
@@ -186,6 +214,8 @@ def build_sampler(definition: StudyDefinition) -> BaseSampler:
             return declared.qmc(definition, options)
         case GpOptions():
             return declared.gp(definition, options)
+        case NsgaiiiOptions():
+            return declared.nsgaiii(definition, options)
         case NsgaiiOptions():
             return declared.nsgaii(definition, options)
         case GridOptions():

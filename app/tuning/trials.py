@@ -16,7 +16,7 @@ from app.domain.families import Scalar
 from app.domain.json import decode_number, loads
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import StudyDefinition
-from app.tuning.distributions import distributions
+from app.tuning.distributions import as_param, distributions
 
 CONSTRAINT_PREFIX = "constraints:"
 """Optuna's prefix of the system attributes that hold constraint values; positive: broken."""
@@ -35,9 +35,11 @@ class Space:
         """In the order in which parameters are drawn: parents first, then by name."""
 
     def known(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """The searched parameters among `values`, in order; without those outside what was declared (enqueued ones)."""
+        """The searched parameters among `values` as Optuna sees them, in order; without those outside what was declared
+        (enqueued ones).
+        """
         return {
-            name: values[name]
+            name: as_param(self.parameters[name], values[name])
             for name in self.distributions
             if name in values and self.parameters[name].contains(values[name])
         }

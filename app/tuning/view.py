@@ -25,7 +25,7 @@ from app.domain.trial import Outcome, Proposal, Reservation
 from app.store import optuna as store
 from app.store.engine import Database
 from app.tuning.bound import BoundStorage
-from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, always_drawn, reseed
+from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, Nsgaiii, always_drawn, reseed
 from app.tuning.halving import RungValues, brackets_of
 from app.tuning.lessons import Lessons
 from app.tuning.pruners import build_pruner, pruner_compares
@@ -61,8 +61,8 @@ class StudyView:
         brackets = brackets_of(self._pruner)
         self._storage.rung_values = None if brackets is None else RungValues(brackets)
         self._study = Study(definition.name, self._storage, sampler=self._sampler, pruner=self._pruner)
-        required = always_drawn(definition) if isinstance(self._sampler, Gp | Nsgaii) else {}
-        genetic = isinstance(self._sampler, Nsgaii)
+        required = always_drawn(definition) if isinstance(self._sampler, Gp | Nsgaii | Nsgaiii) else {}
+        genetic = isinstance(self._sampler, Nsgaii | Nsgaiii)
         self._lessons = Lessons(
             self._storage, self._space, directions, required=frozenset(required), failures=not genetic
         )

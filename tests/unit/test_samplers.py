@@ -47,7 +47,7 @@ def reservation(number: int, **fields: Any) -> Reservation:
 
 
 def test_every_sampler_has_a_schema_and_defaults() -> None:
-    assert [choice.name for choice in samplers()] == ["tpe", "random", "grid", "qmc", "gp", "nsgaii"]
+    assert [choice.name for choice in samplers()] == ["tpe", "random", "grid", "qmc", "gp", "nsgaii", "nsgaiii"]
     for choice in samplers():
         assert choice.options["additionalProperties"] is False
         assert sampler_options(choice.name, {}).seed == 0
@@ -56,7 +56,7 @@ def test_every_sampler_has_a_schema_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "loc", "words"),
     [
-        ("cmaes", {}, ("sampler", "name"), "Expected a sampler among: tpe, random, grid, qmc, gp, nsgaii"),
+        ("cmaes", {}, ("sampler", "name"), "Expected a sampler among: tpe, random, grid, qmc, gp, nsgaii, nsgaiii"),
         ("tpe", {"gamma": 3}, ("sampler", "options", "gamma"), "Received: 'gamma'"),
         ("tpe", {"seed": -1}, ("sampler", "options", "seed"), "greater than or equal to 0"),
         ("tpe", {"seed": True}, ("sampler", "options", "seed"), "valid integer"),
