@@ -6,7 +6,7 @@ A study that was deleted meanwhile is no error here: all its leases are lost.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -28,6 +28,8 @@ from worker.protocol import KeptModel, MemberResult
 
 T = TypeVar("T")
 
+NOTHING: Mapping[str, float] = {}
+
 log = structlog.get_logger(__name__)
 
 
@@ -38,7 +40,7 @@ class Running:
     trial: PooledTrial
     deadline: float | None
     reports: list[recording.Report] = field(default_factory=list)
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[tuple[float, ...]] = field(default_factory=list)
     stop_since: float | None = None
     drained: bool = False
 
@@ -188,19 +190,29 @@ class Ledger:
         for trial in trials:
             self.let_go(trial)
 
-    def report(self, member: Running, epoch: int, metrics: dict[str, float]) -> bool:
-        """Note an epoch of a member; whether the pruner ends it."""
+    def report(
+        self, member: Running, epoch: int, metrics: dict[str, float], so_far: Mapping[str, float] = NOTHING
+    ) -> bool:
+        """Note an epoch of a member; whether the pruner ends it. `so_far` are the result's metrics, as they are now."""
         reservation = member.trial.proposal.reservation
         member.reports.append(
             recording.Report(
                 reservation.trial_id, reservation.token, reservation.number, reservation.attempt, epoch, metrics
             )
         )
-        value = metrics.get(self._study.definition.objectives[0].metric)
-        if value is None:
+        known = {**so_far, **metrics} if so_far else metrics
+        values: list[float] = []
+        for objective in self._study.definition.objectives:
+            value = known.get(objective.metric)
+            if value is None:
+                break
+            values.append(value)
+        if not values:
             return False
-        member.curve.append((epoch, value))
-        return self._view.report(reservation.trial_id, epoch, value)
+        member.curve.append((epoch, *values))
+        if len(values) < len(self._study.definition.objectives):
+            return False
+        return self._view.report(reservation.trial_id, epoch, values)
 
     def _outcome(self, member: Running, result: MemberResult, model: KeptModel | None) -> Outcome:
         published = self.keeping.published(member.trial.proposal.reservation, model)

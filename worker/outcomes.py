@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.domain.study import Constraint, StudyDefinition
-from app.domain.trial import ArtifactPointer, FailureReason, Outcome, TrialState
+from app.domain.trial import ArtifactPointer, Curve, FailureReason, Outcome, TrialState
 from worker.protocol import MemberResult
 
 STOPPED_WORDS = {
@@ -34,12 +34,12 @@ def outcome_of(
     trial_id: int,
     token: str,
     *,
-    curve: tuple[tuple[int, float], ...],
+    curve: Curve,
     attributes: dict[str, Any],
     artifacts: tuple[ArtifactPointer, ...] = (),
     note: str = "",
 ) -> Outcome:
-    """The outcome of an attempt. `curve` is the first objective by epoch, `note` goes to the trial's log."""
+    """The outcome of an attempt. `curve` has the objectives by epoch, `note` goes to the trial's log."""
     state, reason, code, message = TrialState.COMPLETE, None, None, None
     if result.outcome == "failed":
         state, reason = TrialState.FAIL, result.reason or FailureReason.EXCEPTION

@@ -82,7 +82,7 @@ class Int(_Parameter):
 
 
 class Categorical(_Parameter):
-    """One of `choices`. Their order means nothing to a sampler, unless they are `ordered`: then neighbours are alike."""
+    """One of `choices`. Their order means nothing to a sampler unless they are `ordered`: then neighbours are alike."""
 
     type: Literal["categorical"] = "categorical"
     choices: Annotated[list[Value], Field(min_length=1, max_length=1000)]

@@ -77,12 +77,16 @@ class Proposal:
     system_attributes: dict[str, Any]
 
 
+Curve = tuple[tuple[float, ...], ...]
+"""For each epoch the epoch, then the values of the objectives."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended, as the holder of `token` records it.
 
-    `values` follow the objectives, `curve` is the first objective by epoch, `metrics` are the selected epoch's (or the
-    last's). `violations` are positive where a constraint is broken.
+    `values` follow the objectives, `curve` has them by epoch (the first one alone where the others are not known),
+    `metrics` are the selected epoch's (or the last's). `violations` are positive where a constraint is broken.
     """
 
     trial_id: int
@@ -92,7 +96,7 @@ class Outcome:
     metrics: dict[str, float] | None = None
     selected_epoch: int | None = None
     epochs: int = 0
-    curve: tuple[tuple[int, float], ...] = ()
+    curve: Curve = ()
     violations: tuple[float, ...] = ()
     reason: FailureReason | None = None
     error_code: str | None = None

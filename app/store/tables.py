@@ -200,7 +200,8 @@ class Trial(Base):
     selected_epoch: Mapped[int | None]
     epochs: Mapped[int] = mapped_column(default=0)
     curve: Mapped[str | None] = mapped_column(Text)
-    """The finished attempt's first objective by epoch, as JSON pairs [step, value]: whole-trial reads for pruners."""
+    """The finished attempt's objectives by epoch, as JSON lists [step, value, …]: whole-trial reads for pruners. Only
+    the first one is there where the others were not reported by epoch."""
     violations: Mapped[str | None] = mapped_column(Text)
     """How far each constraint is broken (positive: broken), as JSON, for the sampler."""
 

@@ -53,10 +53,10 @@ class Lessons:
         self._worst: list[float] | None = None
         self._constraint_keys: list[str] = []
 
-    def take(self, row: Row[Any]) -> None:
-        """Take in a finished trial."""
+    def take(self, row: Row[Any]) -> FrozenTrial | None:
+        """Take in a finished trial; what happened in it, or None where it says nothing."""
         if row.reason in BLAMELESS_REASONS:
-            return
+            return None
         trial = managed_trial(row, self._space)
         unknown = trial.state == TrialState.COMPLETE and (
             trial.values is None or any(math.isnan(value) for value in trial.values)
@@ -65,7 +65,7 @@ class Lessons:
             trial.state, trial.values = TrialState.FAIL, None
         self._storage.add_finished(trial)
         if not self._required <= trial.params.keys():
-            return
+            return trial
         if unknown or row.reason in INFEASIBLE_REASONS:
             if self._failures:
                 self._take_failure(trial)
@@ -73,6 +73,7 @@ class Lessons:
             self._storage.add_lesson(trial)
             if trial.state == TrialState.COMPLETE:
                 self._take_complete(trial)
+        return trial
 
     def _take_complete(self, trial: FrozenTrial) -> None:
         self._complete.append(trial)

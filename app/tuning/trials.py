@@ -26,6 +26,10 @@ BROKEN = 1e9
 """The most that a constraint counts as broken or kept, in place of amounts that aren't finite."""
 
 
+Curve = dict[int, tuple[float, ...]]
+"""By epoch the values of all objectives, in their order."""
+
+
 class Space:
     """The searched parameters of a study of the service, with their distributions."""
 
@@ -61,8 +65,14 @@ def read_values(text: str | None) -> list[float] | None:
 
 
 def read_curve(text: str | None) -> dict[int, float]:
-    """A finished attempt's values by epoch from their JSON text."""
-    return {} if text is None else {epoch: decode_number(value) for epoch, value in loads(text)}
+    """A finished attempt's first objective by epoch from its JSON text."""
+    return {} if text is None else {epoch: decode_number(value) for epoch, value, *_ in loads(text)}
+
+
+def read_curves(text: str | None, objectives: int) -> Curve:
+    """A finished attempt's objectives by epoch from their JSON text; without the epochs that lack any of them."""
+    entries = [] if text is None else loads(text)
+    return {entry[0]: tuple(map(decode_number, entry[1:])) for entry in entries if len(entry) == objectives + 1}
 
 
 def constraints(violations: Iterable[float | str]) -> dict[str, float]:

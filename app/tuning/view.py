@@ -27,12 +27,13 @@ from app.store.engine import Database
 from app.tuning.bound import BoundStorage
 from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, Nsgaiii, always_drawn, reseed
 from app.tuning.halving import RungValues, brackets_of
+from app.tuning.judging import Judge
 from app.tuning.lessons import Lessons
 from app.tuning.pruners import build_pruner, pruner_compares
 from app.tuning.samplers import build_sampler, sampler_learns, study_seed
 from app.tuning.suggest import complete, draw, kept_attributes, of_new_attempt, running_trial
 from app.tuning.tpe import Tpe
-from app.tuning.trials import Space
+from app.tuning.trials import Curve, Space, read_curves
 
 CLAIM_TRIES = 3
 """Draws of a trial whose sampler finds another process' choice of parents each time; the last one stands."""
@@ -57,6 +58,7 @@ class StudyView:
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._sampler = build_sampler(definition)
             self._pruner = build_pruner(definition) if len(directions) == 1 else None
+            self._judge = Judge(definition) if len(directions) > 1 and definition.pruner.name != "none" else None
         self._storage = BoundStorage(study_id, definition.name, directions, self._claim)
         brackets = brackets_of(self._pruner)
         self._storage.rung_values = None if brackets is None else RungValues(brackets)
@@ -66,7 +68,9 @@ class StudyView:
         self._lessons = Lessons(
             self._storage, self._space, directions, required=frozenset(required), failures=not genetic
         )
-        self._reads_finished = sampler_learns(definition) or (self._pruner is not None and pruner_compares(definition))
+        self._reads_finished = sampler_learns(definition) or (
+            definition.pruner.name != "none" and pruner_compares(definition)
+        )
         self._reads_running = isinstance(self._sampler, Tpe | Gp)
         self._reads_attributes = genetic
         self._seen = 0
@@ -89,12 +93,20 @@ class StudyView:
                 running = store.running(session, self._study_id) if self._reads_running else []
                 rows = store.finished_after(session, self._study_id, self._seen)
             for row in rows:
-                self._lessons.take(row)
-                self._storage.held.pop(row.id, None)
+                self._take(row)
+                self.forget(row.id)
                 self._seen = row.finish_seq
             known = {*self._storage.held, *(row.id for row in rows)}
             self._storage.elsewhere = {row.id: self._elsewhere(row) for row in running if row.id not in known}
             self._sampled = {row.id: row.sampled for row in running}
+
+    def _take(self, row: Row[Any]) -> None:
+        """Take in a finished trial."""
+        trial = self._lessons.take(row)
+        if self._judge is not None and trial is not None:
+            feasible = all(amount <= 0 for amount in trial.constraints.values())
+            curves = read_curves(row.curve, len(self._definition.objectives))
+            self._judge.take(trial, curves, feasible=feasible)
 
     def _elsewhere(self, row: Row[Any]) -> FrozenTrial:
         """A running trial of another process, read anew only where it was sampled anew."""
@@ -159,12 +171,18 @@ class StudyView:
         number: int,
         sampled: Mapping[str, Scalar],
         system_attributes: Mapping[str, Any],
-        reported: Mapping[int, float] | None = None,
+        reported: Mapping[int, float | Sequence[float]] | None = None,
     ) -> None:
         """Take over a sampled trial: one that runs again, or one whose reports (by epoch) went to another process."""
         with self._lock:
             trial = running_trial(trial_id, number, sampled, self._space, dict(system_attributes))
-            trial.intermediate_values = dict(reported or {})
+            curve: Curve = {
+                epoch: (values,) if isinstance(values, int | float) else tuple(values)
+                for epoch, values in (reported or {}).items()
+            }
+            trial.intermediate_values = {epoch: values[0] for epoch, values in curve.items()}
+            if self._judge is not None:
+                self._judge.begin(trial, curve)
             self._storage.elsewhere.pop(trial_id, None)
             self._storage.held[trial_id] = trial
 
@@ -172,31 +190,42 @@ class StudyView:
         """Whether the trial was asked for or adopted here and is not known to be over."""
         return trial_id in self._storage.held
 
-    def report(self, trial_id: int, epoch: int, value: float) -> bool:
-        """Whether to prune the trial, given the first objective's `value` at `epoch`.
+    def report(self, trial_id: int, epoch: int, values: float | Sequence[float]) -> bool:
+        """Whether to prune the trial, given its objectives' `values` at `epoch`, in their order (a number: of one).
 
-        False for a trial that isn't held here (any longer), for an epoch that was reported before, and with several
-        objectives, which Optuna's pruners don't know.
+        False for a trial that isn't held here (any longer), and for an epoch that was reported before.
         """
-        if self._pruner is None:
+        if self._pruner is None and self._judge is None:
             return False
         with self._lock:
             trial = self._storage.held.get(trial_id)
-            if trial is None or epoch in trial.intermediate_values:
+            if trial is None:
                 return False
-            trial.intermediate_values[epoch] = value
-            if math.isnan(value):
-                with warnings.catch_warnings():
-                    # NumPy's, about slices that are all NaN.
-                    warnings.simplefilter("ignore", RuntimeWarning)
-                    return self._pruner.prune(self._study, trial)
-            return self._pruner.prune(self._study, trial)
+            values = (values,) if isinstance(values, int | float) else values
+            if self._judge is not None:
+                return self._judge.report(trial, epoch, values)
+            return self._report_one(trial, epoch, values[0])
+
+    def _report_one(self, trial: FrozenTrial, epoch: int, value: float) -> bool:
+        """Whether to prune a trial of one objective."""
+        if self._pruner is None or epoch in trial.intermediate_values:
+            return False
+        trial.intermediate_values[epoch] = value
+        if math.isnan(value):
+            with warnings.catch_warnings():
+                # NumPy's, about slices that are all NaN.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                return self._pruner.prune(self._study, trial)
+        return self._pruner.prune(self._study, trial)
 
     def system_attributes(self, trial_id: int) -> dict[str, Any]:
         """What the sampler and the pruner want remembered with the trial: to be written with its outcome."""
         with self._lock:
             trial = self._storage.held.get(trial_id)
-            return {} if trial is None else kept_attributes(trial.system_attrs)
+            if trial is None:
+                return {}
+            judged = {} if self._judge is None else self._judge.system_attributes(trial_id)
+            return kept_attributes(trial.system_attrs) | judged
 
     def finished(self, outcome: Outcome) -> None:
         """Forget a running trial whose outcome was recorded; `sync` brings it back as a finished one."""
@@ -206,6 +235,8 @@ class StudyView:
         """Forget a running trial that was given back or whose lease was lost."""
         with self._lock:
             self._storage.held.pop(trial_id, None)
+            if self._judge is not None:
+                self._judge.forget(trial_id)
 
     def _claim(self, key: str, value: Any) -> Any:
         return self._database.run(

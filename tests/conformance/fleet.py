@@ -30,8 +30,8 @@ GRID: dict[str, Any] = {
     "kind": {"type": "categorical", "choices": ["a", "b"]},
 }
 
-Judge = Callable[[Mapping[str, Any]], float | FailureReason]
-"""The last epoch's value of a trial, or why it fails."""
+Judge = Callable[[Mapping[str, Any]], float | tuple[float, ...] | FailureReason]
+"""The last epoch's value of a trial, or those of all objectives, or why it fails."""
 
 
 def definition(
@@ -71,7 +71,7 @@ class Running:
 
     proposal: Proposal
     epoch: int = 0
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[tuple[float, ...]] = field(default_factory=list)
 
 
 class Fleet:
@@ -119,15 +119,16 @@ class Fleet:
         if isinstance(final, FailureReason):
             self.finish(worker, trial_id, TrialState.FAIL, reason=final)
             return
-        value = final + (EPOCHS - 1 - trial.epoch) / EPOCHS
-        trial.curve.append((trial.epoch, value))
-        prune = self.views[worker].report(trial_id, trial.epoch, value)
+        if not isinstance(final, tuple):
+            final = (final, *([-final] * (len(self.definition.objectives) - 1)))
+        values = tuple(value + (EPOCHS - 1 - trial.epoch) / EPOCHS for value in final)
+        trial.curve.append((trial.epoch, *values))
+        prune = self.views[worker].report(trial_id, trial.epoch, values)
         trial.epoch += 1
         if prune:
             self.finish(worker, trial_id, TrialState.PRUNED)
         elif trial.epoch == EPOCHS:
-            count = len(self.definition.objectives)
-            self.finish(worker, trial_id, TrialState.COMPLETE, values=(value, *([-value] * (count - 1))))
+            self.finish(worker, trial_id, TrialState.COMPLETE, values=values)
 
     def finish(self, worker: int, trial_id: int, state: TrialState, **fields: Any) -> None:
         """Record a trial's end."""

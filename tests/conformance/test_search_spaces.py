@@ -1,4 +1,4 @@
-"""Conditions to any depth, ordered choices, and genetic search by reference points, with every sampler that takes them."""
+"""Conditions to any depth, ordered choices, genetic search by reference points: with all samplers that take them."""
 
 from __future__ import annotations
 
