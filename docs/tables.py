@@ -71,7 +71,8 @@ MEANINGS = {
     "execution.worker_labels": "Only workers that offer all of these labels take the study's trials.",
     "execution.max_attempts": "Attempts of a trial whose worker was lost or whose trainer crashed.",
     "execution.trial_timeout_seconds": "Longest time of one attempt. It then ends as FAIL, `TIMEOUT`.",
-    "execution.duplicates": "Equal hyperparameters may be tried twice: the only choice there is.",
+    "execution.duplicates": "Equal hyperparameters are trained again (`allow`), get the first trial's result "
+    "(`reuse`), or are drawn anew (`resample`), see [search](search.md#duplicates).",
     "execution.keep_models": "`best`: the best trial's model (with several objectives every complete trial's); "
     "`all`: every complete trial's; `none`.",
     "execution.priority": "Workers take trials of the higher priority first.",

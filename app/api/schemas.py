@@ -108,6 +108,7 @@ class Trial(BaseModel):
     metrics: Values | None = Field(description="Of the selected epoch, else of the last.")
     selected_epoch: int | None
     epochs: int
+    reused_from: int | None = Field(description="The trial whose result this one has; it was not trained itself.")
     worker_id: str | None
     device: str | None
     created_at: Time

@@ -87,6 +87,7 @@ class Trial(Answer):
     metrics: dict[str, float | None] | None = None
     selected_epoch: int | None = None
     epochs: int | None = None
+    reused_from: int | None = None
     worker_id: str | None = None
     device: str | None = None
     created_at: datetime | None = None
@@ -187,6 +188,7 @@ class TrialFinished(TrialEvent):
     feasible: bool | None = None
     values: dict[str, float | None] | None = None
     duration_seconds: float | None = None
+    reused_from: int | None = None
 
 
 class TrialRetried(TrialEvent):

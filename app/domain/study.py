@@ -103,7 +103,7 @@ class Execution(Section):
     worker_labels: dict[Label, LabelValue] = {}
     max_attempts: Annotated[StrictInt, Field(ge=1, le=100)] = 3
     trial_timeout_seconds: Seconds | None = None
-    duplicates: Literal["allow"] = "allow"
+    duplicates: Literal["allow", "reuse", "resample"] = "allow"
     keep_models: Literal["best", "all", "none"] = "best"
     priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = 0
 

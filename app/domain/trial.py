@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from app.domain.families import Scalar
 
@@ -68,13 +68,17 @@ class Reservation:
 class Proposal:
     """What the sampler drew for a reservation: all hyperparameters of the trial, and the searched ones alone.
 
-    `system_attributes` are what Optuna's sampler wants remembered with the trial (JSON values).
+    `system_attributes` are what Optuna's sampler wants remembered with the trial (JSON values). `identity` is the hash
+    of `sampled` where the study doesn't just allow duplicates; `on_duplicate` says what becomes of the trial where
+    another one with this identity was started before: it trains all the same, takes its result, or is drawn anew.
     """
 
     reservation: Reservation
     hyperparameters: dict[str, Scalar]
     sampled: dict[str, Scalar]
     system_attributes: dict[str, Any]
+    identity: str | None = None
+    on_duplicate: Literal["train", "reuse", "redraw"] = "train"
 
 
 Curve = tuple[tuple[float, ...], ...]

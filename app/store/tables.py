@@ -159,6 +159,13 @@ class Trial(Base):
         Index("ix_fettle_trials_state", "study_id", "state", "feasible", "number"),
         Index("ix_fettle_trials_value", "study_id", "state", "feasible", "value", "number"),
         Index(
+            "ix_fettle_trials_identity",
+            "study_id",
+            "identity",
+            sqlite_where=text("identity IS NOT NULL"),
+            postgresql_where=text("identity IS NOT NULL"),
+        ),
+        Index(
             "ix_fettle_trials_queue",
             "study_id",
             "queue",
@@ -224,6 +231,10 @@ class Trial(Base):
     system_attributes: Mapped[str] = mapped_column(Text, default="{}")
     optuna_params: Mapped[str | None] = mapped_column(Text)
     """Plain Optuna's trials alone: {name: [internal value, distribution JSON]}, in order of suggestion."""
+    identity: Mapped[str | None] = mapped_column(String(32))
+    """A hash of what was sampled (`app.domain.identity`), of started trials of studies that don't allow duplicates."""
+    reused_from: Mapped[int | None]
+    """The number of the trial whose result this one has, without having been trained."""
 
 
 class Metric(Base):

@@ -11,7 +11,7 @@ import math
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study, StudyDirection
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Row
 
 from app.domain.families import Scalar
+from app.domain.identity import identity
 from app.domain.json import loads
 from app.domain.study import StudyDefinition, trial_seed
 from app.domain.trial import Outcome, Proposal, Reservation
@@ -26,6 +27,7 @@ from app.store import optuna as store
 from app.store.engine import Database
 from app.tuning.bound import BoundStorage
 from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, Nsgaiii, always_drawn, reseed
+from app.tuning.duplicates import REDRAWS, Tried
 from app.tuning.halving import RungValues, brackets_of
 from app.tuning.judging import Judge
 from app.tuning.lessons import Lessons
@@ -37,6 +39,8 @@ from app.tuning.trials import Curve, Space, read_curves
 
 CLAIM_TRIES = 3
 """Draws of a trial whose sampler finds another process' choice of parents each time; the last one stands."""
+REDRAW_SEED = 2**32
+"""Between the seeds of a trial's draws: study seeds are smaller."""
 
 
 class StudyView:
@@ -73,6 +77,10 @@ class StudyView:
         )
         self._reads_running = isinstance(self._sampler, Tpe | Gp)
         self._reads_attributes = genetic
+        self._duplicates = definition.execution.duplicates
+        self._tried = Tried(definition) if self._duplicates == "resample" else None
+        if self._tried is not None:
+            self._reads_finished = self._reads_running = True
         self._seen = 0
         self._sampled: dict[int, str | None] = {}
         """What running trials had sampled at the last `sync`, as JSON, by id."""
@@ -99,9 +107,13 @@ class StudyView:
             known = {*self._storage.held, *(row.id for row in rows)}
             self._storage.elsewhere = {row.id: self._elsewhere(row) for row in running if row.id not in known}
             self._sampled = {row.id: row.sampled for row in running}
+            if self._tried is not None:
+                self._tried.see_running(running)
 
     def _take(self, row: Row[Any]) -> None:
         """Take in a finished trial."""
+        if self._tried is not None:
+            self._tried.take(row)
         trial = self._lessons.take(row)
         if self._judge is not None and trial is not None:
             feasible = all(amount <= 0 for amount in trial.constraints.values())
@@ -141,27 +153,77 @@ class StudyView:
             sampled = dict(reservation.sampled or {})
             kept = of_new_attempt(attributes)
             self.adopt(reservation.trial_id, reservation.number, sampled, kept)
-            return Proposal(reservation, dict(reservation.hyperparameters), sampled, kept)
+            return self._again(reservation, sampled, kept)
         requested = dict(reservation.requested or {})
-        for _ in range(CLAIM_TRIES):
-            sampled = self._draw(reservation, requested)
-            if not self._storage.lost_claim:
-                break
-            self.sync()
+        sampled, on_duplicate = self._draw_new(reservation, requested)
         return Proposal(
             reservation,
             complete(self._definition, sampled, requested),
             sampled,
             kept_attributes(self._storage.held[reservation.trial_id].system_attrs),
+            None if self._duplicates == "allow" else identity(sampled),
+            on_duplicate,
         )
 
-    def _draw(self, reservation: Reservation, requested: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    def _again(self, reservation: Reservation, sampled: dict[str, Scalar], kept: dict[str, Any]) -> Proposal:
+        """A trial that was sampled by an earlier attempt."""
+        if self._tried is not None:
+            self._tried.hold(reservation.trial_id, sampled)
+        return Proposal(
+            reservation,
+            dict(reservation.hyperparameters or {}),
+            sampled,
+            kept,
+            None if self._duplicates == "allow" else identity(sampled),
+            "reuse" if self._duplicates == "reuse" else "train",
+        )
+
+    def _draw_new(
+        self, reservation: Reservation, requested: Mapping[str, Scalar]
+    ) -> tuple[dict[str, Scalar], Literal["train", "reuse", "redraw"]]:
+        """The searched hyperparameters of a trial, drawn anew where they were tried; what if they were all the same."""
+        sampled = self._draw_agreed(reservation, requested)
+        if self._tried is None:
+            return sampled, "reuse" if self._duplicates == "reuse" else "train"
+        if sampled.keys() <= requested.keys():
+            return self._hold(reservation, sampled), "train"  # as it was asked for
+        for redraw in range(1, REDRAWS + 1):
+            if not self._tried.has(reservation.trial_id, identity(sampled)):
+                return self._hold(reservation, sampled), "redraw"
+            sampled = self._draw_agreed(reservation, requested, redraw)
+        seed = trial_seed(self._seed, reservation.number)
+        left = None if requested else self._tried.left(reservation.trial_id, seed)
+        if left is not None:
+            return self._hold(reservation, left), "redraw"
+        return self._hold(reservation, sampled), "train"
+
+    def _hold(self, reservation: Reservation, sampled: dict[str, Scalar]) -> dict[str, Scalar]:
+        """Note what a trial that is not to be repeated will train."""
+        if self._tried is not None:
+            self._tried.hold(reservation.trial_id, sampled)
+        drawn = self._storage.held[reservation.trial_id]
+        self.adopt(reservation.trial_id, reservation.number, sampled, drawn.system_attrs)
+        return sampled
+
+    def _draw_agreed(
+        self, reservation: Reservation, requested: Mapping[str, Scalar], redraw: int = 0
+    ) -> dict[str, Scalar]:
+        """Draw a trial, again where another process' choice of parents came first."""
+        sampled: dict[str, Scalar] = {}
+        for _ in range(CLAIM_TRIES):
+            sampled = self._draw(reservation, requested, redraw)
+            if not self._storage.lost_claim:
+                break
+            self.sync()
+        return sampled
+
+    def _draw(self, reservation: Reservation, requested: Mapping[str, Scalar], redraw: int) -> dict[str, Scalar]:
         ordinal = reservation.number if reservation.ordinal is None else reservation.ordinal
         trial = running_trial(reservation.trial_id, reservation.number, {}, self._space, {ORDINAL_KEY: ordinal})
         self._storage.held[reservation.trial_id] = trial
         self._storage.lost_claim = False
         self._study._thread_local.cached_all_trials = None
-        reseed(self._sampler, trial_seed(self._seed, reservation.number))
+        reseed(self._sampler, trial_seed(self._seed + redraw * REDRAW_SEED, reservation.number))
         fixed = {**self._definition.fixed, **{n: v for n, v in requested.items() if n in self._definition.fixed}}
         return draw(self._study, self._sampler, trial, self._space, fixed, requested)
 
@@ -235,6 +297,8 @@ class StudyView:
         """Forget a running trial that was given back or whose lease was lost."""
         with self._lock:
             self._storage.held.pop(trial_id, None)
+            if self._tried is not None:
+                self._tried.forget(trial_id)
             if self._judge is not None:
                 self._judge.forget(trial_id)
 

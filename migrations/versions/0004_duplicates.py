@@ -1,0 +1,36 @@
+"""The identity of trials, and whose result they reuse"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+IDENTIFIED = sa.text("identity IS NOT NULL")
+
+
+def upgrade() -> None:
+    """Bring the schema to this revision."""
+    # Not in batch mode: SQLite need not copy the table for columns at its end that may be NULL.
+    op.add_column("fettle_trials", sa.Column("identity", sa.String(32), nullable=True))
+    number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+    op.add_column("fettle_trials", sa.Column("reused_from", number, nullable=True))
+    op.create_index(
+        "ix_fettle_trials_identity",
+        "fettle_trials",
+        ["study_id", "identity"],
+        sqlite_where=IDENTIFIED,
+        postgresql_where=IDENTIFIED,
+    )
+
+
+def downgrade() -> None:
+    """Take the schema back to the one before."""
+    op.drop_index("ix_fettle_trials_identity", table_name="fettle_trials")
+    with op.batch_alter_table("fettle_trials") as batch:
+        batch.drop_column("reused_from")
+        batch.drop_column("identity")
