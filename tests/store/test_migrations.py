@@ -6,18 +6,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.resources import as_file, files
 
 import optuna
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from app.errors import Unready
 from app.store import lifecycle
 from app.store.artifacts import artifacts_of
 from app.store.engine import Database
-from app.store.migrate import HEAD, VERSION_TABLE, _upgrade, check_schema, migrate, schema_revision
+from app.store.migrate import HEAD, VERSION_TABLE, check_schema, migrate, schema_revision
 from app.store.tables import Base
 from tests.processes import ROOT
 from tests.store.conftest import Bench, definition
@@ -69,9 +72,16 @@ def test_migrating_again_keeps_the_data(database: Database) -> None:
     bench.check()
 
 
+def _downgrade(connection: Connection, revision: str) -> None:
+    with as_file(files("migrations")) as folder:
+        config = Config()
+        config.set_main_option("script_location", str(folder))
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
 def test_files_of_the_first_schema_come_to_know_their_study(empty_database: Database) -> None:
-    with empty_database.engine.begin() as connection:
-        _upgrade(connection, "0001")
+    migrate(empty_database)
     benches = []
     for name in ("one", "two"):
         with empty_database.write() as session:
@@ -82,13 +92,15 @@ def test_files_of_the_first_schema_come_to_know_their_study(empty_database: Data
         (reservation,) = bench.running()
         bench.record(bench.report(reservation, 0, 1.0))
         bench.finish(reservation)
-        with empty_database.engine.begin() as connection:
+    with empty_database.engine.begin() as connection:
+        _downgrade(connection, "0001")
+        for bench in benches:
             connection.execute(
                 text(
                     "INSERT INTO fettle_artifacts (trial_id, name, attempt, path, media_type, size_bytes, details,"
                     " created_at) VALUES (:trial, 'model.keras', 1, 'x', 'application/zip', 1, '{}', 0)"
                 ),
-                {"trial": reservation.trial_id},
+                {"trial": bench.study_id},  # each study has one trial: their ids are the same
             )
     migrate(empty_database)
     for bench in benches:
