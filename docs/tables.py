@@ -76,7 +76,8 @@ MEANINGS = {
     "execution.keep_models": "`best`: the best trial's model (with several objectives every complete trial's); "
     "`all`: every complete trial's; `none`.",
     "execution.priority": "Workers take trials of the higher priority first.",
-    "warm_start.studies": "Must be empty: warm starts are not there yet.",
+    "warm_start.studies": "Ids or names of studies with the same objectives, from whose trials the sampler learns, see "
+    "[search](search.md#warm-start).",
 }
 """What each field of a study definition means, by its path."""
 

@@ -109,9 +109,9 @@ class Execution(Section):
 
 
 class WarmStart(Section):
-    """Finished studies to learn from."""
+    """Earlier studies, by id or name, whose results the sampler learns from."""
 
-    studies: Annotated[list[StrictStr], Field(max_length=0)] = []
+    studies: Annotated[list[Annotated[StrictStr, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
 
 
 class StudyDefinition(Section):

@@ -143,6 +143,9 @@ def sampler_problems(definition: StudyDefinition) -> list[FieldError]:
         sampler_options(name, definition.sampler.options)
     except OptionsError as error:
         return error.errors
+    if definition.warm_start.studies and not sampler_learns(definition):
+        message = f"Expected none with the sampler {name!r}, which learns from no trials"
+        return [FieldError(("warm_start", "studies"), message)]
     if name == "gp" and not all(importlib.util.find_spec(module) for module in ("torch", "scipy")):
         return [FieldError(("sampler", "name"), "Expected torch and scipy for the sampler 'gp': install fettle[gp]")]
     if name == "nsgaiii":

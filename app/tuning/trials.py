@@ -16,6 +16,7 @@ from app.domain.families import Scalar
 from app.domain.json import decode_number, loads
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import StudyDefinition
+from app.domain.warm_start import EarlierTrial
 from app.tuning.distributions import as_param, distributions
 
 CONSTRAINT_PREFIX = "constraints:"
@@ -109,6 +110,25 @@ def managed_trial(row: Row[Any], space: Space, reported: Mapping[int, float] | N
         user_attrs=json.loads(row.user_attributes),
         system_attrs=system_attributes,
         intermediate_values=dict(reported) if reported is not None else read_curve(row.curve),
+    )
+
+
+def earlier_trial(earlier: EarlierTrial, number: int, space: Space) -> FrozenTrial:
+    """A trial of an earlier study as one of this one, under a `number` that no trial of this one has."""
+    params = space.known(earlier.sampled)
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=TrialState.COMPLETE,
+        value=None,
+        values=list(earlier.values),
+        datetime_start=None,
+        datetime_complete=None,
+        params=params,
+        distributions={name: space.distributions[name] for name in params},
+        user_attrs={},
+        system_attrs=dict(constraints(earlier.violations)),
+        intermediate_values={},
     )
 
 

@@ -25,6 +25,7 @@ from app.domain.study import StudyDefinition, trial_seed
 from app.domain.trial import Outcome, Proposal, Reservation
 from app.store import optuna as store
 from app.store.engine import Database
+from app.store.warm_start import earlier_trials
 from app.tuning.bound import BoundStorage
 from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, Nsgaiii, always_drawn, reseed
 from app.tuning.duplicates import REDRAWS, Tried
@@ -77,6 +78,8 @@ class StudyView:
         )
         self._reads_running = isinstance(self._sampler, Tpe | Gp)
         self._reads_attributes = genetic
+        self._is_warm_started = bool(definition.warm_start.studies)
+        """Whether earlier trials are still to be read."""
         self._duplicates = definition.execution.duplicates
         self._tried = Tried(definition) if self._duplicates == "resample" else None
         if self._tried is not None:
@@ -94,6 +97,10 @@ class StudyView:
             if not (self._reads_finished or self._reads_running):
                 return
             with self._database.read() as session:
+                if self._is_warm_started:
+                    key = self._sampler._get_generation_key() if isinstance(self._sampler, Nsgaii | Nsgaiii) else None
+                    self._lessons.take_earlier(earlier_trials(session, self._study_id), key)
+                    self._is_warm_started = False
                 # Attributes first: the trials that they name have finished before they were set.
                 if self._reads_attributes:
                     found = store.study_attributes(session, [self._study_id], "system")
