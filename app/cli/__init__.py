@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, serve
+from app.cli import client, enqueue, serve
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -36,6 +36,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     client.studies,
     client.trials,
     client.best,
+    enqueue.enqueue,
     client.export,
     client.pause,
     client.resume,
