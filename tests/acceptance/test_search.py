@@ -74,6 +74,7 @@ def test_the_example_of_two_objectives_prunes_and_gives_a_front(client: FettleCl
     definition = json.loads((ROOT / "examples" / "multi-objective.json").read_text())
     over, trials = run(client, definition | {"name": "front", "budget": {"trials": 40}})
     assert over.state == "COMPLETED"
+    assert over.progress.fail == 0
     pruned = [trial for trial in trials if trial.state == "PRUNED"]
     complete = [trial for trial in trials if trial.state == "COMPLETE"]
     assert pruned

@@ -13,6 +13,7 @@ from app.store import optuna as store
 from app.store.engine import Database
 from app.tuning.insight import pareto_front
 from app.tuning.storage import StudyStorage
+from app.tuning.tpe import good_of_several
 from app.tuning.trials import read_curves
 from app.tuning.view import StudyView
 from tests.conformance.fleet import EPOCHS, Fleet, definition
@@ -86,6 +87,40 @@ def test_a_pruner_that_judges_one_objective_stops_what_it_would_in_a_study_of_it
     alone.run()
     assert several.states == alone.states
     assert TrialState.PRUNED in set(alone.states.values())
+
+
+@pytest.mark.parametrize("pruner", ["pareto", "median"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "nsgaiii"])
+def test_samplers_learn_beside_pruned_trials(sqlite_database: Database, sampler: str, pruner: str) -> None:
+    options = {"n_startup_trials": 4} if pruner == "pareto" else {"rule": "any", "n_startup_trials": 4}
+    more = {"n_startup_trials": 5} if sampler == "tpe" else {"population_size": 6}
+    study = definition(
+        sampler, pruner, pruner_options=options, space=SPACE, objectives=2, trials=60, options={"seed": 4, **more}
+    )
+    first, second = (Fleet(sqlite_database, study, project=name, judge=trade) for name in ("one", "two"))
+    first.run()
+    second.run()
+    assert first.sampled() == second.sampled()
+    assert {TrialState.COMPLETE, TrialState.PRUNED} == set(first.states.values())
+    far = [values["x1"] for values in first.sampled()]
+    assert sum(far[30:]) / 30 < 0.8 * sum(far[:10]) / 10, "the front is at x1 = 0"
+
+
+def test_pruned_trials_are_good_only_where_too_few_complete_ones_are(sqlite_database: Database) -> None:
+    found = fleet(sqlite_database, "pareto", "one", n_startup_trials=4)
+    view = found.views[0]
+    view.sync()
+    finished = view._storage.finished
+    by_number = {trial.number: trial for trial in finished}
+    complete = sum(trial.state.name == "COMPLETE" for trial in finished)
+    for count in (1, complete, complete + 3):
+        good = [by_number[number] for number in good_of_several(view._study, finished, count)]
+        assert len(good) == count
+        assert sum(trial.state.name == "PRUNED" for trial in good) == max(0, count - complete)
+    assert [t.number for t in good] == sorted(t.number for t in good)
+    taken = {trial.number for trial in good if trial.state.name == "PRUNED"}
+    left = [len(t.intermediate_values) for t in finished if t.state.name == "PRUNED" and t.number not in taken]
+    assert min(len(by_number[number].intermediate_values) for number in taken) >= max(left)
 
 
 def test_any_stops_more_than_one_and_one_more_than_all(sqlite_database: Database) -> None:
