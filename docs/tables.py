@@ -49,6 +49,9 @@ MEANINGS = {
     "training.early_stopping.metric": "A metric of the epoch. For `function` the default is `value`.",
     "training.early_stopping.patience": "Epochs without improvement before the trial ends as COMPLETE.",
     "training.early_stopping.min_delta": "An improvement must be larger than this.",
+    "training.folds": "Cross-validation: each trial is trained once for each fold that is held out, see "
+    "[folds and repeats](folds.md).",
+    "training.repeats": "Each trial is trained so often, with other seeds.",
     "objectives": "What is optimised. The first one selects epochs, guides pruning and sorts trials.",
     "objectives[].metric": "See [metrics](#metrics).",
     "objectives[].direction": "Whether less or more is better. State it for `val_accuracy`.",
@@ -71,13 +74,15 @@ MEANINGS = {
     "execution.worker_labels": "Only workers that offer all of these labels take the study's trials.",
     "execution.max_attempts": "Attempts of a trial whose worker was lost or whose trainer crashed.",
     "execution.trial_timeout_seconds": "Longest time of one attempt. It then ends as FAIL, `TIMEOUT`.",
-    "execution.duplicates": "Equal hyperparameters may be tried twice: the only choice there is.",
+    "execution.duplicates": "Equal hyperparameters are trained again (`allow`), get the first trial's result "
+    "(`reuse`), or are drawn anew (`resample`), see [search](search.md#duplicates).",
     "execution.keep_models": "`best`: the best trial's model (with several objectives every complete trial's); "
     "`all`: every complete trial's; `none`.",
     "execution.checkpoints": "`auto`: a trial that trains for long leaves checkpoints, and goes on from the last one"
     " where it loses its worker, see [checkpoints](checkpoints.md); `off`: it starts anew.",
     "execution.priority": "Workers take trials of the higher priority first.",
-    "warm_start.studies": "Must be empty: warm starts are not there yet.",
+    "warm_start.studies": "Ids or names of studies with the same objectives, from whose trials the sampler learns, see "
+    "[search](search.md#warm-start).",
 }
 """What each field of a study definition means, by its path."""
 

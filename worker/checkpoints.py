@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from app.domain.metrics import values_of
 from app.domain.population import population_of
 from app.domain.trial import CheckpointPointer
 from app.errors import NotFound
@@ -107,8 +108,8 @@ class Checkpoints:
             )
         except NotFound:
             return  # the study was deleted: all its leases are lost
-        objective = self._study.definition.objectives[0].metric
-        one.curve = [(epoch, metrics[objective]) for epoch, metrics in behind if objective in metrics]
+        objectives = self._study.definition.objectives
+        one.curve = [(epoch, *values) for epoch, metrics in behind if (values := values_of(objectives, metrics))]
 
     def release(self, one: Running) -> None:
         """Let go of what was fetched for a trial."""

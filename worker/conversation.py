@@ -238,13 +238,21 @@ class Conversation:
                 progress.error = mine
                 continue
             told = {**mine, "seconds": seconds}
-            reports.append(EpochReport(member=progress.member.member, epoch=progress.epochs, metrics=told))
+            epoch = progress.epochs
             broken = [f"{name}={told[name]}" for name in self._trainee.watched if not math.isfinite(told[name])]
             if broken:
                 progress.failure = f"Expected finite metrics. Received: {', '.join(broken)} in epoch {progress.epochs}"
             if progress.record(told, seconds=seconds, members=len(running)) and not broken:
                 self._trainee.select(progress.member)
+            so_far = self._so_far(progress, told)
+            reports.append(EpochReport(member=progress.member.member, epoch=epoch, metrics=told, so_far=so_far))
         self._channel.send(EpochDone(stack=self._request.stack, reports=reports, width=self._trainee.width))
+
+    def _so_far(self, progress: Progress, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What the result would add to an epoch's `metrics`, where pruning looks at more than the first objective."""
+        if not self._request.judged or len(self._request.objectives) == 1:
+            return {}
+        return progress.with_result(metrics, self._trainee.result_metrics(progress.member))
 
     def _has_ended(self, progress: Progress) -> bool:
         asked = progress.failure is not None or progress.error is not None or progress.member.member in self._stops

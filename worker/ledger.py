@@ -14,6 +14,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.orm import Session
 
+from app.domain.metrics import values_of
 from app.domain.population import HANDED_ON_KEY
 from app.domain.trial import FailureReason, Outcome, Reservation
 from app.errors import NotFound
@@ -32,6 +33,7 @@ from worker.protocol import KeptModel, KeptSnapshot, MemberResult, ResumedMember
 T = TypeVar("T")
 
 NOTHING: Mapping[int, KeptSnapshot] = MappingProxyType({})
+NO_METRICS: Mapping[str, float] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class Running:
     trial: PooledTrial
     deadline: float | None
     reports: list[recording.Report] = field(default_factory=list)
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[tuple[float, ...]] = field(default_factory=list)
     stop_since: float | None = None
     drained: bool = False
     snapshot_at: float = field(default_factory=time.monotonic)
@@ -210,22 +212,28 @@ class Ledger:
     def resumed(self, member: Running, told: ResumedMember) -> None:
         """Note where a trial started; the pruner sees the epochs behind it as if they had just been reported."""
         self.checkpoints.resumed(member, told)
-        for epoch, value in member.curve:
-            self._view.report(member.trial_id, epoch, value)
+        for epoch, *values in member.curve:
+            if len(values) == len(self._study.definition.objectives):
+                self._view.report(member.trial_id, int(epoch), values)
 
-    def report(self, member: Running, epoch: int, metrics: dict[str, float]) -> bool:
-        """Note an epoch of a member; whether the pruner ends it."""
+    def report(
+        self, member: Running, epoch: int, metrics: dict[str, float], so_far: Mapping[str, float] = NO_METRICS
+    ) -> bool:
+        """Note an epoch of a member; whether the pruner ends it. `so_far` are the result's metrics, as they are now."""
         reservation = member.trial.proposal.reservation
         member.reports.append(
             recording.Report(
                 reservation.trial_id, reservation.token, reservation.number, reservation.attempt, epoch, metrics
             )
         )
-        value = metrics.get(self._study.definition.objectives[0].metric)
-        if value is None:
+        known = {**so_far, **metrics} if so_far else metrics
+        values = values_of(self._study.definition.objectives, known)
+        if not values:
             return False
-        member.curve.append((epoch, value))
-        return self._view.report(reservation.trial_id, epoch, value)
+        member.curve.append((epoch, *values))
+        if len(values) < len(self._study.definition.objectives):
+            return False
+        return self._view.report(reservation.trial_id, epoch, values)
 
     def _outcome(
         self, member: Running, result: MemberResult, model: KeptModel | None, snapshot: KeptSnapshot | None

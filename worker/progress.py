@@ -79,14 +79,17 @@ class Progress:
         if self._patience is not None and stopping is not None:
             self._patience.restore(stopping)
 
+    def with_result(self, metrics: Mapping[str, float], result_metrics: Mapping[str, float]) -> dict[str, float]:
+        """What a result adds to the `metrics` of an epoch."""
+        found = {**result_metrics, "train_seconds": self.train_seconds}
+        gap = generalization_gap(metrics, self.objectives[0].metric)
+        return found if gap is None else {**found, "generalization_gap": gap}
+
     def result(self, result_metrics: Mapping[str, float]) -> MemberResult:
         """The member's result, without how it ended; `result_metrics` come with the selected epoch's."""
         metrics = dict(self.selected)
         if metrics:
-            metrics.update(result_metrics, train_seconds=self.train_seconds)
-            gap = generalization_gap(metrics, self.objectives[0].metric)
-            if gap is not None:
-                metrics["generalization_gap"] = gap
+            metrics |= self.with_result(metrics, result_metrics)
         return MemberResult(
             member=self.member.member,
             outcome="complete",

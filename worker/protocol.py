@@ -182,11 +182,15 @@ class Ready(Message):
 
 
 class EpochReport(Message):
-    """Metrics of one epoch of one member; `epoch` starts at 0."""
+    """Metrics of one epoch of one member; `epoch` starts at 0.
+
+    `so_far` are the metrics that come with a result, as they are now: where a stack of several objectives is judged.
+    """
 
     member: int
     epoch: int
     metrics: dict[str, float]
+    so_far: dict[str, float] = {}
 
 
 class EpochDone(Message):

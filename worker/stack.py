@@ -19,6 +19,7 @@ from worker.pool import PooledTrial, StudyRef
 from worker.protocol import (
     Answer,
     EpochDone,
+    EpochReport,
     Halt,
     Join,
     Keep,
@@ -161,9 +162,7 @@ class StackRun:
     def _answer(self, trainer: Trainer, message: Answer) -> None:
         if isinstance(message, EpochDone):
             self._feeder.note_width(self._first, message.width)
-            stops = [
-                stop for report in message.reports for stop in self._judge(report.member, report.epoch, report.metrics)
-            ]
+            stops = [stop for report in message.reports for stop in self._judge(report)]
             self._ask_snapshots(trainer, self._ledger.checkpoints.due(self._members))
             if self._judged:
                 trainer.send(Verdict(stack=message.stack, stop=stops))
@@ -230,14 +229,14 @@ class StackRun:
         if joining:
             trainer.send(Join(stack=self._first.token, members=joining))
 
-    def _judge(self, slot: int, epoch: int, metrics: dict[str, float]) -> list[Stop]:
+    def _judge(self, report: EpochReport) -> list[Stop]:
         """Note a report; why the member must stop, if it must."""
-        member = self._member(slot)
-        prune = self._ledger.report(member, epoch, metrics)
+        member = self._member(report.member)
+        prune = self._ledger.report(member, report.epoch, report.metrics, report.so_far)
         reason = self._stop_reason(member)
-        if reason is None and prune and epoch + 1 < self._study.definition.training.epochs:
+        if reason is None and prune and report.epoch + 1 < self._study.definition.training.epochs:
             reason = "PRUNED"
-        return [] if reason is None else [Stop(member=slot, reason=reason)]
+        return [] if reason is None else [Stop(member=report.member, reason=reason)]
 
     def _member(self, slot: int) -> Running:
         member = self._members.get(slot)

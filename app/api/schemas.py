@@ -110,6 +110,7 @@ class Trial(BaseModel):
     epochs: int
     parent: int | None = Field(description="The trial whose weights it went on from (population-based training).")
     first_epoch: int = Field(description="How many epochs its ancestors trained; its own count from 0.")
+    reused_from: int | None = Field(description="The trial whose result this one has; it was not trained itself.")
     worker_id: str | None
     device: str | None
     created_at: Time

@@ -20,9 +20,11 @@ from app.api.routing import StudyRoute
 from app.api.routing import router as make_router
 from app.api.validation import accepted, changed, sample_limit
 from app.api.views import definition_of, study_now, study_view
+from app.api.warm_start import warm_started
 from app.domain.study import StudyDefinition, StudyState
 from app.errors import FieldError, PreconditionFailed
 from app.store import lifecycle, studies, tables, workers
+from app.store.warm_start import keep_earlier
 
 router = make_router("studies", StudyRoute)
 
@@ -41,9 +43,11 @@ def create_study(
     filled = accepted(definition, api.settings).definition
 
     def work(session: Session) -> Response:
+        warm = warm_started(session, project, filled)
         study = lifecycle.create_study(
-            session, filled, project=project, created_by=None, sample_limit=sample_limit(filled)
+            session, warm.definition, project=project, created_by=None, sample_limit=sample_limit(filled)
         )
+        keep_earlier(session, study.id, warm.trials)
         location = f"/v1/studies/{study.public_id}"
         return answer(study_now(session, study), 201, location=location, etag=study.revision)
 
@@ -51,16 +55,18 @@ def create_study(
 
 
 @router.post("/v1/studies:validate", response_model=schemas.Validation)
-def validate_study(definition: StudyDefinition, api: Api) -> Response:
+def validate_study(definition: StudyDefinition, api: Api, project: Project) -> Response:
     """Check a definition and fill in its defaults; nothing is stored."""
     checked = accepted(definition, api.settings)
+    with api.database.read() as session:
+        warm = warm_started(session, project, checked.definition)
     return answer(
         schemas.Validation.model_construct(
-            definition=checked.definition,
+            definition=warm.definition,
             structural=list(checked.structural),
             runtime=list(checked.runtime),
             stackable=checked.stackable,
-            warnings=list(checked.warnings),
+            warnings=[*checked.warnings, *warm.warnings],
         )
     )
 

@@ -11,6 +11,7 @@ from app.api.field_errors import field_errors
 from app.api.problems import invalid_request
 from app.api.schemas import StudyChanges
 from app.domain.check import Checked, Limits, check_definition
+from app.domain.combinations import combination_count
 from app.domain.study import Budget, Execution, StudyDefinition
 from app.errors import FieldError, InvalidStudy
 from app.settings import Settings
@@ -63,6 +64,8 @@ def sample_limit(definition: StudyDefinition) -> int | None:
     from app.tuning.samplers import most_trials
 
     cells = most_trials(definition)
+    if cells is None and definition.execution.duplicates == "resample":
+        return combination_count(definition)
     return None if cells is None or cells > MAX_CELLS else cells
 
 

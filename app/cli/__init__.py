@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, external, lineage, serve
+from app.cli import client, enqueue, external, lineage, serve
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -37,6 +37,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     client.trials,
     client.best,
     lineage.lineage,
+    enqueue.enqueue,
     client.export,
     client.pause,
     client.resume,

@@ -89,6 +89,7 @@ class Trial(Answer):
     epochs: int | None = None
     parent: int | None = None
     first_epoch: int = 0
+    reused_from: int | None = None
     worker_id: str | None = None
     device: str | None = None
     created_at: datetime | None = None
@@ -236,6 +237,7 @@ class TrialFinished(TrialEvent):
     feasible: bool | None = None
     values: dict[str, float | None] | None = None
     duration_seconds: float | None = None
+    reused_from: int | None = None
 
 
 class TrialRetried(TrialEvent):

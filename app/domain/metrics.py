@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.domain.families import Family, Task
+from app.domain.study import Objective
 
 TASK_METRIC: dict[Task, str] = {"classification": "accuracy", "regression": "mae"}
 """The metric that each task reports beside the loss."""
@@ -36,6 +38,16 @@ class ReportedMetrics:
     def all(self) -> tuple[str, ...]:
         """Every metric of a trial's result."""
         return self.by_epoch + self.with_result
+
+
+def values_of(objectives: Sequence[Objective], metrics: Mapping[str, float]) -> list[float]:
+    """The objectives' values among the metrics of an epoch, in order, up to the first that isn't there."""
+    values: list[float] = []
+    for objective in objectives:
+        if objective.metric not in metrics:
+            break
+        values.append(metrics[objective.metric])
+    return values
 
 
 def reported_metrics(family: Family, task: Task | None) -> ReportedMetrics:

@@ -110,16 +110,16 @@ class Execution(Section):
     worker_labels: dict[Label, LabelValue] = {}
     max_attempts: Annotated[StrictInt, Field(ge=1, le=100)] = 3
     trial_timeout_seconds: Seconds | None = None
-    duplicates: Literal["allow"] = "allow"
+    duplicates: Literal["allow", "reuse", "resample"] = "allow"
     keep_models: Literal["best", "all", "none"] = "best"
     checkpoints: Literal["auto", "off"] = "auto"
     priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = 0
 
 
 class WarmStart(Section):
-    """Finished studies to learn from."""
+    """Earlier studies, by id or name, whose results the sampler learns from."""
 
-    studies: Annotated[list[StrictStr], Field(max_length=0)] = []
+    studies: Annotated[list[Annotated[StrictStr, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
 
 
 class StudyDefinition(Section):

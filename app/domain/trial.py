@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from app.domain.families import Scalar
 
@@ -69,7 +69,9 @@ class Proposal:
     """What the sampler drew for a reservation: all hyperparameters of the trial, and the searched ones alone.
 
     `system_attributes` are what Optuna's sampler wants remembered with the trial (JSON values). A trial with a `parent`
-    goes on from the state that the trial of this number left, with `first_epoch` epochs behind it.
+    goes on from the state that the trial of this number left, with `first_epoch` epochs behind it. `identity` is the
+    hash of `sampled` where the study doesn't just allow duplicates; `on_duplicate` says what becomes of the trial where
+    another one with this identity was started before: it trains all the same, takes its result, or is drawn anew.
     """
 
     reservation: Reservation
@@ -78,14 +80,20 @@ class Proposal:
     system_attributes: dict[str, Any]
     parent: int | None = None
     first_epoch: int = 0
+    identity: str | None = None
+    on_duplicate: Literal["train", "reuse", "redraw"] = "train"
+
+
+Curve = tuple[tuple[float, ...], ...]
+"""For each epoch the epoch, then the values of the objectives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended, as the holder of `token` records it.
 
-    `values` follow the objectives, `curve` is the first objective by epoch, `metrics` are the selected epoch's (or the
-    last's). `violations` are positive where a constraint is broken.
+    `values` follow the objectives, `curve` has them by epoch (the first one alone where the others are not known),
+    `metrics` are the selected epoch's (or the last's). `violations` are positive where a constraint is broken.
     """
 
     trial_id: int
@@ -95,7 +103,7 @@ class Outcome:
     metrics: dict[str, float] | None = None
     selected_epoch: int | None = None
     epochs: int = 0
-    curve: tuple[tuple[int, float], ...] = ()
+    curve: Curve = ()
     violations: tuple[float, ...] = ()
     reason: FailureReason | None = None
     error_code: str | None = None

@@ -67,6 +67,7 @@ class ShownTrial(NamedTuple):
     device: str | None
     error_code: str | None
     error_message: str | None
+    reused_from: int | None
     created_at: float
     started_at: float | None
     finished_at: float | None

@@ -161,6 +161,13 @@ class Trial(Base):
         Index("ix_fettle_trials_state", "study_id", "state", "feasible", "number"),
         Index("ix_fettle_trials_value", "study_id", "state", "feasible", "value", "number"),
         Index(
+            "ix_fettle_trials_identity",
+            "study_id",
+            "identity",
+            sqlite_where=text("identity IS NOT NULL"),
+            postgresql_where=text("identity IS NOT NULL"),
+        ),
+        Index(
             "ix_fettle_trials_queue",
             "study_id",
             "queue",
@@ -206,7 +213,8 @@ class Trial(Base):
     first_epoch: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """How many epochs its ancestors trained: its own epoch 0 is this one of its lineage."""
     curve: Mapped[str | None] = mapped_column(Text)
-    """The finished attempt's first objective by epoch, as JSON pairs [step, value]: whole-trial reads for pruners."""
+    """The finished attempt's objectives by epoch, as JSON lists [step, value, …]: whole-trial reads for pruners. Only
+    the first one is there where the others were not reported by epoch."""
     violations: Mapped[str | None] = mapped_column(Text)
     """How far each constraint is broken (positive: broken), as JSON, for the sampler."""
 
@@ -231,6 +239,10 @@ class Trial(Base):
     system_attributes: Mapped[str] = mapped_column(Text, default="{}")
     optuna_params: Mapped[str | None] = mapped_column(Text)
     """Plain Optuna's trials alone: {name: [internal value, distribution JSON]}, in order of suggestion."""
+    identity: Mapped[str | None] = mapped_column(String(32))
+    """A hash of what was sampled (`app.domain.identity`), of started trials of studies that don't allow duplicates."""
+    reused_from: Mapped[int | None]
+    """The number of the trial whose result this one has, without having been trained."""
 
 
 class Metric(Base):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 SAMPLER_LOC: Loc = ("sampler", "options")
+MOST_REFERENCE_POINTS = 10_000
+"""Of `nsgaiii`: each generation compares every trial with all of them."""
 
 
 class SeededOptions(Options):
@@ -100,6 +102,14 @@ class PbtOptions(SeededOptions):
     )
 
 
+class NsgaiiiOptions(NsgaiiOptions):
+    """Options of `nsgaiii`."""
+
+    dividing_parameter: Annotated[
+        StrictInt, Field(ge=1, le=100, description="Divisions of each objective's axis between reference points.")
+    ] = 3
+
+
 @dataclass(frozen=True, slots=True)
 class _Offer:
     model: type[SeededOptions]
@@ -120,6 +130,9 @@ _SAMPLERS: Mapping[str, _Offer] = {
         "Population-based training: the worst members copy weights and values of the best (Jaderberg et al., 2017).",
         learns=True,
         multi_objective=False,
+    ),
+    "nsgaiii": _Offer(
+        NsgaiiiOptions, "The same with reference points, for three objectives and more (Deb, Jain, 2014).", learns=True
     ),
 }
 
@@ -160,9 +173,27 @@ def sampler_problems(definition: StudyDefinition) -> list[FieldError]:
         sampler_options(name, definition.sampler.options)
     except OptionsError as error:
         return error.errors
+    if definition.warm_start.studies and not sampler_learns(definition):
+        message = f"Expected none with the sampler {name!r}, which learns from no trials"
+        return [FieldError(("warm_start", "studies"), message)]
     if name == "gp" and not all(importlib.util.find_spec(module) for module in ("torch", "scipy")):
         return [FieldError(("sampler", "name"), "Expected torch and scipy for the sampler 'gp': install fettle[gp]")]
+    if name == "nsgaiii":
+        return _reference_problems(definition)
     return _grid_problems(definition) if name == "grid" else list(population_problems(definition))
+
+
+def _reference_problems(definition: StudyDefinition) -> list[FieldError]:
+    options = sampler_options("nsgaiii", definition.sampler.options)
+    divisions = options.dividing_parameter if isinstance(options, NsgaiiiOptions) else 0
+    points = math.comb(len(definition.objectives) + divisions - 1, divisions)
+    if points <= MOST_REFERENCE_POINTS:
+        return []
+    message = (
+        f"Expected at most {MOST_REFERENCE_POINTS} reference points. Received {divisions}, which makes {points} with "
+        f"{len(definition.objectives)} objectives"
+    )
+    return [FieldError((*SAMPLER_LOC, "dividing_parameter"), message)]
 
 
 def _grid_problems(definition: StudyDefinition) -> list[FieldError]:
@@ -222,6 +253,8 @@ def build_sampler(definition: StudyDefinition) -> BaseSampler:
             return declared.qmc(definition, options)
         case GpOptions():
             return declared.gp(definition, options)
+        case NsgaiiiOptions():
+            return declared.nsgaiii(definition, options)
         case NsgaiiOptions():
             return declared.nsgaii(definition, options)
         case PbtOptions():
