@@ -131,12 +131,12 @@ class Checkpoints:
     def _asked_of(self, members: Mapping[int, Running]) -> list[TakeSnapshot]:
         if not self.are_taken:
             return []
-        wanted = []
-        for number, member in members.items():
-            if not member.snapshot_pending:
-                member.snapshot_pending = True
-                wanted.append(TakeSnapshot(member=number, path=self._artifacts.scratch_snapshot(member.token)))
-        return wanted
+        idle = {n: m for n, m in members.items() if m.snapshot_pending is None}
+        return [TakeSnapshot(member=n, path=self._path(m)) for n, m in idle.items()]
+
+    def _path(self, member: Running) -> str:
+        member.snapshot_pending = self._artifacts.scratch_snapshot(member.token)
+        return member.snapshot_pending
 
     def handed_on(self, ended: Mapping[int, tuple[Running, MemberResult]]) -> list[TakeSnapshot]:
         """The members that ended whose state later trials may go on from."""
@@ -144,7 +144,7 @@ class Checkpoints:
         if population is None:
             return []
         return [
-            TakeSnapshot(member=number, path=self._artifacts.scratch_snapshot(member.token), key=self._key(member))
+            TakeSnapshot(member=number, path=self._path(member), key=self._key(member))
             for number, (member, result) in ended.items()
             if result.outcome == "complete" and not population.is_last(member.trial.proposal.reservation.number)
         ]
@@ -153,7 +153,7 @@ class Checkpoints:
         """Point to checkpoints of running trials, and write all reports that wait, the `others`' too, with them."""
         new = []
         for member, snapshot in kept:
-            member.snapshot_pending, member.snapshot_at = False, time.monotonic()
+            member.snapshot_pending, member.snapshot_at = None, time.monotonic()
             pointer = self.published(member, snapshot)
             if pointer is not None:
                 attempt = member.trial.proposal.reservation.attempt

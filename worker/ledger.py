@@ -50,7 +50,8 @@ class Running:
     drained: bool = False
     snapshot_at: float = field(default_factory=time.monotonic)
     """When its last checkpoint was written, or its training began."""
-    snapshot_pending: bool = False
+    snapshot_pending: str | None = None
+    """Where the snapshot is being written that was last asked for; None where none is."""
 
     @property
     def trial_id(self) -> int:

@@ -184,9 +184,14 @@ class StackRun:
 
     def _take_in(self, kept: Kept) -> None:
         """Record what was written: of members that still train, and of those that have waited for it to end."""
-        snapshots = {snapshot.member: snapshot for snapshot in kept.snapshots}
-        for number in [n for n in snapshots if n not in self._members and n not in self._unwritten]:
-            self._ledger.checkpoints.discard(snapshots.pop(number))
+        snapshots = {}
+        for snapshot in kept.snapshots:
+            ended = self._unwritten.get(snapshot.member)
+            member = self._members.get(snapshot.member) if ended is None else ended[0]
+            if member is not None and member.snapshot_pending == snapshot.path:
+                snapshots[snapshot.member] = snapshot
+            else:  # of a member that has been recorded, or from before what it leaves at its end
+                self._ledger.checkpoints.discard(snapshot)
         training = [(self._members[n], s) for n, s in snapshots.items() if n in self._members]
         self._ledger.checkpoints.write(training, self._reporting)
         left = {self._unwritten[n][0].trial_id: s for n, s in snapshots.items() if n in self._unwritten}
@@ -200,7 +205,7 @@ class StackRun:
         models = self._ledger.keeping.wanted(results, {number: member.token for number, (member, _) in ended.items()})
         snapshots = self._ledger.checkpoints.handed_on(ended)
         given_back = [
-            n for n, (m, r) in ended.items() if m.snapshot_pending and m.drained and r.stop_reason == "LEASE_LOST"
+            n for n, (m, r) in ended.items() if m.drained and m.snapshot_pending and r.stop_reason == "LEASE_LOST"
         ]
         for number in ended:
             del self._members[number]
@@ -279,7 +284,7 @@ class StackRun:
 
     def _ask_last_snapshots(self, trainer: Trainer) -> None:
         """Have the members of a draining worker end with their epoch, and leave a checkpoint."""
-        ending = {n: m for n, m in self._members.items() if m.stop_since is None and not m.snapshot_pending}
+        ending = {n: m for n, m in self._members.items() if m.stop_since is None and m.snapshot_pending is None}
         wanted = self._ledger.checkpoints.last(ending)
         self._ask_snapshots(trainer, wanted)
         for snapshot in wanted:

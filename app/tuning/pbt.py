@@ -104,7 +104,7 @@ class Pbt(samplers.BaseSampler):
 def perturbed(parameter: Float | Int | Categorical, value: Scalar, factor: float) -> Scalar:
     """`value` times `factor`, in the range and on the steps of `parameter`; a choice stays what it is.
 
-    A whole number that rounding would leave where it is moves by one step.
+    A value on steps that rounding would leave where it is moves by one step.
     """
     if isinstance(parameter, Categorical):
         return value
@@ -113,8 +113,8 @@ def perturbed(parameter: Float | Int | Categorical, value: Scalar, factor: float
     if step is None:
         return moved
     before, after = round((float(value) - low) / step), round((moved - low) / step)
-    if after == before and factor != 1.0 and isinstance(parameter, Int):
-        after += 1 if factor > 1.0 else -1
+    if after == before and factor != 1.0:
+        after += 1 if (factor > 1.0) == (float(value) >= 0) else -1
     last = round((high - low) / step) if isinstance(parameter, Float) else (parameter.high - parameter.low) // step
     after = int(min(max(after, 0), last))
     return parameter.low + after * parameter.step if isinstance(parameter, Int) else min(low + after * step, high)
