@@ -20,8 +20,8 @@ from app.store.tables import Study, Trial
 
 FIELDS = {
     "study_id", "number", "state", "reason", "feasible", "attempt", "hyperparameters", "sampled", "values", "metrics",
-    "selected_epoch", "epochs", "reused_from", "worker_id", "device", "created_at", "started_at", "finished_at", "duration_seconds",
-    "error", "artifacts",
+    "selected_epoch", "epochs", "worker_id", "device", "created_at", "started_at", "finished_at", "duration_seconds",
+    "error", "artifacts", "reused_from",
 }  # fmt: skip
 
 
