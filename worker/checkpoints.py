@@ -109,6 +109,8 @@ class Checkpoints:
         except NotFound:
             return  # the study was deleted: all its leases are lost
         objectives = self._study.definition.objectives
+        if self._study.definition.training.instances > 1:
+            behind = list(enumerate(told.instances))
         one.curve = [(epoch, *values) for epoch, metrics in behind if (values := values_of(objectives, metrics))]
 
     def release(self, one: Running) -> None:

@@ -46,7 +46,12 @@ class Snapshots:
                 problems.append(str(error))
             else:
                 told = progress.epochs > 0 or problems
-                return [ResumedMember(member=member.member, epochs=progress.epochs, problems=problems)] if told else []
+                if not told:
+                    return []
+                instances = progress.instance_results if progress.instances > 1 else []
+                return [
+                    ResumedMember(member=member.member, epochs=progress.epochs, instances=instances, problems=problems)
+                ]
         if any(not resume.own for resume in member.resume):
             raise UnreadableSnapshot(f"The trial that this one goes on from can't be read. {' '.join(problems)}")
         self._trainee.start(member)

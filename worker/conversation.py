@@ -41,6 +41,7 @@ from worker.protocol import (
 from worker.snapshots import Arrays, Shelf, UnreadableSnapshot
 
 M = TypeVar("M", Verdict, Keep)
+NextInstance = Callable[[Member, bool], None]
 
 
 class Refused(Exception):
@@ -159,13 +160,17 @@ def converse(
     select_last: bool,
     preparing_s: float = 0.0,
     shelf: Shelf | None = None,
+    next_instance: NextInstance | None = None,
 ) -> None:
     """Train a stack to its end, all of its messages but the first.
 
     `preparing_s` is the time that was spent before, on the device, and is shared by the first members. `shelf` has the
-    snapshots that members of earlier stacks handed on.
+    snapshots that members of earlier stacks handed on. `next_instance` is needed where members are trained several
+    times: it lets one go on with its next fold or repeat, and with True keeps the model of the one that is through.
     """
-    Conversation(request, channel, trainee, select_last=select_last, shelf=shelf).run(preparing_s)
+    conversation = Conversation(request, channel, trainee, select_last=select_last, shelf=shelf)
+    conversation.next_instance = next_instance
+    conversation.run(preparing_s)
 
 
 class Conversation:
@@ -185,6 +190,7 @@ class Conversation:
         self._writer: ThreadPoolExecutor | None = None
         self._writing: list[Future[Kept]] = []
         self._wanted: list[TakeSnapshot] = []
+        self.next_instance: NextInstance | None = None
 
     def run(self, preparing_s: float) -> None:
         """Train until nobody is left."""
@@ -195,6 +201,7 @@ class Conversation:
             if self._request.judged:
                 self._stops |= {stop.member: stop.reason for stop in self._expect(Verdict).stop}
             self._hear()
+            self._close_instances()
             self._take_snapshots()
             self._settle([(p, self._result(p)) for p in self._running.values() if self._has_ended(p)])
             self._start()
@@ -209,7 +216,8 @@ class Conversation:
             resumed: list[ResumedMember] = []
             for member in joining:
                 rule = self._request.training.early_stopping
-                progress = Progress(member, self._request.objectives, rule, self._select_last)
+                instances = self._request.training.instances
+                progress = Progress(member, self._request.objectives, rule, self._select_last, instances)
                 try:
                     resumed += self._snapshots.start(progress)
                 except Refused as error:
@@ -244,8 +252,16 @@ class Conversation:
                 progress.failure = f"Expected finite metrics. Received: {', '.join(broken)} in epoch {progress.epochs}"
             if progress.record(told, seconds=seconds, members=len(running)) and not broken:
                 self._trainee.select(progress.member)
-            so_far = self._so_far(progress, told)
-            reports.append(EpochReport(member=progress.member.member, epoch=epoch, metrics=told, so_far=so_far))
+            reports.append(
+                EpochReport(
+                    member=progress.member.member,
+                    epoch=epoch,
+                    metrics=told,
+                    so_far=self._so_far(progress, told),
+                    instance=progress.instance,
+                    instance_result=self._instance_result(progress),
+                )
+            )
         self._channel.send(EpochDone(stack=self._request.stack, reports=reports, width=self._trainee.width))
 
     def _so_far(self, progress: Progress, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -260,8 +276,31 @@ class Conversation:
 
     def _is_through(self, progress: Progress) -> bool:
         """Whether nothing is left to train."""
-        epochs = progress.member.epochs or self._request.training.epochs
-        return progress.epochs >= epochs or progress.stops_early
+        return progress.is_through(self._epochs_of(progress))
+
+    def _epochs_of(self, progress: Progress) -> int:
+        return progress.member.epochs or self._request.training.epochs
+
+    def _instance_result(self, progress: Progress) -> dict[str, float] | None:
+        """The result of a fold or repeat that this epoch was the last one of."""
+        if progress.instances == 1 or not progress.instance_is_through(self._epochs_of(progress)):
+            return None
+        return progress.instance_result(self._trainee.result_metrics(progress.member)) or None
+
+    def _close_instances(self) -> None:
+        """Let members whose fold or repeat is through go on with the next one."""
+        if self.next_instance is None:
+            return
+        for progress in self._running.values():
+            broken = progress.failure is not None or progress.error is not None
+            if broken or not progress.instance_is_through(self._epochs_of(progress)):
+                continue
+            keep = progress.close_instance(self._trainee.result_metrics(progress.member))
+            if self._stops.get(progress.member.member) != "PRUNED":
+                try:
+                    self.next_instance(progress.member, keep)
+                except Exception as error:  # noqa: BLE001 - its program may not compile: the member fails, in words
+                    progress.error = error
 
     def _result(self, progress: Progress) -> MemberResult:
         """How a member ended: its own failure comes first, then the verdict."""
@@ -374,10 +413,10 @@ def _end_all(request: TrainStack, channel: Channel, end: Callable[[Member], Memb
 
 def _keeping(trainee: Trainee, progress: Progress | None, model: KeepModel) -> Callable[[], KeptModel]:
     """What writes a member's model, or tells why it can't: a full disk must not lose the results of the stack."""
-    if progress is None or progress.selected_epoch is None:
+    if progress is None or progress.model_epoch is None:
         problem = f"Expected a member that ended in this round with a selected epoch. Received: {model.member}"
         return lambda: KeptModel(member=model.member, path=model.path, error=problem)
-    write = trainee.keep(progress.member, model, progress.selected_epoch)
+    write = trainee.keep(progress.member, model, progress.model_epoch)
 
     def attempt() -> KeptModel:
         try:

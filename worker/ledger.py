@@ -28,12 +28,11 @@ from worker.keeper import Keeper
 from worker.keeping import Keeping
 from worker.outcomes import outcome_of
 from worker.pool import PooledTrial, StudyRef
-from worker.protocol import KeptModel, KeptSnapshot, MemberResult, ResumedMember
+from worker.protocol import EpochReport, KeptModel, KeptSnapshot, MemberResult, ResumedMember
 
 T = TypeVar("T")
 
 NOTHING: Mapping[int, KeptSnapshot] = MappingProxyType({})
-NO_METRICS: Mapping[str, float] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 
@@ -217,24 +216,27 @@ class Ledger:
             if len(values) == len(self._study.definition.objectives):
                 self._view.report(member.trial_id, int(epoch), values)
 
-    def report(
-        self, member: Running, epoch: int, metrics: dict[str, float], so_far: Mapping[str, float] = NO_METRICS
-    ) -> bool:
-        """Note an epoch of a member; whether the pruner ends it. `so_far` are the result's metrics, as they are now."""
-        reservation = member.trial.proposal.reservation
-        member.reports.append(
-            recording.Report(
-                reservation.trial_id, reservation.token, reservation.number, reservation.attempt, epoch, metrics
-            )
-        )
-        known = {**so_far, **metrics} if so_far else metrics
+    def report(self, member: Running, report: EpochReport) -> bool:
+        """Note an epoch of a member; whether the pruner ends it.
+
+        A member that is trained several times, with folds or repeats, is judged by the results of each time.
+        """
+        r = member.trial.proposal.reservation
+        member.reports.append(recording.Report(r.trial_id, r.token, r.number, r.attempt, report.epoch, report.metrics))
+        step, known = report.epoch, report.metrics
+        if self._study.definition.training.instances > 1:
+            if report.instance_result is None:
+                return False
+            step, known = report.instance, report.instance_result
+        elif report.so_far:
+            known = {**report.so_far, **known}
         values = values_of(self._study.definition.objectives, known)
         if not values:
             return False
-        member.curve.append((epoch, *values))
+        member.curve.append((step, *values))
         if len(values) < len(self._study.definition.objectives):
             return False
-        return self._view.report(reservation.trial_id, epoch, values)
+        return self._view.report(r.trial_id, step, values)
 
     def _outcome(
         self, member: Running, result: MemberResult, model: KeptModel | None, snapshot: KeptSnapshot | None

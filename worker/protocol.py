@@ -106,6 +106,7 @@ class Prepare(Message):
     choices: dict[str, list[Scalar]] = {}
     slots: int
     expected: int
+    folds: int = 1
     hyperparameters: dict[str, Scalar]
 
 
@@ -185,12 +186,15 @@ class EpochReport(Message):
     """Metrics of one epoch of one member; `epoch` starts at 0.
 
     `so_far` are the metrics that come with a result, as they are now: where a stack of several objectives is judged.
+    With folds or repeats `instance` counts them from 0, and `instance_result` comes with the last epoch of each.
     """
 
     member: int
     epoch: int
     metrics: dict[str, float]
     so_far: dict[str, float] = {}
+    instance: int = 0
+    instance_result: dict[str, float] | None = None
 
 
 class EpochDone(Message):
@@ -265,10 +269,14 @@ class Kept(Message):
 
 
 class ResumedMember(Message):
-    """Where a member starts: with `epochs` of its own behind it. `problems` are snapshots that could not be used."""
+    """Where a member starts: with `epochs` of its own behind it. `problems` are snapshots that could not be used.
+
+    `instances` are the results of the folds and repeats behind it.
+    """
 
     member: int
     epochs: int
+    instances: list[dict[str, float]] = []
     problems: list[str] = []
 
 

@@ -237,9 +237,13 @@ class StackRun:
     def _judge(self, report: EpochReport) -> list[Stop]:
         """Note a report; why the member must stop, if it must."""
         member = self._member(report.member)
-        prune = self._ledger.report(member, report.epoch, report.metrics, report.so_far)
+        prune = self._ledger.report(member, report)
         reason = self._stop_reason(member)
-        if reason is None and prune and report.epoch + 1 < self._study.definition.training.epochs:
+        training = self._study.definition.training
+        step, steps = report.epoch, training.epochs
+        if training.instances > 1:
+            step, steps = report.instance, training.instances
+        if reason is None and prune and step + 1 < steps:
             reason = "PRUNED"
         return [] if reason is None else [Stop(member=report.member, reason=reason)]
 

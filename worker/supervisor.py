@@ -229,6 +229,7 @@ def preparation(trial: PooledTrial) -> Prepare:
     """What tells a trainer which program this trial will need."""
     study = trial.study
     return Prepare(
+        folds=trial.study.definition.training.folds,
         family=study.definition.model.family,
         dataset=study.definition.dataset,
         choices=study.runtime_choices,

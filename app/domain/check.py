@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.check_instances import instance_problems
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
 from app.domain.families import FAMILIES, FUNCTION, Family, Scalar
@@ -67,7 +68,9 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
     if dataset is not None:
         _check_task(definition, dataset, found)
     if dataset is not None or not family.needs_dataset:
-        _check_metrics(filled, reported_metrics(family, dataset.task if dataset else None), found)
+        task, instances = dataset.task if dataset else None, definition.training.instances
+        _check_metrics(filled, reported_metrics(family, task, instances), found)
+    found.errors += instance_problems(definition, family, dataset)
     if dataset is not None and not found.errors:
         _check_size(filled, dataset, limits, found)
     if not found.errors:

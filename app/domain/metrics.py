@@ -12,6 +12,9 @@ TASK_METRIC: dict[Task, str] = {"classification": "accuracy", "regression": "mae
 """The metric that each task reports beside the loss."""
 GAINS = ("accuracy", "val_accuracy")
 """Metrics of which more is better; less is better of all others that are known."""
+GAP = "generalization_gap"
+SPREAD = ("loss", *TASK_METRIC.values())
+"""Metrics, each with its `val_` side, whose standard deviation over folds and repeats comes with the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,18 @@ def values_of(objectives: Sequence[Objective], metrics: Mapping[str, float]) -> 
     return values
 
 
-def reported_metrics(family: Family, task: Task | None) -> ReportedMetrics:
-    """What a trial of the family reports on data of this task; without a data set the closed-form `value` alone."""
+def reported_metrics(family: Family, task: Task | None, instances: int = 1) -> ReportedMetrics:
+    """What a trial of the family reports on data of this task; without a data set the closed-form `value` alone.
+
+    With several `instances` (folds and repeats) the result has the means over them, and standard deviations.
+    """
     if not family.trained_here:
         return ReportedMetrics((), (), (), others=True)
     if task is None or not family.needs_dataset:
         return ReportedMetrics(("value",), (), ())
     metric = TASK_METRIC[task]
     paired = ("loss", "val_loss", metric, f"val_{metric}")
-    return ReportedMetrics(
-        (*paired, "learning_rate", "seconds"), ("parameter_count", "train_seconds", "generalization_gap"), paired
-    )
+    by_epoch, with_result = (*paired, "learning_rate", "seconds"), ("parameter_count", "train_seconds", GAP)
+    if instances == 1:
+        return ReportedMetrics(by_epoch, with_result, paired)
+    return ReportedMetrics((*by_epoch, "instance"), (*with_result, *(f"{name}_std" for name in paired)), paired)

@@ -1,8 +1,9 @@
 """The pruners that a study may name, their options, and the Optuna objects behind them.
 
 Epochs are Optuna's steps, from 0. Where Optuna would estimate a resource from the first finished trials ("auto"), which
-differ from worker to worker, it follows from the study's `training.epochs` here. Wilcoxon's pruner is left out: it
-compares trials over the same instances (folds, seeds), and over epochs it stops better trials.
+differ from worker to worker, it follows from the study's `training.epochs` here. Where a trial is trained several
+times, with folds or repeats, those are the steps: trials are compared by the result of each. Wilcoxon's pruner wants
+that: it compares trials over the same instances, and over epochs it stops better trials.
 Reading and checking options imports no Optuna; `build_pruner` does.
 """
 
@@ -122,6 +123,15 @@ class ThresholdOptions(JudgingOptions):
         return self
 
 
+class WilcoxonOptions(JudgingOptions):
+    """Options of `wilcoxon`."""
+
+    p_threshold: Annotated[
+        Fraction, Field(description="Largest p at which a trial is taken to be worse than the best one, and pruned.")
+    ] = 0.1
+    n_startup_steps: Annotated[Startup, Field(description="Folds and repeats before which no trial is pruned.")] = 2
+
+
 class ParetoOptions(Options):
     """Options of `pareto`."""
 
@@ -149,6 +159,9 @@ _PRUNERS: Mapping[str, _Offer] = {
     "hyperband": _Offer(HyperbandOptions, "Several successive halvings at once (Li et al., 2016)."),
     "patient": _Offer(PatientOptions, "Asks another pruner only about trials that stopped improving."),
     "threshold": _Offer(ThresholdOptions, "Stops trials whose value leaves a range.", compares=False),
+    "wilcoxon": _Offer(
+        WilcoxonOptions, "With folds or repeats: stops trials that are worse than the best one by a signed-rank test."
+    ),
     "pareto": _Offer(ParetoOptions, "With several objectives: stops trials that many others dominate at their epoch."),
 }
 
@@ -205,14 +218,31 @@ def pruner_problems(definition: StudyDefinition) -> list[FieldError]:
         levels = _levels(definition)
     except OptionsError as error:
         return error.errors
-    problems = [*_objective_problems(definition, levels[0][1]), *_inner_problems(levels[1:])]
+    problems = [
+        *_objective_problems(definition, levels[0][1]),
+        *_inner_problems(levels[1:]),
+        *_instance_problems(definition, levels),
+    ]
     for loc, options in levels:
         if isinstance(options, HyperbandOptions):
-            longest = definition.training.epochs if options.max_resource == "auto" else options.max_resource
+            longest = steps_of(definition) if options.max_resource == "auto" else options.max_resource
             if options.min_resource > longest:
                 message = f"Expected at most max_resource = {longest} epochs. Received: {options.min_resource}"
                 problems.append(FieldError((*loc, "min_resource"), message))
     return problems
+
+
+def steps_of(definition: StudyDefinition) -> int:
+    """How often a trial is judged: after each epoch, or after each fold and repeat where there are several."""
+    training = definition.training
+    return training.epochs if training.instances == 1 else training.instances
+
+
+def _instance_problems(definition: StudyDefinition, levels: list[tuple[Loc, Options]]) -> list[FieldError]:
+    if definition.training.instances > 1:
+        return []
+    message = "Expected training.folds or training.repeats above 1 with the pruner 'wilcoxon', which compares by them"
+    return [FieldError((*loc[:-1], "name"), message) for loc, options in levels if isinstance(options, WilcoxonOptions)]
 
 
 def _objective_problems(definition: StudyDefinition, options: Options) -> list[FieldError]:
@@ -264,7 +294,7 @@ def build_pruner(definition: StudyDefinition) -> BasePruner | None:
     """The Optuna pruner of a study whose definition was checked, for one of its objectives; None where none is ever
     pruned by one objective.
     """
-    return _build(definition.pruner, definition.training.epochs, definition.name)
+    return _build(definition.pruner, steps_of(definition), definition.name)
 
 
 def _build(named: NamedOptions, epochs: int, study_name: str) -> BasePruner | None:
@@ -293,6 +323,8 @@ def _build(named: NamedOptions, epochs: int, study_name: str) -> BasePruner | No
             if options.pruner is not None and inner is None:
                 return None
             return theirs.PatientPruner(inner, options.patience, options.min_delta)
+        case WilcoxonOptions():
+            return theirs.WilcoxonPruner(**given)
         case ThresholdOptions():
             return theirs.ThresholdPruner(**given)
         case _:

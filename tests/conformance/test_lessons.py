@@ -56,7 +56,7 @@ def tempting(objectives: int) -> Any:
 def test_samplers_leave_a_region_whose_trials_break_a_constraint(
     sqlite_database: Database, sampler: str, objectives: int
 ) -> None:
-    trials = 30 if sampler == "gp" else 80
+    trials = 20 if sampler == "gp" else 80
     study = definition(sampler, options=OPTIONS[sampler], space=SPACE, objectives=objectives, trials=trials)
     told = Constrained(sqlite_database, study, judge=tempting(objectives))
     untold = Fleet(sqlite_database, study, judge=tempting(objectives), project="untold")
@@ -75,7 +75,7 @@ def test_with_several_objectives_samplers_leave_a_region_that_fails(
     sqlite_database: Database, sampler: str, reason: FailureReason
 ) -> None:
     judged = tempting(2)
-    trials = 30 if sampler == "gp" else 80
+    trials = 20 if sampler == "gp" else 80
     study = definition(sampler, options=OPTIONS[sampler], space=SPACE, objectives=2, trials=trials)
     fleet = Fleet(sqlite_database, study, judge=lambda v: reason if v["x0"] > 0.4 else judged(v))
     fleet.run()

@@ -130,6 +130,21 @@ def test_submit_and_watch_show_a_study_to_its_end(service: Service) -> None:
     assert re.search(r"Study watched is COMPLETED.*Best trial \d: value ", ran.stdout.splitlines()[-1])
 
 
+def test_a_trial_is_asked_for(service: Service) -> None:
+    waiting = sphere("asked") | {"execution": {"worker_labels": {"nobody": "here"}}}
+    assert service.run("submit", "-", stdin=json.dumps(waiting)).returncode == 0
+    asked = service.run("enqueue", "asked", "x0=0.25")
+    assert (asked.returncode, asked.stdout) == (0, "Trial 0 waits.\n")
+    trial = json.loads(service.run("enqueue", "asked", "--json").stdout)
+    assert (trial["number"], trial["state"]) == (1, "WAITING")
+    (first, _) = json.loads(service.run("trials", "asked", "--json").stdout)["items"]
+    assert first["hyperparameters"]["x0"] == 0.25
+    outside = service.run("enqueue", "asked", "x0=1e9")
+    assert outside.returncode == 4
+    assert "Expected a number from" in outside.stderr
+    assert service.run("cancel", "asked").returncode == 0
+
+
 def test_the_lists_tell_what_happened(service: Service) -> None:
     study = json.loads(service.run("submit", "-", "--json", stdin=json.dumps(sphere("listed"))).stdout)
     lines = service.run("watch", "listed", "--json").stdout.splitlines()

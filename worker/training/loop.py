@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -17,11 +19,15 @@ from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.snapshots import Arrays, Shelf
 from worker.training.cache import ProgramCache
+from worker.training.data import Fold
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.program import Program
 from worker.training.rows import Weights, arrays_of, restored
 from worker.training.signature import Signature, filled, structural_signature, structure_of
 from worker.training.slots import MemberMetrics, Slots
+
+if TYPE_CHECKING:
+    from worker.training.folds import FoldedTrainee
 
 SCORES = {"classification": "accuracy", "regression": "mae"}
 """The metric that people read, by task."""
@@ -60,32 +66,52 @@ def train_stack(
     try:
         signature = structural_signature(request)
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
-        program = cache.program(signature, request.slots, request.expected)
-        try:
-            program.compile()
-        except Exception:  # noqa: BLE001 - not every graph compiles, and memory may be short: the plain form says more
-            program = cache.single(signature)
-            program.compile()
+        stack_of = partial(_stack_of, request, signature, cache, lanes)
+        trainee: StackTrainee | FoldedTrainee = stack_of(0)
+        if request.training.instances > 1:
+            from worker.training.folds import FoldedTrainee
+
+            trainee = FoldedTrainee(request.training, cache, stack_of)
     except Refused as error:
         refuse_all(request, channel, str(error))
         return
     except Exception as error:  # noqa: BLE001 - building a program may exhaust the device or meet a bug of ours
         fail_all(request, channel, _reason(error), error)
         return
-    trainee = StackTrainee(request, program, cache, lanes)
     last = request.training.select_epoch == "last"
     preparing_s = time.perf_counter() - started
-    converse(request, channel, trainee, select_last=last, preparing_s=preparing_s, shelf=shelf)
-    cache.note(trainee.program)
+    go_on = None if isinstance(trainee, StackTrainee) else trainee.next_instance
+    converse(request, channel, trainee, select_last=last, preparing_s=preparing_s, shelf=shelf, next_instance=go_on)
+    for stack in trainee.stacks:
+        cache.note(stack.program)
     if trainee.out_of_memory:
         cache.clear()
+
+
+def _stack_of(
+    request: TrainStack, signature: Signature, cache: ProgramCache, lanes: ThreadPoolExecutor | None, fold: int
+) -> StackTrainee:
+    """A stack without members, in a program that is compiled, which holds out one of the folds where there are any.
+
+    Raises:
+        Refused: the data set or the network is impossible.
+    """
+    signature = replace(signature, fold=Fold(fold, request.training.folds))
+    program = cache.program(signature, request.slots, request.expected)
+    try:
+        program.compile()
+    except Exception:  # noqa: BLE001 - not every graph compiles, and memory may be short: the plain form says more
+        program = cache.single(signature)
+        program.compile()
+    return StackTrainee(request, program, cache, lanes)
 
 
 def prepare(wanted: Prepare, cache: ProgramCache) -> None:
     """Compile ahead what a stack to come will need; what can't be trained is told when it comes."""
     if wanted.family != "function":
         try:
-            cache.prepare(structural_signature(wanted), wanted.slots, wanted.expected)
+            signature = replace(structural_signature(wanted), fold=Fold(0, wanted.folds))
+            cache.prepare(signature, wanted.slots, wanted.expected)
         except Exception:  # noqa: BLE001 - told to the trial, in words, once it is there
             return
 
@@ -112,6 +138,11 @@ class StackTrainee:
     def program(self) -> Program:
         """What the members train in at present."""
         return self._slots.program
+
+    @property
+    def stacks(self) -> list[StackTrainee]:
+        """This one."""
+        return [self]
 
     @property
     def width(self) -> int:
@@ -212,8 +243,18 @@ class StackTrainee:
         return {"parameter_count": float(self.program.architecture.parameter_count)}
 
     def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
-        values, best = self._hyperparameters[member.member], self._slots.best(self._slot_of[member.member])
-        return partial(_write, self.program, values, best, model, selected_epoch)
+        return self.keeping(member, self.best(member), model, selected_epoch, {})
+
+    def best(self, member: Member) -> Weights:
+        """The weights of a member's selected epoch so far."""
+        return self._slots.best(self._slot_of[member.member])
+
+    def keeping(
+        self, member: Member, weights: Weights, model: KeepModel, selected_epoch: int, more: Mapping[str, Any]
+    ) -> Callable[[], KeptModel]:
+        """What writes the model of a member with these weights; `more` goes into its metadata."""
+        values = self._values_of(member)
+        return partial(_write, self.program, values, weights, model, selected_epoch, more)
 
     def end(self, member: Member) -> None:
         slot = self._slot_of.pop(member.member, None)
@@ -231,7 +272,12 @@ class StackTrainee:
 
 
 def _write(
-    program: Program, values: dict[str, Scalar], best: Weights, model: KeepModel, selected_epoch: int
+    program: Program,
+    values: dict[str, Scalar],
+    best: Weights,
+    model: KeepModel,
+    selected_epoch: int,
+    more: Mapping[str, Any],
 ) -> KeptModel:
     """Write a member's model, and score it on the test part where there is one."""
     exported = exported_model(program, values, *best)
@@ -244,6 +290,7 @@ def _write(
         "selected_epoch": selected_epoch,
         "hyperparameters": values,
         "program": {"members": program.variant.members, "xla": program.variant.xla},
+        **more,
     }
     tested = test_metrics(exported, program.split)
     if tested:
