@@ -2,7 +2,7 @@
 
 The trainer writes a snapshot to a scratch path; it is copied below the artifact location, into a folder of its own, and
 then pointed to by a fenced write: a zombie overwrites nothing. A checkpoint that can't be written or read is no reason
-to lose a trial: its log says so.
+to lose a trial: the worker's log, or the trial's, says so.
 """
 
 from __future__ import annotations

@@ -207,9 +207,12 @@ class StackRun:
         given_back = [
             n for n, (m, r) in ended.items() if m.drained and m.snapshot_pending and r.stop_reason == "LEASE_LOST"
         ]
-        for number in ended:
+        waiting = {*(s.member for s in snapshots), *given_back}
+        for number, (member, _) in ended.items():
             del self._members[number]
-        for number in {*(m.member for m in models), *(s.member for s in snapshots), *given_back}:
+            if number not in waiting:  # a checkpoint of a trial that is over comes too late
+                member.snapshot_pending = None
+        for number in {*(m.member for m in models), *waiting}:
             self._unwritten[number] = ended.pop(number)
         try:
             joining = self._started(self._next_trials())
