@@ -72,6 +72,24 @@ WORKS: dict[str, Work] = {
             0.58,
             {"conv_layers": 2, "filters": 8, "kernel_size": 3, "pooling": "max", "dense_units": 0},
         ),
+        Work(
+            "spoken-cnn",
+            "spoken digits CNN 8-16-32",
+            "audio-cnn",
+            "spoken-digits",
+            10,
+            0.9,
+            {
+                "frame_length": 256,
+                "frame_step": 160,
+                "mel_bands": 24,
+                "conv_layers": 3,
+                "filters": 8,
+                "kernel_size": 3,
+                "pooling": "max",
+                "dense_units": 0,
+            },
+        ),
     )
 }
 

@@ -79,6 +79,8 @@ def _dataset_info(dataset: Dataset) -> schemas.DatasetInfo:
         shape=list(dataset.shape),
         rows=dataset.rows,
         classes=dataset.classes,
+        sample_rate=dataset.sample_rate,
+        groups=dataset.groups,
     )
 
 

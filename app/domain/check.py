@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
 from app.domain.check_instances import instance_problems
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
@@ -67,6 +68,7 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         found.errors += check_hyperparameters(definition, filled, family)
     if dataset is not None:
         _check_task(definition, dataset, found)
+        found.errors += frame_problems(filled, dataset)
     if dataset is not None or not family.needs_dataset:
         task, instances = dataset.task if dataset else None, definition.training.instances
         _check_metrics(filled, reported_metrics(family, task, instances), found)
@@ -155,8 +157,12 @@ def _check_dataset(
         known = ", ".join(sorted(datasets))
         found.refuse(("dataset", "name"), f"Expected one of {known}. Received: {spec.name!r}")
         return None
-    if family.input_kind == "image" and dataset.input_kind != "image":
-        found.refuse(("dataset", "name"), f"Expected images for {family.name}. Received: {spec.name!r}, of vectors")
+    if not takes(family.input_kind, dataset.input_kind):
+        found.refuse(
+            ("dataset", "name"),
+            f"Expected {SAMPLES_OF[family.input_kind]} for {family.name}. "
+            f"Received: {spec.name!r}, of {SAMPLES_OF[dataset.input_kind]}",
+        )
     elif dataset.task not in family.tasks:
         tasks = " or ".join(family.tasks)
         found.refuse(
@@ -169,7 +175,10 @@ def _check_dataset(
             f"Expected validation_fraction + test_fraction below 1. Received: {kept:g}",
         )
         return dataset
-    _check_split(dataset, spec.validation_fraction, spec.test_fraction, found)
+    if spec.grouped:
+        found.errors += grouping_problems(spec, dataset)
+    else:
+        _check_split(dataset, spec.validation_fraction, spec.test_fraction, found)
     return dataset
 
 

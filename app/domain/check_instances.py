@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from app.domain.datasets import Dataset
@@ -31,6 +32,13 @@ def instance_problems(definition: StudyDefinition, family: Family, dataset: Data
             ("training", "folds"),
             f"Expected folds of at least {dataset.outputs} rows. Received: {training.folds} folds of {smallest} rows",
         )
+    spec = definition.dataset
+    if spec.grouped and dataset.groups:
+        left = dataset.groups - math.ceil(spec.test_fraction * dataset.groups)
+        if left < training.folds:
+            yield FieldError(
+                ("training", "folds"), f"Expected at most as many folds as groups, {left}. Received: {training.folds}"
+            )
     given = "validation_fraction" in definition.dataset.model_fields_set
     if (
         given

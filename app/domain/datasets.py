@@ -10,7 +10,10 @@ from app.domain.families import InputKind, Task
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set: what is predicted from what. `shape` is one sample's, `classes` is 0 for regression."""
+    """A data set: what is predicted from what. `shape` is one sample's, `classes` is 0 for regression.
+
+    Recordings have `sample_rate` samples a second. Where samples belong together, there are `groups` equal groups.
+    """
 
     name: str
     description: str
@@ -19,6 +22,8 @@ class Dataset:
     shape: tuple[int, ...]
     rows: int
     classes: int = 0
+    sample_rate: int = 0
+    groups: int = 0
 
     @property
     def features(self) -> int:
@@ -35,6 +40,12 @@ class Dataset:
         validation = math.ceil(self.rows * validation_fraction)
         test = math.ceil(self.rows * test_fraction)
         return self.rows - validation - test, validation, test
+
+    def grouped_split(self, validation_fraction: float, test_fraction: float) -> tuple[int, int, int]:
+        """The same in whole groups."""
+        validation = math.ceil(self.groups * validation_fraction)
+        test = math.ceil(self.groups * test_fraction)
+        return self.groups - validation - test, validation, test
 
 
 BUNDLED: dict[str, Dataset] = {
@@ -53,6 +64,17 @@ BUNDLED: dict[str, Dataset] = {
             6000,
             10,
         ),
+        Dataset(
+            "spoken-digits",
+            "Ten words by twelve synthetic voices, 0.8 s at 8 kHz.",
+            "classification",
+            "audio",
+            (6400,),
+            960,
+            10,
+            sample_rate=8000,
+            groups=12,
+        ),
     )
 }
-"""By name: those that scikit-learn brings along, and `shapes`, which the trainer draws."""
+"""By name: those that scikit-learn brings along, and those that this project does."""

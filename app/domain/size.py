@@ -25,13 +25,25 @@ def parameter_estimate(
     if family == "mlp":
         return _mlp(high, dataset)
     if family == "image-cnn":
-        pooled = hyperparameters.get("pooling") != "none" and not _may_be(hyperparameters.get("pooling"), "none")
-        return _image_cnn(high, dataset, pooled=pooled)
+        pooled = not _may_be(hyperparameters.get("pooling"), "none")
+        return _image_cnn(high, dataset.shape, dataset.outputs, pooled=pooled)
+    if family == "audio-cnn":
+        return _audio_cnn(hyperparameters, high, dataset)
+    if family == "image-resnet":
+        return _image_resnet(hyperparameters, high, dataset)
     return None
 
 
 def _may_be(value: Float | Int | Categorical | Scalar | None, choice: str) -> bool:
-    return isinstance(value, Categorical) and choice in value.choices
+    return value == choice or (isinstance(value, Categorical) and choice in value.choices)
+
+
+def smallest(value: Float | Int | Categorical | Scalar) -> float:
+    """The smallest number that a hyperparameter may take; 0 where it takes none."""
+    if isinstance(value, Float | Int):
+        return value.low
+    values = value.choices if isinstance(value, Categorical) else [value]
+    return min((float(v) for v in values if not isinstance(v, str)), default=0.0)
 
 
 def _dense(inputs: int, outputs: int) -> int:
@@ -46,8 +58,8 @@ def _mlp(high: dict[str, int], dataset: Dataset) -> int:
     return hidden + _dense(units, dataset.outputs)
 
 
-def _image_cnn(high: dict[str, int], dataset: Dataset, *, pooled: bool) -> int:
-    height, width, channels = dataset.shape
+def _image_cnn(high: dict[str, int], shape: tuple[int, ...], outputs: int, *, pooled: bool) -> int:
+    height, width, channels = shape
     total = 0
     for layer in range(high["conv_layers"]):
         filters = high["filters"] * 2**layer
@@ -59,4 +71,31 @@ def _image_cnn(high: dict[str, int], dataset: Dataset, *, pooled: bool) -> int:
     if high["dense_units"]:
         total += _dense(flat, high["dense_units"])
         flat = high["dense_units"]
-    return total + _dense(flat, dataset.outputs)
+    return total + _dense(flat, outputs)
+
+
+def _audio_cnn(
+    hyperparameters: dict[str, Float | Int | Categorical | Scalar], high: dict[str, int], dataset: Dataset
+) -> int:
+    """The spectrogram with the most frames and bands, under the largest network."""
+    frames = 1 + dataset.features // max(1, int(smallest(hyperparameters["frame_step"])))
+    pooled = not _may_be(hyperparameters.get("pooling"), "none")
+    return _image_cnn(high, (frames, high["mel_bands"], 1), dataset.outputs, pooled=pooled)
+
+
+def _image_resnet(
+    hyperparameters: dict[str, Float | Int | Categorical | Scalar], high: dict[str, int], dataset: Dataset
+) -> int:
+    """A convolution, then blocks of two, with one of size 1 beside the first block of each later stage."""
+    height, width, channels = dataset.shape
+    area, stride = high["kernel_size"] ** 2, max(1, int(smallest(hyperparameters["stride"])))
+    total, filters = (channels * area + 1) * high["filters"], high["filters"]
+    for stage in range(high["stages"]):
+        wider = filters * (2 if stage else 1)
+        total += (filters * area + 1) * wider + (2 * high["blocks"] - 1) * (wider * area + 1) * wider
+        if stage:
+            total += _dense(filters, wider)
+            height, width = math.ceil(height / stride), math.ceil(width / stride)
+        filters = wider
+    seen = height * width * filters if _may_be(hyperparameters.get("head"), "flatten") else filters
+    return total + _dense(seen, dataset.outputs)

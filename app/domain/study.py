@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from app.domain.families import Scalar
 from app.domain.space import Categorical, FiniteFloat, Float, Int, Parameter, Value
@@ -32,12 +32,16 @@ class ModelSpec(Section):
 
 
 class DatasetSpec(Section):
-    """What it is trained on, and how that is split: seeded, stratified for classification."""
+    """What it is trained on, and how that is split: seeded, stratified for classification.
+
+    A `grouped` split keeps samples together that belong together, such as those of one voice: no group is in two parts.
+    """
 
     name: StrictStr
     validation_fraction: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.2
     test_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     split_seed: Seed = 0
+    grouped: StrictBool = False
 
 
 class EarlyStopping(Section):

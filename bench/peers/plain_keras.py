@@ -9,6 +9,8 @@ pruner, `--until-target` stops at the first trial that reaches the work's target
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import optuna
 
@@ -42,9 +44,10 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--hyperband", action="store_true")
     parser.add_argument("--until-target", action="store_true")
+    parser.add_argument("--data", type=Path, help="a file of recordings, where the work needs one")
     options = parser.parse_args()
     work = WORKS[options.work]
-    split = load(work)
+    split = load(work, options.data)
     study = create_study(work, options.seed, options.hyperband)
     warm_up(split)
     telling = Telling(work)

@@ -15,7 +15,7 @@ from app.domain.families import FAMILIES, Scalar
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from worker.protocol import Member, TrainStack
 from worker.training import initializers
-from worker.training.models.plain import plain_model, set_variables
+from worker.training.models.plain import plain_model, set_variables, variables_in_order
 from worker.training.program import Program, Variant
 from worker.training.signature import filled, structural_signature
 from worker.training.slots import MemberMetrics, Slots
@@ -183,8 +183,8 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
                 learning_rate=float(model.optimizer._learning_rate(last_step)),
             )
         )
-    kept = [v for v in model.non_trainable_variables if "seed_generator" not in v.path]
-    return Trained(_joined(model.trainable_variables), _joined(kept), metrics)
+    weights, statistics = variables_in_order(model)
+    return Trained(_joined(weights), _joined(statistics), metrics)
 
 
 def _joined(variables: list[Any]) -> np.ndarray:

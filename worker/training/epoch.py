@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from worker.training import optimizers, regularizers
 from worker.training.knobs import Knobs, columns_of, knobs_of, schedule_of
 from worker.training.losses import Losses
+from worker.training.models.augmentation import Augmentation
 from worker.training.models.stacked import Stacked
 from worker.training.randomness import uniform
 from worker.training.schedules import learning_rates
@@ -81,11 +82,13 @@ class Epoch:
             batch = order[k]
             size = tf.minimum(program.batch_size, len(program.split.train) - k * program.batch_size)
             valid = tf.sequence_mask(size, program.batch_size, tf.float32)
-            masks = self.masks(knobs, state.counts + tf.cast(k, tf.int64))
+            now = state.counts + tf.cast(k, tf.int64)
+            masks = self.masks(knobs, now)
+            augment = Augmentation(knobs.augments, knobs.places, knobs.noises, knobs.seed, now)
             x, y = (tf.gather(values, batch) for values in self._train)
             with tf.GradientTape() as tape:
                 tape.watch(weights)
-                outputs, new_statistics = self._forward(weights, statistics, x, knobs, masks, valid)
+                outputs, new_statistics = self._forward(weights, statistics, x, knobs, masks, valid, augment)
                 sums, right = self._losses(outputs, y, valid, knobs.label_smoothing)
                 loss = sums / tf.cast(size, tf.float32)
             gradients = tape.gradient(loss, weights)
@@ -134,7 +137,16 @@ class Epoch:
         penalty = regularizers.penalties(weights, self._is_kernel, knobs.l1, knobs.l2)
         return losses / samples + penalty, scores / samples
 
-    def _forward(self, weights: Any, statistics: Any, x: Any, knobs: Knobs, masks: Any, valid: Any) -> tuple[Any, Any]:
+    def _forward(
+        self,
+        weights: Any,
+        statistics: Any,
+        x: Any,
+        knobs: Knobs,
+        masks: Any,
+        valid: Any,
+        augment: Augmentation | None = None,
+    ) -> tuple[Any, Any]:
         program = self._program
         parts = program.architecture
         blocks = Stacked(
@@ -146,6 +158,7 @@ class Epoch:
             activation_index=knobs.activation,
             masks=None if masks is None else iter(masks),
             sample_weight=valid,
+            augment=augment,
         )
         outputs = program.builder(blocks, x, program.signature.hyperparameters, program.split.outputs)
         if not blocks.new_statistics:

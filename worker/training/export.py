@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.domain.families import Scalar
 from worker.training.data import Split
-from worker.training.models.plain import plain_model, set_variables
+from worker.training.models.plain import Plain, set_variables
 from worker.training.program import Program
 
 ROWS_AT_ONCE = 1024
@@ -32,23 +32,21 @@ def exported_model(
     set's classes, or the value in the target's own unit, [n, 1].
     """
     split = program.split
-    network = plain_model(program.builder, split.shape, hyperparameters, split.outputs)
-    set_variables(network, program.architecture, weights, statistics)
     features = keras.Input(split.raw_shape, name="raw_features")
     x = features
-    for layer in network_with_edges(split, network):
+    for layer in split.preparation.layers():
         x = layer(x)
-    return keras.Model(features, x, name=program.signature.family.replace("-", "_"))
+    x = program.builder(Plain(hyperparameters), x, hyperparameters, split.outputs)
+    model = keras.Model(features, _made_sense_of(split)(x), name=program.signature.family.replace("-", "_"))
+    set_variables(model, program.architecture, weights, statistics)
+    return model
 
 
-def network_with_edges(split: Split, network: Any) -> list[Any]:
-    """The layers of the exported model in order: preparation, the network's own, and what makes sense of its output."""
+def _made_sense_of(split: Split) -> Any:
+    """The last layer: probabilities of logits, or the value in the target's own unit."""
     if split.info.task == "classification":
-        after = keras.layers.Softmax(name="probabilities")
-    else:
-        after = keras.layers.Rescaling(split.targets.deviation, split.targets.mean, name="value")
-    own = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    return [*split.preparation.layers(), *own, after]
+        return keras.layers.Softmax(name="probabilities")
+    return keras.layers.Rescaling(split.targets.deviation, split.targets.mean, name="value")
 
 
 def save_model(model: Any, path: str) -> int:

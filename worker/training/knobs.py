@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 from app.domain.families import SCHEDULES, Scalar
 from worker.training.schedules import ScheduleParameters
 
+AUGMENTS = ("flip", "shift", "noise", "cutout", "time_mask", "band_mask")
+"""What follows `augment_` in the hyperparameters of families that augment their training samples."""
+
 COLUMNS = (
     "learning_rate", "schedule", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs",
-    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation", "seed",
+    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation",
+    *(f"augment_{name}" for name in AUGMENTS), "seed",
 )  # fmt: skip
 """The columns of a block's runtime matrix."""
 
@@ -31,7 +35,8 @@ def row_of(
 
     `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule.
     """
-    values: dict[str, Any] = {**hyperparameters, "epochs": epochs, "seed": seed}
+    without = {f"augment_{name}": 0.0 for name in AUGMENTS}
+    values: dict[str, Any] = {**without, **hyperparameters, "epochs": epochs, "seed": seed}
     values["schedule"] = SCHEDULES.index(str(values["lr_schedule"]))
     values["activation"] = activations.index(str(values["activation"]))
     return np.array([float(values[name]) for name in COLUMNS])
@@ -44,7 +49,10 @@ def columns_of(runtime: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars."""
+    """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars.
+
+    `augments` are those of `AUGMENTS`: `places` says whether anybody uses one of them other than noise.
+    """
 
     momentum: Any
     weight_decay: Any
@@ -55,9 +63,12 @@ class Knobs:
     label_smoothing: Any
     activation: Any
     seed: Any
+    augments: Mapping[str, Any]
     clips: Any
     penalises: Any
     drops: Any
+    places: Any
+    noises: Any
 
 
 def knobs_of(column: Mapping[str, Any]) -> Knobs:
@@ -65,14 +76,18 @@ def knobs_of(column: Mapping[str, Any]) -> Knobs:
     names = ("momentum", "weight_decay", "l1", "l2", "dropout", "label_smoothing")
     floats = {name: tf.cast(column[name], tf.float32) for name in names}
     clip = tf.cast(column["global_clipnorm"], tf.float32)
+    augments = {name: tf.cast(column[f"augment_{name}"], tf.float32) for name in AUGMENTS}
     return Knobs(
         **floats,
+        augments=augments,
         clip=clip,
         activation=tf.cast(column["activation"], tf.int32),
         seed=tf.cast(column["seed"], tf.int64),
         clips=tf.reduce_any(clip > 0),
         penalises=tf.reduce_any(floats["l1"] + floats["l2"] > 0),
         drops=tf.reduce_any(floats["dropout"] > 0),
+        places=tf.reduce_any(tf.add_n([v for name, v in augments.items() if name != "noise"]) > 0),
+        noises=tf.reduce_any(augments["noise"] > 0),
     )
 
 

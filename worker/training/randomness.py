@@ -1,4 +1,4 @@
-"""Random numbers for dropout masks that are the same in every program, with and without XLA, at any width.
+"""Random numbers for dropout and augmentation that are the same in every program, with and without XLA, at any width.
 
 TensorFlow draws other numbers under XLA than without it. These are a hash of (seed, step, position): integer
 arithmetic that every device does alike, and one expression for all members. The mixing function is `lowbias32` of
@@ -27,12 +27,15 @@ def mixed(x: Any) -> Any:
     return tf.bitwise.bitwise_xor(x, shift(x, _uint32(16)))
 
 
-def uniform(seeds: Any, counts: Any, size: int) -> Any:
+def uniform(seeds: Any, counts: Any, size: int, stream: int = 0) -> Any:
     """[K, size] float32, uniform in [0, 1) in steps of 2⁻²⁴.
 
     `seeds` and `counts` are [K] integers: a member's numbers depend on its seed and its count of steps alone.
+    `stream`, a small number, tells apart what they are drawn for.
     """
     keys = mixed(tf.bitwise.bitwise_xor(tf.cast(seeds, tf.uint32), mixed(tf.cast(counts, tf.uint32) + _uint32(GOLDEN))))
+    if stream:
+        keys = mixed(keys + _uint32(stream))
     positions = tf.cast(tf.range(size), tf.uint32) * _uint32(GOLDEN)
     bits = mixed(positions[tf.newaxis] + keys[:, tf.newaxis])
     return tf.cast(tf.bitwise.right_shift(bits, _uint32(8)), tf.float32) * 2.0**-24

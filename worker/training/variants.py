@@ -47,7 +47,7 @@ def candidates(signature: Signature, slots: int) -> list[Variant]:
         Refused: the data set or the network is impossible.
     """
     company = min(COMPANY, slots)
-    images = signature.input_kind == "image" and not on_gpu()
+    images = signature.input_kind in ("image", "audio") and not on_gpu()
     members = list(dict.fromkeys((1, company) if images else (company, 1)))
     plain_first = images and _patch_bytes(signature) > CACHED_BYTES
     return [Variant(m, xla) for m in members for xla in ((False, True) if plain_first else (True, False))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.domain.families.audio import AUDIO_CNN
 from app.domain.families.declaration import (
     ACTIVATIONS,
     OPTIMIZERS,
@@ -15,19 +16,23 @@ from app.domain.families.declaration import (
 )
 from app.domain.families.external import EXTERNAL
 from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
-from app.domain.families.images import IMAGE_CNN
+from app.domain.families.images import IMAGE_CNN, IMAGE_RESNET
 from app.domain.families.vectors import MLP
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (MLP, IMAGE_CNN, FUNCTION, EXTERNAL)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (MLP, IMAGE_CNN, IMAGE_RESNET, AUDIO_CNN, FUNCTION, EXTERNAL)
+}
 """The built-in families by name."""
 
 __all__ = [
     "ACTIVATIONS",
+    "AUDIO_CNN",
     "DIMENSIONS",
     "EXTERNAL",
     "FAMILIES",
     "FUNCTION",
     "IMAGE_CNN",
+    "IMAGE_RESNET",
     "MLP",
     "OPTIMIZERS",
     "SCHEDULES",

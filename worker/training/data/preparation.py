@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.domain.families import InputKind, Scalar
 from worker.training.data.sources import DatasetInfo
+from worker.training.data.spectrogram import fit_log_mel
 
 Floats = NDArray[np.float32]
 
@@ -114,5 +115,9 @@ class Fit:
     options: tuple[str, ...] = ()
 
 
-FITS: dict[InputKind, Fit] = {"vector": Fit(fit_vectors), "image": Fit(fit_images)}
+FITS: dict[InputKind, Fit] = {
+    "vector": Fit(fit_vectors),
+    "image": Fit(fit_images),
+    "audio": Fit(fit_log_mel, ("frame_length", "frame_step", "mel_bands")),
+}
 """What prepares the features of a family's kind of input."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.domain.families import InputKind, Task
 from worker.conversation import Refused
+from worker.training.data.spoken_digits import RECORDINGS, SAMPLE_RATE, SAMPLES, WORDS, spoken_digits
 from worker.training.shapes import IMAGES, SHAPES, SIDE, shapes
 
 Samples = tuple[NDArray[Any], NDArray[Any]]
@@ -23,7 +24,7 @@ class DatasetInfo:
     """What is known of a data set without loading it. `shape` is a sample's; images are height × width × channels.
 
     `classes` are the labels' names in the order of the model's outputs, empty for regression. `n` counts samples.
-    `maximum` is the brightest value that a pixel of an image may have.
+    `maximum` is the brightest value that a pixel of an image may have, `sample_rate` samples a second of recordings.
     """
 
     name: str
@@ -33,14 +34,19 @@ class DatasetInfo:
     classes: tuple[str, ...]
     n: int
     maximum: float = 1.0
+    sample_rate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data set: what is known of it, and what loads it."""
+    """A data set: what is known of it, and what loads it.
+
+    `groups`, where samples belong together, gives the number of each one's group, [n] int32: a speaker, a patient.
+    """
 
     info: DatasetInfo
     load: Callable[[], Samples]
+    groups: Callable[[], NDArray[np.int32]] | None = None
 
 
 def describe(name: str) -> DatasetInfo:
@@ -77,6 +83,11 @@ def _drawn_shapes() -> Samples:
     return images.reshape(-1, SIDE, SIDE, 1), labels
 
 
+def _recorded_digits() -> Samples:
+    recordings, words, _ = spoken_digits()
+    return recordings, words
+
+
 _SCIKIT_LEARN = (
     DatasetInfo("digits", "classification", "image", (8, 8, 1), tuple("0123456789"), 1797, 16.0),
     DatasetInfo("breast-cancer", "classification", "vector", (30,), ("malignant", "benign"), 569),
@@ -84,9 +95,13 @@ _SCIKIT_LEARN = (
     DatasetInfo("diabetes", "regression", "vector", (10,), (), 442),
 )
 _SHAPES = DatasetInfo("shapes", "classification", "image", (SIDE, SIDE, 1), tuple(SHAPES), IMAGES)
+_SPOKEN = DatasetInfo(
+    "spoken-digits", "classification", "audio", (SAMPLES,), WORDS, RECORDINGS, sample_rate=SAMPLE_RATE
+)
 
 SOURCES: dict[str, Source] = {
     **{info.name: Source(info, partial(_from_scikit_learn, info)) for info in _SCIKIT_LEARN},
     "shapes": Source(_SHAPES, _drawn_shapes),
+    "spoken-digits": Source(_SPOKEN, _recorded_digits, lambda: spoken_digits()[2]),
 }
-"""The data sets by name: scikit-learn's `load_*` and `shapes`, none of which needs the network."""
+"""The data sets by name: scikit-learn's `load_*`, and what this project brings along; none needs the network."""

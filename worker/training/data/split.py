@@ -15,10 +15,10 @@ from app.domain.families import InputKind, Scalar
 from app.domain.study import DatasetSpec
 from worker.conversation import Refused
 from worker.training.data.preparation import FITS, Preparation, Targets, targets_of
-from worker.training.data.sources import SOURCES, DatasetInfo, source
+from worker.training.data.sources import SOURCES, DatasetInfo, Source, source
 
 CACHED_SPLITS = 8
-"""Prepared splits kept in memory; the largest bundled one takes 20 MB, the others less than a megabyte."""
+"""Prepared splits kept in memory; `shapes` takes 20 MB, the finest spectrograms 100, most less than 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,11 @@ class Split:
 def load_split(spec: DatasetSpec, kind: InputKind, structure: Mapping[str, Scalar], fold: Fold = WHOLE) -> Split:
     """The data set of `spec`, split by its seed (stratified for classes) and prepared, the same on every worker.
 
-    Each part has the next whole number of samples above its fraction of all; at least one is left for training. Vector
-    families get images flattened. With folds the test part is kept apart first; `fold` is then what is validated on,
-    whatever the fraction says. `structure` holds the family's structural hyperparameters, of which a few may shape
-    the prepared data. The last few splits are kept.
+    Each part has the next whole number of samples above its fraction of all; at least one is left for training. A
+    grouped split draws whole groups instead, and no group is in two parts. Vector families get images flattened. With
+    folds the test part is kept apart first; `fold` is then what is validated on, whatever the fraction says.
+    `structure` holds the family's structural hyperparameters, of which a few may shape the prepared data. The last few
+    splits are kept.
 
     Raises:
         Refused: an unknown data set, one of another kind than the family takes, or fractions that can't be split.
@@ -92,7 +93,7 @@ def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar],
     features, targets = origin.load()
     if kind == "vector":
         features = features.reshape(len(features), -1)
-    train, validation, test = _parts(info, spec, targets, fold)
+    train, validation, test = parts_of(spec, targets, fold)
     preparation = FITS[kind].fit(info, features[train], dict(options))
     scale = targets_of(info, targets[train])
     x, y = preparation.prepared(features), scale.prepared(targets)
@@ -106,6 +107,47 @@ def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar],
         validation=Part(x[validation], y[validation]),
         test=Part(features[test], targets[test]),
     )
+
+
+def parts_of(
+    spec: DatasetSpec, targets: NDArray[Any], fold: Fold = WHOLE
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The sample numbers of training, validation and test part, of a data set with these targets, [n].
+
+    Raises:
+        Refused: an unknown data set, or fractions that can't be split.
+    """
+    origin = source(spec.name)
+    parts = _parts_by_group(spec, origin, fold) if spec.grouped else _parts(origin.info, spec, targets, fold)
+    train, validation, test = parts
+    return train, validation, test
+
+
+def _parts_by_group(spec: DatasetSpec, origin: Source, fold: Fold) -> tuple[Any, Any, Any]:
+    """The sample numbers of training, validation and test part, which have no group in common.
+
+    A part has the next whole number of groups above its fraction of all; a fold, its share of them.
+    """
+    if origin.groups is None:
+        raise Refused(f"Expected a data set whose samples form groups, for grouped. Received: {spec.name!r}")
+    groups = origin.groups()
+    names = np.unique(groups)
+    validation_count = math.ceil(spec.validation_fraction * len(names)) if fold.count == 1 else fold.count
+    test_count = math.ceil(spec.test_fraction * len(names))
+    if validation_count + test_count > len(names) - (fold.count == 1):
+        raise Refused(
+            f"Expected fractions and folds that leave a group for every part. Received: {len(names)} groups, "
+            f"validation_fraction={spec.validation_fraction}, test_fraction={spec.test_fraction}, folds={fold.count}"
+        )
+    drawn = np.random.default_rng(spec.split_seed).permutation(names)
+    if fold.count == 1:
+        last = validation_count + test_count
+        parts = drawn[last:], drawn[:validation_count], drawn[validation_count:last]
+    else:
+        held_out = np.arange(len(names) - test_count) % fold.count == fold.index
+        parts = drawn[test_count:][~held_out], drawn[test_count:][held_out], drawn[:test_count]
+    train, validation, test = (np.flatnonzero(np.isin(groups, part)) for part in parts)
+    return train, validation, test
 
 
 def _parts(info: DatasetInfo, spec: DatasetSpec, targets: NDArray[Any], fold: Fold) -> tuple[Any, Any, Any]:

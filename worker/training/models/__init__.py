@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from worker.training.models.audio import audio_cnn
 from worker.training.models.image import image_cnn
 from worker.training.models.layers import Architecture, Builder, architecture
 from worker.training.models.mlp import mlp
+from worker.training.models.resnet import image_resnet
 
-BUILDERS: dict[str, Builder] = {"mlp": mlp, "image-cnn": image_cnn}
+BUILDERS: dict[str, Builder] = {
+    "mlp": mlp,
+    "image-cnn": image_cnn,
+    "image-resnet": image_resnet,
+    "audio-cnn": audio_cnn,
+}
 """The builder of each family that trains here."""
 
 __all__ = ["BUILDERS", "Architecture", "Builder", "architecture"]

@@ -22,12 +22,18 @@ from worker.conversation import Refused
 T = TypeVar("T")
 Shape = tuple[int, ...]
 Pooling = Literal["max", "average"]
+Augmented = Literal["image", "spectrogram"]
 VariableKind = Literal["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"]
 
 BATCH_NORM_MOMENTUM = 0.99
 """Share of the moving statistics that a step keeps: Keras' default."""
 BATCH_NORM_EPSILON = 1e-3
 """Added to variances before the square root: Keras' default."""
+
+
+def strided(size: int, stride: int) -> int:
+    """Places along an axis of `size` after a convolution with `stride` and SAME padding."""
+    return -(-size // stride)
 
 
 class Blocks(Protocol[T]):
@@ -41,12 +47,24 @@ class Blocks(Protocol[T]):
         """`x·kernel + bias`, on vectors."""
         ...
 
-    def convolution(self, x: T, filters: int, kernel_size: int) -> T:
-        """A 2-D convolution with stride 1 that keeps height and width, and a bias."""
+    def convolution(self, x: T, filters: int, kernel_size: int, stride: int = 1) -> T:
+        """A 2-D convolution with a bias; height and width are divided by `stride` and rounded up (SAME padding)."""
         ...
 
     def pooling(self, x: T, kind: Pooling) -> T:
         """2×2 pooling with stride 2; an odd last row or column is left out."""
+        ...
+
+    def global_pooling(self, x: T, kind: Pooling) -> T:
+        """The maximum or average of each channel over all places of an image or a sequence."""
+        ...
+
+    def add(self, x: T, y: T) -> T:
+        """The sum of two of the same shape."""
+        ...
+
+    def augmentation(self, x: T, kind: Augmented) -> T:
+        """Random changes of the features in training alone, by the member's hyperparameters `augment_*`."""
         ...
 
     def batch_norm(self, x: T) -> T:
@@ -136,11 +154,13 @@ class Declare:
         self.activations += units
         return (*x[:-1], units)
 
-    def convolution(self, x: Shape, filters: int, kernel_size: int) -> Shape:
+    def convolution(self, x: Shape, filters: int, kernel_size: int, stride: int = 1) -> Shape:
         kernel = VariableSpec("kernel", (kernel_size, kernel_size, x[-1], filters))
         self.weights += [kernel, VariableSpec("bias", (filters,))]
-        self.activations += math.prod(x[:-1]) * (filters + kernel_size * x[-1])
-        return (*x[:-1], filters)
+        height, width = strided(x[0], stride), strided(x[1], stride)
+        # As matrix products a convolution's patches lie side by side along a row, for each row of the image.
+        self.activations += height * width * filters + x[0] * width * kernel_size * x[-1]
+        return (height, width, filters)
 
     def pooling(self, x: Shape, kind: Pooling) -> Shape:
         height, width, channels = x
@@ -151,6 +171,18 @@ class Declare:
             )
         self.poolings += 1
         return (height // 2, width // 2, channels)
+
+    def global_pooling(self, x: Shape, kind: Pooling) -> Shape:  # noqa: ARG002 - both give the same shape
+        return (x[-1],)
+
+    def add(self, x: Shape, y: Shape) -> Shape:
+        if x != y:
+            raise ValueError(f"Expected two of the same shape. Received: {x} and {y}")
+        self.activations += math.prod(x)
+        return x
+
+    def augmentation(self, x: Shape, kind: Augmented) -> Shape:  # noqa: ARG002 - no kind changes the shape
+        return x
 
     def batch_norm(self, x: Shape) -> Shape:
         shape = (x[-1],)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import keras
@@ -11,30 +12,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
-from worker.training.models.layers import Architecture, Builder, Pooling, Shape, VariableSpec
+from worker.training.models.layers import Architecture, Augmented, Builder, Pooling, Shape, VariableSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Makes the layers of one member, whose `activation`, `dropout`, `l1` and `l2` are plain numbers here."""
+    """Makes the layers of one member, whose `activation`, `dropout`, `l1` and `l2` are plain numbers here.
+
+    Layers with weights are named by what they are and a number that counts them: Keras lists the layers of a network
+    that branches by their depth, and not in the order in which they were made (`variables_in_order`).
+    """
 
     hyperparameters: Mapping[str, Scalar]
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}_{next(self.numbers)}"
 
     def flatten(self, x: Any) -> Any:
         return keras.layers.Flatten()(x)
 
     def dense(self, x: Any, units: int) -> Any:
-        return keras.layers.Dense(units, kernel_regularizer=self._regularizer())(x)
+        return keras.layers.Dense(units, kernel_regularizer=self._regularizer(), name=self._name("dense"))(x)
 
-    def convolution(self, x: Any, filters: int, kernel_size: int) -> Any:
-        layer = keras.layers.Conv2D(filters, kernel_size, padding="same", kernel_regularizer=self._regularizer())
+    def convolution(self, x: Any, filters: int, kernel_size: int, stride: int = 1) -> Any:
+        layer = keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            stride,
+            padding="same",
+            kernel_regularizer=self._regularizer(),
+            name=self._name("convolution"),
+        )
         return layer(x)
 
     def pooling(self, x: Any, kind: Pooling) -> Any:
         return keras.layers.MaxPooling2D(2)(x) if kind == "max" else keras.layers.AveragePooling2D(2)(x)
 
+    def global_pooling(self, x: Any, kind: Pooling) -> Any:
+        layers = keras.layers
+        if len(x.shape) == 3:
+            return (layers.GlobalMaxPooling1D if kind == "max" else layers.GlobalAveragePooling1D)()(x)
+        return (layers.GlobalMaxPooling2D if kind == "max" else layers.GlobalAveragePooling2D)()(x)
+
+    def add(self, x: Any, y: Any) -> Any:
+        return keras.layers.Add()([x, y])
+
+    def augmentation(self, x: Any, kind: Augmented) -> Any:  # noqa: ARG002 - there is none at inference
+        return x
+
     def batch_norm(self, x: Any) -> Any:
-        return keras.layers.BatchNormalization()(x)
+        return keras.layers.BatchNormalization(name=self._name("batch_norm"))(x)
 
     def activation(self, x: Any) -> Any:
         return keras.layers.Activation(str(self.hyperparameters["activation"]))(x)
@@ -57,17 +85,29 @@ def plain_model(builder: Builder, shape: Shape, hyperparameters: Mapping[str, Sc
 def set_variables(
     model: Any, architecture: Architecture, weights: NDArray[np.float32], statistics: NDArray[np.float32]
 ) -> None:
-    """Give a `plain_model` the weights, [P], and moving statistics, [S], of a member.
+    """Give a model of `Plain`'s layers the weights, [P], and moving statistics, [S], of a member.
 
     Raises:
         ValueError: the model is not of this architecture.
     """
-    # Dropout layers keep the state of their random generator among the variables that are not trained.
-    kept = [v for v in model.non_trainable_variables if "seed_generator" not in v.path]
-    pairs = ((model.trainable_variables, architecture.weights, weights), (kept, architecture.statistics, statistics))
+    trained, kept = variables_in_order(model)
+    pairs = ((trained, architecture.weights, weights), (kept, architecture.statistics, statistics))
     for variables, specs, flat in pairs:
         for variable, value in zip(variables, split_flat(flat, specs), strict=True):
             variable.assign(value)
+
+
+def variables_in_order(model: Any) -> tuple[list[Any], list[Any]]:
+    """The trained variables of a model of `Plain`'s layers, and its moving statistics, as the builder meets them."""
+    # Dropout layers keep the state of their random generator among the variables that are not trained.
+    kept = [v for v in model.non_trainable_variables if "seed_generator" not in v.path]
+    trained, statistics = (sorted(variables, key=_number) for variables in (model.trainable_variables, kept))
+    return trained, statistics
+
+
+def _number(variable: Any) -> int:
+    """The number in the name of a variable's layer, which is the last but one part of its path."""
+    return int(variable.path.split("/")[-2].rsplit("_", 1)[1])
 
 
 def split_flat(flat: NDArray[np.float32], variables: tuple[VariableSpec, ...]) -> list[NDArray[np.float32]]:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from worker.training.models.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Pooling
+from worker.training.models.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Augmented, Pooling, strided
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": tf.nn.relu,
@@ -54,8 +54,9 @@ class Stacked:
     `xla` says for which compiler operations are chosen: on CPUs XLA makes matrix products fast and convolutions slow.
     `weights` and `statistics` are iterated in the order of the architecture, each [K, …] float32. `activations` are the
     names that members may have, `activation_index` [K] int32 the position of each one's. `masks`, a [K, B, …] float32
-    for each dropout, already scaled by 1/(1 - rate), are given in training alone; `sample_weight`, [B] float32, is 0
-    for the padding of a batch and 1 otherwise. `new_statistics` collects the moving statistics after a training pass.
+    for each dropout, already scaled by 1/(1 - rate), and `augment` are given in training alone; `sample_weight`, [B]
+    float32, is 0 for the padding of a batch and 1 otherwise. `new_statistics` collects the moving statistics after a
+    training pass.
     """
 
     members: int
@@ -66,6 +67,7 @@ class Stacked:
     activation_index: Any
     masks: Iterator[Any] | None = None
     sample_weight: Any = None
+    augment: Callable[[Any, Augmented], Any] | None = None
 
     def __post_init__(self) -> None:
         self.new_statistics: list[Any] = []
@@ -82,29 +84,31 @@ class Stacked:
         kernel, bias = next(self.weights), next(self.weights)
         return self._product(x, kernel) + _per_channel(bias, x)
 
-    def convolution(self, x: Any, filters: int, kernel_size: int) -> Any:  # noqa: ARG002
+    def convolution(self, x: Any, filters: int, kernel_size: int, stride: int = 1) -> Any:  # noqa: ARG002
         kernels, biases = next(self.weights), next(self.weights)
         if self.xla:
-            return self._convolution_as_products(x, kernels) + _per_channel(biases, x)
+            return self._convolution_as_products(x, kernels, stride) + _per_channel(biases, x)
         # Grouped convolutions have no gradient on CPUs; one convolution a member runs everywhere. The bias is added by
         # itself: oneDNN's fused gradients of several convolutions in one graph were seen to mix (tensorflow 2.21).
-        outputs = [tf.nn.conv2d(a, kernel, 1, "SAME") for a, kernel in zip(*map(tf.unstack, (x, kernels)), strict=True)]
+        pairs = zip(tf.unstack(x), tf.unstack(kernels), strict=True)
+        outputs = [tf.nn.conv2d(a, kernel, stride, "SAME") for a, kernel in pairs]
         y = outputs[0][tf.newaxis] if self.members == 1 else tf.stack(outputs)
         return y + _per_channel(biases, y)
 
-    def _convolution_as_products(self, x: Any, kernels: Any) -> Any:
+    def _convolution_as_products(self, x: Any, kernels: Any, stride: int) -> Any:
         """For each row of the kernel one matrix product, over the image's columns laid side by side.
 
-        `x` is [K, B, H, W, C], `kernels` [K, k, k, C, F]. Like SAME padding, an even kernel has the larger part behind.
+        `x` is [K, B, H, W, C], `kernels` [K, k, k, C, F]. In SAME padding the larger part lies behind.
         """
-        height, width, channels = x.shape[2:]
-        size = kernels.shape[1]
-        before, after = (size - 1) // 2, size // 2
-        padded = tf.pad(x, [[0, 0], [0, 0], [before, after], [before, after], [0, 0]])
-        columns = tf.concat([padded[:, :, :, j : j + width] for j in range(size)], -1)
+        channels, size = x.shape[-1], kernels.shape[1]
+        height, width = (strided(edge, stride) for edge in x.shape[2:4])
+        added = [max((n - 1) * stride + size - edge, 0) for n, edge in zip((height, width), x.shape[2:4], strict=True)]
+        padded = tf.pad(x, [[0, 0], [0, 0], *([n // 2, n - n // 2] for n in added), [0, 0]])
+        last_row, last_column = (height - 1) * stride + 1, (width - 1) * stride + 1
+        columns = tf.concat([padded[:, :, :, j : j + last_column : stride] for j in range(size)], -1)
         rows = []
         for i in range(size):
-            patches = tf.reshape(columns[:, :, i : i + height], [self.members, -1, size * channels])
+            patches = tf.reshape(columns[:, :, i : i + last_row : stride], [self.members, -1, size * channels])
             rows.append(self._product(patches, tf.reshape(kernels[:, i], [self.members, size * channels, -1])))
         return tf.reshape(tf.add_n(rows), [self.members, -1, height, width, kernels.shape[-1]])
 
@@ -124,6 +128,16 @@ class Stacked:
         # Of equal values the first takes the gradient, as in TensorFlow's own pooling.
         rows = tf.maximum(x[:, :, :, 0], x[:, :, :, 1])
         return tf.maximum(rows[:, :, :, :, 0], rows[:, :, :, :, 1])
+
+    def global_pooling(self, x: Any, kind: Pooling) -> Any:
+        reduce = tf.reduce_max if kind == "max" else tf.reduce_mean
+        return reduce(x, list(range(2, len(x.shape) - 1)))
+
+    def add(self, x: Any, y: Any) -> Any:
+        return x + y
+
+    def augmentation(self, x: Any, kind: Augmented) -> Any:
+        return x if self.augment is None else self.augment(x, kind)
 
     def batch_norm(self, x: Any) -> Any:
         """As Keras on the true, partial batch: rows of weight 0 take no part in the statistics (biased variance)."""
