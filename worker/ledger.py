@@ -66,6 +66,7 @@ class StackSettings:
     device: str
     ttl_s: float
     hang_timeout_s: float
+    memory_mb: float | None = None
 
 
 class Ledger:
@@ -158,7 +159,7 @@ class Ledger:
                 self._artifacts.remove([a.path for a in outcome.artifacts])
             elif outcome.values and outcome.feasible and len(outcome.values) == 1:
                 self._claims.note_best(study, outcome.values[0])
-            self.let_go(trials[outcome.trial_id])
+            self.let_go(trials[outcome.trial_id], recorded=True)
             self.recorded += 1
         self._feeder.add(study, reservations)
 
@@ -173,10 +174,13 @@ class Ledger:
         self._write(set[int](), lambda session: leases.charge(session, study_id, pair, reason, code, message))
         self.let_go(trial)
 
-    def let_go(self, trial: PooledTrial) -> None:
+    def let_go(self, trial: PooledTrial, *, recorded: bool = False) -> None:
         """Forget a trial that was recorded, given back or lost."""
         self._keeper.drop(trial.trial_id, trial.token)
-        self._view.forget(trial.trial_id)
+        if recorded:
+            self._view.ended(trial.trial_id)
+        else:
+            self._view.forget(trial.trial_id)
         self._feeder.note_end(trial)
 
     def _release(self, trials: Sequence[PooledTrial]) -> None:
@@ -204,7 +208,6 @@ class Ledger:
 
     def _outcome(self, member: Running, result: MemberResult, model: KeptModel | None) -> Outcome:
         published = self.keeping.published(member.trial.proposal.reservation, model)
-        result = result.model_copy(update={"metrics": result.metrics | published.test_metrics})
         return outcome_of(
             result,
             self._study.definition,
@@ -214,6 +217,7 @@ class Ledger:
             attributes=self._view.system_attributes(member.trial_id),
             artifacts=published.artifacts,
             note=published.note,
+            test_metrics=published.test_metrics,
         )
 
     def _write(self, nothing: T, work: Callable[[Session], T]) -> T:

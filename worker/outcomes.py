@@ -38,6 +38,7 @@ def outcome_of(
     attributes: dict[str, Any],
     artifacts: tuple[ArtifactPointer, ...] = (),
     note: str = "",
+    test_metrics: dict[str, float] | None = None,
 ) -> Outcome:
     """The outcome of an attempt. `curve` is the first objective by epoch, `note` goes to the trial's log."""
     state, reason, code, message = TrialState.COMPLETE, None, None, None
@@ -67,4 +68,5 @@ def outcome_of(
         device_seconds=result.device_seconds,
         system_attributes=attributes,
         artifacts=artifacts,
+        test_metrics=test_metrics or {},
     )

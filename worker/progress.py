@@ -11,7 +11,7 @@ from app.domain.study import EarlyStopping, Objective
 from app.domain.trial import FailureReason
 from worker.protocol import Member, MemberResult
 
-RESULT_METRICS = ("parameter_count", "train_seconds", "generalization_gap")
+RESULT_METRICS = ("parameter_count", "train_seconds", "peak_memory_mb", "generalization_gap")
 """What comes with a member's result rather than with each epoch."""
 HIGHER_IS_BETTER = ("accuracy", "val_accuracy")
 """Metrics that grow as a model gets better; all others shrink."""

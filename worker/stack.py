@@ -73,6 +73,9 @@ class StackRun:
         self._next_member = 0
         self._draining = False
         self._judged = self._study.definition.pruner.name != "none"
+        self._in_order = self._study.definition.training.deterministic
+        self._ended: dict[int, tuple[Running, MemberResult, KeptModel | None]] = {}
+        """Of a deterministic study: members whose end is recorded with the stack's, in their order."""
 
     def run(self, trainer: Trainer, meanwhile: Callable[[], bool], drain_at: Callable[[], float | None]) -> None:
         """Train the stack to its end.
@@ -104,6 +107,7 @@ class StackRun:
                 self._ledger.flush(self._reporting, FLUSH_S)
             busy = meanwhile()
             self._fill_slots(trainer)
+        self._finish_in_order()
 
     @property
     def live(self) -> list[Running]:
@@ -113,7 +117,8 @@ class StackRun:
     @property
     def _reporting(self) -> list[Running]:
         """The members whose reports may wait to be written."""
-        return [*self._members.values(), *(member for member, _ in self._unwritten.values())]
+        waiting = [*self._unwritten.values(), *(ended[:2] for ended in self._ended.values())]
+        return [*self._members.values(), *(member for member, _ in waiting)]
 
     def _started(self, trials: Sequence[PooledTrial]) -> list[Member]:
         """Make the trials RUNNING; as members those whose lease still stood."""
@@ -143,6 +148,7 @@ class StackRun:
             choices=self._study.runtime_choices,
             slots=slots_of(self._first),
             expected=self._study.expected(self._first.proposal.reservation.number),
+            memory_mb=self._settings.memory_mb,
             judged=self._judged,
             members=members,
         )
@@ -161,7 +167,11 @@ class StackRun:
             self._end(trainer, message.results)
         elif isinstance(message, Kept):
             for model in message.models:
-                self._finish([self._unwritten.pop(model.member)], model)
+                ended = self._unwritten.pop(model.member)
+                if self._in_order:
+                    self._ended[model.member] = (*ended, model)
+                else:
+                    self._finish([ended], model)
         elif not isinstance(message, Ready):
             raise ChannelBroken(f"Expected epoch_done or members_done. Received: {message.kind}")
 
@@ -173,6 +183,9 @@ class StackRun:
             del self._members[number]
         for model in models:
             self._unwritten[model.member] = ended.pop(model.member)
+        if self._in_order:
+            self._ended |= {number: (*pair, None) for number, pair in ended.items()}
+            ended = {}
         try:
             joining = self._started(self._next_trials())
             trainer.send(Keep(stack=self._first.token, models=models, join=joining))
@@ -181,7 +194,7 @@ class StackRun:
 
     def _next_trials(self, at_least: int = 1) -> list[PooledTrial]:
         """Trials for the free slots: none for a retried trial, which runs alone, nor where the stack is to end."""
-        if self._first.is_retry or self._draining or self._keeper.is_halted(self._study.study_id):
+        if self._first.is_retry or self._in_order or self._draining or self._keeper.is_halted(self._study.study_id):
             return []
         free = min(self._feeder.width(self._first), slots_of(self._first)) - len(self._members)
         if free <= 0 or not self._may_refill():
@@ -251,9 +264,16 @@ class StackRun:
                 recorded.append((member, result))
         self._ledger.finish(recorded, self._reporting, model, refill=not self._draining)
 
+    def _finish_in_order(self) -> None:
+        """Record the members of a deterministic study: which of them ended first was chance."""
+        for number in sorted(self._ended):
+            member, result, model = self._ended.pop(number)
+            self._finish([(member, result)], model)
+
     def abandon(self, message: str, *, code: str) -> None:
         """After the loss of the trainer: record what was due, charge a member that was alone, give the others back."""
         self._ledger.flush(self._reporting, 0)
+        self._finish_in_order()
         for number, (member, result) in list(self._unwritten.items()):
             del self._unwritten[number]
             lost = KeptModel(member=number, path="", error="The trainer was lost before it had written the model.")
@@ -275,7 +295,12 @@ class StackRun:
 
 
 def slots_of(trial: PooledTrial) -> int:
-    """How many trials of this one's signature may train at once: itself where it is tried again."""
+    """How many trials of this one's signature may train at once: itself where it is tried again.
+
+    Of a deterministic study always as many: the program of one member gives other last digits.
+    """
+    if trial.study.definition.generation is not None:
+        return trial.study.definition.generation
     if trial.is_retry:
         return 1
     members = trial.study.family.stack_members

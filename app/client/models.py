@@ -114,6 +114,7 @@ class Validation(Answer):
     runtime: list[str] = []
     stackable: bool = False
     warnings: list[Any] = []
+    memory: dict[str, float] | None = None
 
 
 class Named(Answer):
@@ -128,6 +129,7 @@ class Worker(Answer):
     id: str
     state: str
     device: str | None = None
+    memory_mb: float | None = None
     families: list[Any] = []
 
 
@@ -189,6 +191,12 @@ class TrialFinished(TrialEvent):
     duration_seconds: float | None = None
 
 
+class TrialTested(TrialEvent):
+    """The study is over, and this is its best trial: its scores on the test part, which nobody saw before."""
+
+    metrics: dict[str, float | None] = {}
+
+
 class TrialRetried(TrialEvent):
     """A trial lost its worker or failed, and will run again as `attempt`."""
 
@@ -215,6 +223,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "trial.metrics": TrialMetrics,
     "trial.best": TrialBest,
     "trial.finished": TrialFinished,
+    "trial.tested": TrialTested,
     "trial.retried": TrialRetried,
 }
 """The class of each event type."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.check_saving import saving_problems, saving_warnings
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
 from app.domain.families import FAMILIES, Family, Scalar
+from app.domain.memory import MemoryEstimate, memory_estimate
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
 from app.domain.size import parameter_estimate
 from app.domain.study import EarlyStopping, StudyDefinition
@@ -39,6 +41,7 @@ class Checked:
     structural: tuple[str, ...] = ()
     runtime: tuple[str, ...] = ()
     stackable: bool = False
+    memory: MemoryEstimate | None = None
 
 
 @dataclass(slots=True)
@@ -65,12 +68,14 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         found.errors += check_hyperparameters(definition, filled, family)
     if dataset is not None:
         _check_task(definition, dataset, found)
+    found.errors += saving_problems(definition, dataset)
     if dataset is not None or not family.needs_dataset:
         _check_metrics(filled, reported_metrics(family, dataset.task if dataset else None), found)
     if dataset is not None and not found.errors:
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
+        found.warnings += saving_warnings(definition)
         if not definition.searched:
             found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
     names = filled.hyperparameters
@@ -82,7 +87,14 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         structural=structural,
         runtime=tuple(n for n in names if n not in structural),
         stackable=family.stackable,
+        memory=_memory(filled, dataset) if not found.errors else None,
     )
+
+
+def _memory(definition: StudyDefinition, dataset: Dataset | None) -> MemoryEstimate | None:
+    if dataset is None:
+        return None
+    return memory_estimate(definition.model.family, definition.hyperparameters, dataset)
 
 
 def fill_defaults(definition: StudyDefinition, family: Family) -> StudyDefinition:

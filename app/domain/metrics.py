@@ -33,5 +33,7 @@ def reported_metrics(family: Family, task: Task | None) -> ReportedMetrics:
     metric = TASK_METRIC[task]
     paired = ("loss", "val_loss", metric, f"val_{metric}")
     return ReportedMetrics(
-        (*paired, "learning_rate", "seconds"), ("parameter_count", "train_seconds", "generalization_gap"), paired
+        (*paired, "learning_rate", "seconds"),
+        ("parameter_count", "train_seconds", "peak_memory_mb", "generalization_gap"),
+        paired,
     )

@@ -82,7 +82,8 @@ class Outcome:
     """How an attempt ended, as the holder of `token` records it.
 
     `values` follow the objectives, `curve` is the first objective by epoch, `metrics` are the selected epoch's (or the
-    last's). `violations` are positive where a constraint is broken.
+    last's). `violations` are positive where a constraint is broken. `test_metrics` are scores on the test part, sealed
+    until the study is over.
     """
 
     trial_id: int
@@ -101,6 +102,7 @@ class Outcome:
     device_seconds: float = 0.0
     system_attributes: dict[str, Any] = field(default_factory=dict)
     artifacts: tuple[ArtifactPointer, ...] = ()
+    test_metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def feasible(self) -> bool | None:

@@ -198,6 +198,14 @@ class StudyView:
             trial = self._storage.held.get(trial_id)
             return {} if trial is None else kept_attributes(trial.system_attrs)
 
+    def ended(self, trial_id: int) -> None:
+        """Forget a running trial that was recorded: in a deterministic study not before `sync` finds its end.
+
+        The pruner then sees the same trials whenever the record is made, until the next generation is proposed.
+        """
+        if not (self._definition.training.deterministic and self._reads_finished):
+            self.forget(trial_id)
+
     def finished(self, outcome: Outcome) -> None:
         """Forget a running trial whose outcome was recorded; `sync` brings it back as a finished one."""
         self.forget(outcome.trial_id)

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import MetaData, inspect, text
 
 from app.errors import Unready
 from app.store import lifecycle
@@ -21,6 +21,7 @@ from app.store.migrate import HEAD, VERSION_TABLE, _upgrade, check_schema, migra
 from app.store.tables import Base
 from tests.processes import ROOT
 from tests.store.conftest import Bench, definition
+from tests.store.test_upgrades import STUDY
 
 MIGRATE = """
 import sys
@@ -72,31 +73,26 @@ def test_migrating_again_keeps_the_data(database: Database) -> None:
 def test_files_of_the_first_schema_come_to_know_their_study(empty_database: Database) -> None:
     with empty_database.engine.begin() as connection:
         _upgrade(connection, "0001")
-    benches = []
-    for name in ("one", "two"):
-        with empty_database.write() as session:
-            made = definition(name=name)
-            study = lifecycle.create_study(session, made, project="default", created_by=None, sample_limit=None)
-            benches.append(Bench(empty_database, study.id, study.public_id))
-    for bench in benches:
-        (reservation,) = bench.running()
-        bench.record(bench.report(reservation, 0, 1.0))
-        bench.finish(reservation)
-        with empty_database.engine.begin() as connection:
-            connection.execute(
-                text(
-                    "INSERT INTO fettle_artifacts (trial_id, name, attempt, path, media_type, size_bytes, details,"
-                    " created_at) VALUES (:trial, 'model.keras', 1, 'x', 'application/zip', 1, '{}', 0)"
-                ),
-                {"trial": reservation.trial_id},
-            )
+    old = MetaData()
+    trial = {
+        "number": 0, "state": "COMPLETE", "attempt": 1, "charged": 0, "queue": 1, "epochs": 1, "finish_seq": 1,
+        "device_seconds": 0.0, "created_at": 1.7e9, "user_attributes": "{}", "system_attributes": "{}",
+    }  # fmt: skip
+    file = {
+        "name": "model.keras", "attempt": 1, "path": "x", "media_type": "application/zip", "size_bytes": 1,
+        "details": "{}", "created_at": 0.0,
+    }  # fmt: skip
+    with empty_database.engine.begin() as connection:
+        old.reflect(connection)
+        for key in (1, 2):
+            study = STUDY | {"id": key, "public_id": f"st_{key}", "name": f"study-{key}"}
+            connection.execute(old.tables["fettle_studies"].insert(), study)
+            connection.execute(old.tables["fettle_trials"].insert(), trial | {"id": 10 * key, "study_id": key})
+            connection.execute(old.tables["fettle_artifacts"].insert(), file | {"trial_id": 10 * key})
     migrate(empty_database)
-    for bench in benches:
-        with empty_database.read() as session:
-            (file,) = artifacts_of(session, [bench.trial(0).id])[bench.trial(0).id]
-        assert file.study_id == bench.study_id
-        assert bench.metrics(file.trial_id) == [(1, 0)]
-        bench.check()
+    with empty_database.read() as session:
+        found = artifacts_of(session, [10, 20])
+    assert {trial_id: [file.study_id for file in files] for trial_id, files in found.items()} == {10: [1], 20: [2]}
 
 
 def test_optunas_own_storage_and_ours_share_a_database(database_url: str, empty_database: Database) -> None:

@@ -7,15 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
 import tensorflow as tf
 
+from app.domain.class_weights import balanced_weights, given_weights
 from app.domain.families import FAMILIES, Scalar
+from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
 from worker.conversation import Channel, Refused, check_metrics, converse, fail_all, refuse_all
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.training.cache import ProgramCache
+from worker.training.data import Split
+from worker.training.determinism import deterministic_operations
 from worker.training.export import exported_model, save_model, test_metrics
+from worker.training.memory import PeakMemory, check_fits
 from worker.training.program import Program
 from worker.training.signature import Signature, filled, structural_signature, structure_of
 from worker.training.slots import MemberMetrics, Slots, Weights
@@ -47,11 +53,21 @@ def train_stack(
         ChannelBroken: the supervisor is gone.
         TypeError: the supervisor sent a message out of turn.
     """
-    started = time.perf_counter()
+    with deterministic_operations(wanted=request.training.deterministic):
+        _train_stack(request, channel, cache, lanes)
+
+
+def _train_stack(request: TrainStack, channel: Channel, cache: ProgramCache, lanes: ThreadPoolExecutor | None) -> None:
+    started, peak = time.perf_counter(), PeakMemory()
     try:
         signature = structural_signature(request)
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
-        program = cache.program(signature, request.slots, request.expected)
+        check_fits(signature, request.memory_mb)
+        cache.memory_mb = request.memory_mb
+        if request.training.deterministic:
+            program = cache.fixed(signature, request.slots)
+        else:
+            program = cache.program(signature, request.slots, request.expected)
         try:
             program.compile()
         except Exception:  # noqa: BLE001 - not every graph compiles, and memory may be short: the plain form says more
@@ -63,7 +79,7 @@ def train_stack(
     except Exception as error:  # noqa: BLE001 - building a program may exhaust the device or meet a bug of ours
         fail_all(request, channel, _reason(error), error)
         return
-    trainee = StackTrainee(request, program, cache, lanes)
+    trainee = StackTrainee(request, program, cache, lanes, peak)
     last = request.training.select_epoch == "last"
     converse(request, channel, trainee, select_last=last, preparing_s=time.perf_counter() - started)
     cache.note(trainee.program)
@@ -75,7 +91,9 @@ def prepare(wanted: Prepare, cache: ProgramCache) -> None:
     """Compile ahead what a stack to come will need; what can't be trained is told when it comes."""
     if wanted.family != "function":
         try:
-            cache.prepare(structural_signature(wanted), wanted.slots, wanted.expected)
+            signature = structural_signature(wanted)
+            check_fits(signature, wanted.memory_mb)
+            cache.prepare(signature, wanted.slots, wanted.expected, fixed=wanted.training.deterministic)
         except Exception:  # noqa: BLE001 - told to the trial, in words, once it is there
             return
 
@@ -84,13 +102,20 @@ class StackTrainee:
     """The members of a stack in the slots of a program: each takes the lowest free one, so that blocks stay full."""
 
     def __init__(
-        self, request: TrainStack, program: Program, cache: ProgramCache, lanes: ThreadPoolExecutor | None
+        self,
+        request: TrainStack,
+        program: Program,
+        cache: ProgramCache,
+        lanes: ThreadPoolExecutor | None,
+        peak: PeakMemory,
     ) -> None:
         self._cache = cache
         self._lanes = lanes
         self._slots = Slots(program, lanes)
         self._most = request.slots
-        self._epochs = request.training.epochs
+        self._training = request.training
+        self._class_weights = class_weights(request.training.class_weights, program.split)
+        self._peak = peak
         self._slot_of: dict[int, int] = {}
         self._hyperparameters: dict[int, dict[str, Scalar]] = {}
         self._score = SCORES[program.split.info.task]
@@ -112,9 +137,9 @@ class StackTrainee:
         signature = self.program.signature
         family = FAMILIES[signature.family]
         values = filled(family, member.hyperparameters)
-        if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._epochs:
+        if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._training.epochs:
             raise Refused(
-                f"Expected warmup_epochs below the {self._epochs} epochs of training. "
+                f"Expected warmup_epochs below the {self._training.epochs} epochs of training. "
                 f"Received: {values['warmup_epochs']}"
             )
         if structure_of(family, values) != signature.structure or values["activation"] not in signature.activations:
@@ -122,10 +147,12 @@ class StackTrainee:
         slot = next(s for s in range(len(self._slot_of) + 1) if s not in self._slot_of.values())
         self._slot_of[member.member] = slot
         self._hyperparameters[member.member] = values
-        self._slots.reset(slot, values, seed=member.seed, epochs=self._epochs)
+        self._slots.reset(
+            slot, values, seed=member.seed, epochs=self._training.epochs, class_weights=self._class_weights
+        )
 
     def train_epoch(self, members: Sequence[Member]) -> dict[int, dict[str, float] | Exception]:
-        better = self._cache.better(self.program, self._most)
+        better = None if self._training.deterministic else self._cache.better(self.program, self._most)
         if better is not None:
             self._slots.move_to(better)
         slots = [self._slot_of[m.member] for m in members]
@@ -165,7 +192,10 @@ class StackTrainee:
         self._slots.mark_best(self._slot_of[member.member])
 
     def result_metrics(self, member: Member) -> dict[str, float]:  # noqa: ARG002 - the same for all of a stack
-        return {"parameter_count": float(self.program.architecture.parameter_count)}
+        return {
+            "parameter_count": float(self.program.architecture.parameter_count),
+            "peak_memory_mb": self._peak.mb(),
+        }
 
     def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
         values, best = self._hyperparameters[member.member], self._slots.best(self._slot_of[member.member])
@@ -189,9 +219,9 @@ class StackTrainee:
 def _write(
     program: Program, values: dict[str, Scalar], best: Weights, model: KeepModel, selected_epoch: int
 ) -> KeptModel:
-    """Write a member's model, and score it on the test part where there is one."""
+    """Write a member's model where it is wanted, and score it on the test part where there is one."""
     exported = exported_model(program, values, *best)
-    size = save_model(exported, model.path)
+    size = 0 if model.path is None else save_model(exported, model.path)
     metadata = {
         "family": program.signature.family,
         "task": program.split.info.task,
@@ -201,10 +231,22 @@ def _write(
         "hyperparameters": values,
         "program": {"members": program.variant.members, "xla": program.variant.xla},
     }
-    tested = test_metrics(exported, program.split)
-    if tested:
-        metadata["test_metrics"] = tested
-    return KeptModel(member=model.member, path=model.path, size_bytes=size, metadata=metadata)
+    return KeptModel(
+        member=model.member,
+        path=model.path,
+        size_bytes=size,
+        metadata=metadata,
+        test_metrics=test_metrics(exported, program.split),
+    )
+
+
+def class_weights(given: ClassWeights | None, split: Split) -> list[float]:
+    """A weight for each class in the order of the model's outputs; none where the study gives none."""
+    if given is None:
+        return []
+    if isinstance(given, dict):
+        return given_weights(given, split.info.classes)
+    return balanced_weights(np.bincount(split.train.y, minlength=split.outputs).tolist())
 
 
 def _reason(error: Exception) -> FailureReason:

@@ -1,0 +1,33 @@
+"""The same numbers in every run: operations whose sums have one order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+from tensorflow.python.framework import config
+
+
+@contextmanager
+def deterministic_operations(wanted: bool) -> Iterator[None]:
+    """Have TensorFlow take deterministic kernels, where `wanted`; one that has none raises as it runs.
+
+    TensorFlow can turn this on, not off, by its public interface; elsewhere it is turned off by the one beneath.
+    """
+    if not wanted:
+        yield
+        return
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        # Only the public name for turning it on is promised; without the other one it stays on in this trainer.
+        turn_off = getattr(config, "disable_op_determinism", None)
+        if turn_off is not None:
+            turn_off()
+
+
+def is_lacking(error: Exception) -> bool:
+    """Whether an error says that an operation has no deterministic kernel on this device."""
+    return isinstance(error, tf.errors.UnimplementedError) and "determinis" in str(error).lower()
