@@ -200,7 +200,7 @@ def test_a_kept_model_takes_raw_features_in_plain_keras_and_scores_as_reported(
         measured = (outputs.argmax(1) == targets[rows]).mean()
     assert measured == pytest.approx(supervisor.results[1].values[0], rel=1e-4)
     assert kept.metadata["selected_epoch"] == supervisor.results[1].selected_epoch
-    assert f"test_{score}" in kept.metadata["test_metrics"]
+    assert f"test_{score}" in kept.test_metrics
 
 
 def test_signatures_ignore_what_is_not_structural() -> None:

@@ -37,7 +37,8 @@ CNN = {"conv_layers": 2, "filters": 2, "dense_units": 8, "batch_size": 64}
 HALF = {
     "mlp": ("mlp", WINE, {**MLP, "optimizer": "adam"}, [{"l2": 1e-3}, {"activation": "tanh", "learning_rate": 3e-4}]),
     "mlp-batch-norm": ("mlp", WINE, {**MLP, "optimizer": "sgd", "batch_norm": True}, [{"momentum": 0.9}, {}]),
-    "cnn": ("image-cnn", FEW_DIGITS, {**CNN, "optimizer": "adam", "batch_norm": True}, [{}, {"learning_rate": 3e-4}]),
+    # Not by Adam: a bias before batch normalisation has no gradient but rounding, which Adam scales up.
+    "cnn": ("image-cnn", FEW_DIGITS, {**CNN, "optimizer": "sgd", "batch_norm": True}, [{}, {"momentum": 0.9}]),
     "cnn-average": ("image-cnn", FEW_DIGITS, {**CNN, "optimizer": "sgd", "pooling": "average"}, [{"momentum": 0.9}]),
 }
 ROUNDING = {"mixed_float16": 2e-3, "mixed_bfloat16": 2e-2}

@@ -28,6 +28,15 @@ def deterministic_operations(wanted: bool) -> Iterator[None]:
             turn_off()
 
 
-def is_lacking(error: Exception) -> bool:
-    """Whether an error says that an operation has no deterministic kernel on this device."""
-    return isinstance(error, tf.errors.UnimplementedError) and "determinis" in str(error).lower()
+class NotDeterministic(Exception):
+    """An operation of a deterministic study has no deterministic kernel on its device."""
+
+
+def explained(error: Exception) -> Exception:
+    """`error`, or in its place one that says what to do where an operation has no deterministic kernel."""
+    if isinstance(error, tf.errors.UnimplementedError) and "determinis" in str(error).lower():
+        return NotDeterministic(
+            "Expected operations that have deterministic kernels on this device, for training.deterministic: train on "
+            f"a CPU, or without it. TensorFlow says: {error.message}"
+        )
+    return error

@@ -148,7 +148,8 @@ class Epoch:
             at_once = program.samples_at_once
             valid = tf.sequence_mask(tf.minimum(at_once, batch.size - j * at_once), at_once, tf.float32)
             masks = self.masks(knobs, batch.counts * program.parts + tf.cast(j, tf.int64))
-            x, y = (tf.gather(values, batch.order[:, j * at_once : (j + 1) * at_once]) for values in self._train)
+            rows = tf.slice(batch.order, [0, j * at_once], [program.members, at_once])
+            x, y = (tf.gather(values, rows) for values in self._train)
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 outputs, statistics = self._forward(weights, statistics, x, knobs, masks, valid)

@@ -19,7 +19,7 @@ from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.training.cache import ProgramCache
 from worker.training.data import Split
-from worker.training.determinism import deterministic_operations
+from worker.training.determinism import deterministic_operations, explained
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.memory import PeakMemory, check_fits
 from worker.training.program import Program
@@ -70,14 +70,16 @@ def _train_stack(request: TrainStack, channel: Channel, cache: ProgramCache, lan
             program = cache.program(signature, request.slots, request.expected)
         try:
             program.compile()
-        except Exception:  # noqa: BLE001 - not every graph compiles, and memory may be short: the plain form says more
+        except Exception:  # not every graph compiles, and memory may be short: the plain form says more
+            if request.training.deterministic:
+                raise
             program = cache.single(signature)
             program.compile()
     except Refused as error:
         refuse_all(request, channel, str(error))
         return
     except Exception as error:  # noqa: BLE001 - building a program may exhaust the device or meet a bug of ours
-        fail_all(request, channel, _reason(error), error)
+        fail_all(request, channel, _reason(error), explained(error))
         return
     trainee = StackTrainee(request, program, cache, lanes, peak)
     last = request.training.select_epoch == "last"
@@ -158,7 +160,7 @@ class StackTrainee:
         slots = [self._slot_of[m.member] for m in members]
         metrics = self._slots.run_epoch(slots)
         failed = [slot for slot in slots if isinstance(metrics[slot], Exception)]
-        if failed:
+        if failed and not self._training.deterministic:
             metrics = metrics | self._retried(failed, metrics)
         return {m.member: self._told(metrics[self._slot_of[m.member]]) for m in members}
 
@@ -179,7 +181,7 @@ class StackTrainee:
 
     def _told(self, mine: MemberMetrics | Exception) -> dict[str, float] | Exception:
         if isinstance(mine, Exception):
-            return mine
+            return explained(mine)
         return {
             "loss": mine.loss,
             "val_loss": mine.val_loss,
