@@ -48,7 +48,7 @@ def memory_estimate(
         return None
     batch = min(high["batch_size"], dataset.rows)
     stored = FLOAT_BYTES * dataset.rows * (dataset.features + 1)
-    return MemoryEstimate(round(trial_bytes(weights, activations, batch) / MB, 3), round(stored / MB, 3))
+    return MemoryEstimate(round(trial_bytes(weights, activations, batch) / MB, 6), round(stored / MB, 6))
 
 
 def _activations(family: str, high: Mapping[str, int], dataset: Dataset) -> int | None:

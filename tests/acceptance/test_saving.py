@@ -166,4 +166,4 @@ def test_a_trial_too_large_for_its_device_is_refused_in_words_before_it_trains(t
         assert by_units == {8: {"COMPLETE"}, 4096: {"FAIL"}}
         refused = next(t for t in trials if t.state == "FAIL")
         assert refused.reason == "REFUSED"
-        assert "Expected a trial that fits the 2 MB of its device" in refused.error.message
+        assert "Expected a trial that fits the 2 MB of its device" in refused.error["message"]
