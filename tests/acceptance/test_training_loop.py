@@ -127,6 +127,8 @@ def test_verdicts_and_early_stopping_end_members_at_different_epochs(cache: Prog
         ("mlp", "wine", {}, {"objectives": [Objective(metric="val_mae")]}, "val_mae"),
         ("mlp", "diabetes", {}, {"objectives": [Objective(metric="val_accuracy")]}, "val_accuracy"),
         ("mlp", "wine", {"warmup_epochs": 3.0}, {}, "warmup_epochs below the 3 epochs"),
+        ("mlp", "diabetes", {}, {"training": TrainingSpec(class_weights="balanced")}, "no classes"),
+        ("mlp", "wine", {"units": 512}, {"memory_mb": 1.0}, "fits the 1 MB of its device"),
     ],
 )
 def test_the_impossible_is_refused_in_words(

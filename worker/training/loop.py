@@ -63,6 +63,7 @@ def _train_stack(request: TrainStack, channel: Channel, cache: ProgramCache, lan
         signature = structural_signature(request)
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
         check_fits(signature, request.memory_mb)
+        weights = class_weights(request.training.class_weights, signature.split())
         cache.memory_mb = request.memory_mb
         if request.training.deterministic:
             program = cache.fixed(signature, request.slots)
@@ -81,7 +82,7 @@ def _train_stack(request: TrainStack, channel: Channel, cache: ProgramCache, lan
     except Exception as error:  # noqa: BLE001 - building a program may exhaust the device or meet a bug of ours
         fail_all(request, channel, _reason(error), explained(error))
         return
-    trainee = StackTrainee(request, program, cache, lanes, peak)
+    trainee = StackTrainee(request, program, cache, lanes, peak, weights)
     last = request.training.select_epoch == "last"
     converse(request, channel, trainee, select_last=last, preparing_s=time.perf_counter() - started)
     cache.note(trainee.program)
@@ -110,13 +111,14 @@ class StackTrainee:
         cache: ProgramCache,
         lanes: ThreadPoolExecutor | None,
         peak: PeakMemory,
+        weights: Sequence[float],
     ) -> None:
         self._cache = cache
         self._lanes = lanes
         self._slots = Slots(program, lanes)
         self._most = request.slots
         self._training = request.training
-        self._class_weights = class_weights(request.training.class_weights, program.split)
+        self._class_weights = weights
         self._peak = peak
         self._slot_of: dict[int, int] = {}
         self._hyperparameters: dict[int, dict[str, Scalar]] = {}
@@ -243,9 +245,15 @@ def _write(
 
 
 def class_weights(given: ClassWeights | None, split: Split) -> list[float]:
-    """A weight for each class in the order of the model's outputs; none where the study gives none."""
+    """A weight for each class in the order of the model's outputs; none where the study gives none.
+
+    Raises:
+        Refused: the data have no classes.
+    """
     if given is None:
         return []
+    if split.info.task != "classification":
+        raise Refused(f"Expected no class_weights for {split.info.name}, whose targets are no classes.")
     if isinstance(given, dict):
         return given_weights(given, split.info.classes)
     return balanced_weights(np.bincount(split.train.y, minlength=split.outputs).tolist())

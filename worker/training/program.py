@@ -72,7 +72,7 @@ class Program:
         self.architecture = architecture(self.builder, self.split.shape, structure, self.split.outputs)
         samples = len(self.split.train)
         self.samples_at_once = min(int(structure["batch_size"]), samples)
-        self.parts = min(int(structure["gradient_accumulation_steps"]), -(-samples // self.samples_at_once))
+        self.parts = min(int(structure.get("gradient_accumulation_steps", 1)), -(-samples // self.samples_at_once))
         self.batch_size = self.samples_at_once * self.parts
         self.steps_per_epoch = -(-samples // self.batch_size)
         self.columns = len(COLUMNS) + (self.split.outputs if signature.weighs_classes else 0)
