@@ -48,6 +48,10 @@ class Settings(BaseSettings):
         default=8192, description="A trainer whose resident memory passes this is recycled between trials."
     )
 
+    device_memory_mb: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="What a trial may need of its device's memory; found out where it isn't set."
+    )
+
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=1_000_000, description="Largest JSON request body.")
     max_trials: Annotated[int, Field(ge=1)] = 100_000
     max_epochs: Annotated[int, Field(ge=1)] = 10_000

@@ -36,7 +36,7 @@ MEANINGS = {
     "dataset": "Required for families that train on data, refused for `function`.",
     "dataset.name": "Which data set, see [data sets](#data-sets).",
     "dataset.validation_fraction": "Share of the rows that validation metrics are computed on.",
-    "dataset.test_fraction": "Share that is kept apart and only looked at when a model is written.",
+    "dataset.test_fraction": "Share that is kept apart; the best trial's scores on it are told when the study is over.",
     "dataset.split_seed": "Seed of the split. Splits of classification data are stratified.",
     "dataset.grouped": "True: whole groups of samples (the recordings of one voice) go to one part each. "
     "For data sets that have groups.",
@@ -44,7 +44,12 @@ MEANINGS = {
     "family's default.",
     "training.epochs": "Passes over the training part.",
     "training.seed": "Seed of weights, shuffling and dropout; mixed with the trial's number.",
-    "training.precision": "The only one there is.",
+    "training.precision": "What is computed in, by the names of Keras' policies; weights are float32 in all of them: "
+    "see [saving compute](saving-compute.md).",
+    "training.class_weights": "What each class' samples count in the training loss: `balanced`, or weights by class, "
+    "by name or index. Off where left out.",
+    "training.deterministic": "The same definition gives the same trials and numbers, at a cost: see "
+    "[saving compute](saving-compute.md).",
     "training.select_epoch": "Which epoch is the trial's result: the best by the first objective, or the last. "
     "`function` always selects the last.",
     "training.early_stopping": "Off where left out.",

@@ -45,11 +45,12 @@ class ArtifactWriter:
         Raises:
             OSError: the location can't be written.
         """
+        written = str(kept.path)
         path = f"{study}/{number:06d}/{attempt}-{token[:12]}/{MODEL_NAME}"
         target = f"{self._root}/{path}"
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.put_file(kept.path, target)
-        Path(kept.path).unlink()
+        self._files.put_file(written, target)
+        Path(written).unlink()
         return ArtifactPointer(MODEL_NAME, path, MODEL_MEDIA_TYPE, kept.size_bytes, kept.metadata)
 
     def scratch_snapshot(self, token: str) -> str:

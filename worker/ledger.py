@@ -77,6 +77,7 @@ class StackSettings:
     ttl_s: float
     hang_timeout_s: float
     checkpoint_interval_s: float
+    memory_mb: float | None = None
 
 
 class Ledger:
@@ -176,7 +177,7 @@ class Ledger:
             elif outcome.values and outcome.feasible and len(outcome.values) == 1:
                 self._claims.note_best(study, outcome.values[0])
             self.checkpoints.release(running[outcome.trial_id])
-            self.let_go(running[outcome.trial_id].trial)
+            self.let_go(running[outcome.trial_id].trial, recorded=True)
             self.recorded += 1
         self._feeder.add(study, reservations)
 
@@ -194,10 +195,13 @@ class Ledger:
         self._write(set[int](), lambda session: leases.charge(session, study_id, pair, reason, code, message))
         self.let_go(trial)
 
-    def let_go(self, trial: PooledTrial) -> None:
+    def let_go(self, trial: PooledTrial, *, recorded: bool = False) -> None:
         """Forget a trial that was recorded, given back or lost."""
         self._keeper.drop(trial.trial_id, trial.token)
-        self._view.forget(trial.trial_id)
+        if recorded:
+            self._view.ended(trial.trial_id)
+        else:
+            self._view.forget(trial.trial_id)
         self._feeder.note_end(trial)
 
     def _release(self, trials: Sequence[PooledTrial]) -> None:
@@ -244,7 +248,6 @@ class Ledger:
         checkpoint = None if snapshot is None else self.checkpoints.published(member, snapshot)
         attributes = self._view.system_attributes(member.trial_id)
         published = self.keeping.published(member.trial.proposal.reservation, model)
-        result = result.model_copy(update={"metrics": result.metrics | published.test_metrics})
         outcome = outcome_of(
             result,
             self._study.definition,
@@ -254,6 +257,7 @@ class Ledger:
             attributes=attributes if checkpoint is None else {**attributes, HANDED_ON_KEY: True},
             artifacts=published.artifacts,
             note=published.note,
+            test_metrics=published.test_metrics,
         )
         return replace(outcome, checkpoint=checkpoint)
 

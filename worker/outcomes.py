@@ -25,6 +25,7 @@ def outcome_of(
     attributes: dict[str, Any],
     artifacts: tuple[ArtifactPointer, ...] = (),
     note: str = "",
+    test_metrics: dict[str, float] | None = None,
 ) -> Outcome:
     """The outcome of an attempt. `curve` has the objectives by epoch, `note` goes to the trial's log."""
     state, reason, code, message = TrialState.COMPLETE, None, None, None
@@ -54,4 +55,5 @@ def outcome_of(
         device_seconds=result.device_seconds,
         system_attributes=attributes,
         artifacts=artifacts,
+        test_metrics=test_metrics or {},
     )

@@ -15,7 +15,7 @@ from app.domain.study import EarlyStopping, Objective
 from app.domain.trial import FailureReason
 from worker.protocol import Member, MemberResult
 
-RESULT_METRICS = ("parameter_count", "train_seconds", "generalization_gap")
+RESULT_METRICS = ("parameter_count", "train_seconds", "peak_memory_mb", "generalization_gap")
 """What comes with a member's result rather than with each epoch."""
 STATE = (
     "epochs", "selected_epoch", "selected", "train_seconds", "device_seconds", "instance", "instance_epochs",

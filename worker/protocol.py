@@ -71,6 +71,7 @@ class Member(Message):
 class TrainStack(Message):
     """Train these members.
 
+    `memory_mb` is what the device has, where that is known: a trial that needs more is refused.
     `choices` are the values that a runtime categorical may take in the study: one program. `slots` is how many members
     will train at once at most, `expected` how many trials of this signature are likely to come in all; `judged` says
     that every epoch waits for a verdict (there is a pruner).
@@ -85,6 +86,7 @@ class TrainStack(Message):
     choices: dict[str, list[Scalar]] = {}
     slots: int = 1
     expected: int = 1
+    memory_mb: float | None = None
     judged: bool = True
     members: list[Member]
 
@@ -103,10 +105,11 @@ class Prepare(Message):
     kind: Literal["prepare"] = "prepare"
     family: str
     dataset: DatasetSpec | None
+    training: TrainingSpec = TrainingSpec()
     choices: dict[str, list[Scalar]] = {}
     slots: int
     expected: int
-    folds: int = 1
+    memory_mb: float | None = None
     hyperparameters: dict[str, Scalar]
 
 
@@ -150,10 +153,13 @@ class TakeSnapshots(Message):
 
 
 class KeepModel(Message):
-    """Write the selected epoch's model of a member as a Keras file at `path`."""
+    """Take the selected epoch's model of a member: write it as a Keras file at `path`, where one is given.
+
+    It is scored on the test part, where the data set keeps one.
+    """
 
     member: int
-    path: str
+    path: str | None = None
 
 
 class Keep(Message):
@@ -240,12 +246,13 @@ class MembersDone(Message):
 
 
 class KeptModel(Message):
-    """A file that was written, or why it was not."""
+    """A file that was written, or why it was not; what its model scores on the test part."""
 
     member: int
-    path: str
+    path: str | None = None
     size_bytes: int = 0
     metadata: dict[str, Any] = {}
+    test_metrics: dict[str, float] = {}
     error: str | None = None
 
 

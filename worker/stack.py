@@ -80,6 +80,9 @@ class StackRun:
         self._next_member = 0
         self._draining = False
         self._judged = self._study.definition.pruner.name != "none"
+        self._in_order = self._study.definition.training.deterministic
+        self._ended: dict[int, tuple[Running, MemberResult, KeptModel | None, Mapping[int, KeptSnapshot]]] = {}
+        """Of a deterministic study: members whose end is recorded with the stack's, in their order."""
 
     def run(self, trainer: Trainer, meanwhile: Callable[[], bool], drain_at: Callable[[], float | None]) -> None:
         """Train the stack to its end.
@@ -111,6 +114,7 @@ class StackRun:
                 self._ledger.flush(self._reporting, FLUSH_S)
             busy = meanwhile()
             self._fill_slots(trainer)
+        self._finish_in_order()
 
     @property
     def live(self) -> list[Running]:
@@ -120,7 +124,8 @@ class StackRun:
     @property
     def _reporting(self) -> list[Running]:
         """The members whose reports may wait to be written."""
-        return [*self._members.values(), *(member for member, _ in self._unwritten.values())]
+        waiting = [*self._unwritten.values(), *(ended[:2] for ended in self._ended.values())]
+        return [*self._members.values(), *(member for member, _ in waiting)]
 
     def _started(self, trials: Sequence[PooledTrial]) -> list[Member]:
         """Make the trials RUNNING; as members those whose lease still stood."""
@@ -155,6 +160,7 @@ class StackRun:
             choices=self._study.runtime_choices,
             slots=slots_of(self._first),
             expected=self._study.expected(self._first.proposal.reservation.number),
+            memory_mb=self._settings.memory_mb,
             judged=self._judged,
             members=members,
         )
@@ -196,8 +202,17 @@ class StackRun:
         self._ledger.checkpoints.write(training, self._reporting)
         left = {self._unwritten[n][0].trial_id: s for n, s in snapshots.items() if n in self._unwritten}
         for model in kept.models:
-            self._finish([self._unwritten.pop(model.member)], model, left)
-        self._finish([self._unwritten.pop(n) for n in snapshots if n in self._unwritten], None, left)
+            self._finish_written(model.member, model, left)
+        for number in [n for n in snapshots if n in self._unwritten]:
+            self._finish_written(number, None, left)
+
+    def _finish_written(self, number: int, model: KeptModel | None, snapshots: Mapping[int, KeptSnapshot]) -> None:
+        """Record a member that has waited for its files, or hold it back for its turn."""
+        ended = self._unwritten.pop(number)
+        if self._in_order:
+            self._ended[number] = (*ended, model, snapshots)
+        else:
+            self._finish([ended], model, snapshots)
 
     def _end(self, trainer: Trainer, results: Sequence[MemberResult]) -> None:
         """Refill the slots of members that ended, and record them: those whose model is written once it is."""
@@ -214,6 +229,9 @@ class StackRun:
                 member.snapshot_pending = None
         for number in {*(m.member for m in models), *waiting}:
             self._unwritten[number] = ended.pop(number)
+        if self._in_order:
+            self._ended |= {number: (*pair, None, NOTHING) for number, pair in ended.items()}
+            ended = {}
         try:
             joining = self._started(self._next_trials())
             trainer.send(Keep(stack=self._first.token, models=models, snapshots=snapshots, join=joining))
@@ -222,7 +240,7 @@ class StackRun:
 
     def _next_trials(self, at_least: int = 1) -> list[PooledTrial]:
         """Trials for the free slots: none for a retried trial, which runs alone, nor where the stack is to end."""
-        if self._first.is_retry or self._draining or self._keeper.is_halted(self._study.study_id):
+        if self._first.is_retry or self._in_order or self._draining or self._keeper.is_halted(self._study.study_id):
             return []
         free = min(self._feeder.width(self._first), slots_of(self._first)) - len(self._members)
         if free <= 0 or not self._may_refill():
@@ -317,12 +335,19 @@ class StackRun:
             self._ledger.give_back(member)
         self._ledger.finish(recorded, self._reporting, model, snapshots, refill=not self._draining)
 
+    def _finish_in_order(self) -> None:
+        """Record the members of a deterministic study: which of them ended first was chance."""
+        for number in sorted(self._ended):
+            member, result, model, snapshots = self._ended.pop(number)
+            self._finish([(member, result)], model, snapshots)
+
     def abandon(self, message: str, *, code: str) -> None:
         """After the loss of the trainer: record what was due, charge a member that was alone, give the others back.
 
         A member that owes later trials its state has to train again.
         """
         self._ledger.flush(self._reporting, 0)
+        self._finish_in_order()
         owing = self._ledger.checkpoints.handed_on(self._unwritten)
         self._members |= {one.member: self._unwritten.pop(one.member)[0] for one in owing}
         for number, (member, result) in list(self._unwritten.items()):
@@ -346,7 +371,12 @@ class StackRun:
 
 
 def slots_of(trial: PooledTrial) -> int:
-    """How many trials of this one's signature may train at once: itself where it is tried again."""
+    """How many trials of this one's signature may train at once: itself where it is tried again.
+
+    Of a deterministic study always as many: the program of one member gives other last digits.
+    """
+    if trial.study.definition.generation is not None:
+        return trial.study.definition.generation
     if trial.is_retry:
         return 1
     members = trial.study.family.stack_members

@@ -29,6 +29,7 @@ from worker.device import Device, resolve
 from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.ledger import Ledger, StackSettings
+from worker.memory import device_memory_mb
 from worker.pool import PooledTrial
 from worker.protocol import Prepare
 from worker.stack import StackRun, TrainerLost, slots_of
@@ -60,7 +61,9 @@ class Supervisor:
         self._device: Device = resolve(settings.device)
         self._families = offered_families(settings.families)
         self._worker_id = f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._offer = fleet.Offer(self._device.label, self._families, parse_labels(settings.worker_labels))
+        self._memory_mb = settings.device_memory_mb or device_memory_mb(self._device)
+        labels = parse_labels(settings.worker_labels)
+        self._offer = fleet.Offer(self._device.label, self._families, labels, self._memory_mb)
         self._keeper = Keeper(self._database, self._worker_id, settings.lease_ttl_s)
         self._claims = Claims(self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s)
         self._feeder = Feeder(self._database, self._keeper, self._claims)
@@ -125,6 +128,7 @@ class Supervisor:
             self._settings.lease_ttl_s,
             self._settings.hang_timeout_s,
             self._settings.checkpoint_interval_s,
+            self._memory_mb,
         )
         study = trials[0].study
         ledger = Ledger(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, study)
@@ -151,7 +155,7 @@ class Supervisor:
         for trial in self._feeder.upcoming():
             if trial.signature not in trainer.prepared and not trial.is_retry:
                 trainer.prepared.add(trial.signature)
-                trainer.send(preparation(trial))
+                trainer.send(preparation(trial, self._memory_mb))
         return busy
 
     def _new_trainer(self) -> Trainer:
@@ -225,15 +229,16 @@ class Supervisor:
         log.info("worker_stopped", worker=self._worker_id)
 
 
-def preparation(trial: PooledTrial) -> Prepare:
-    """What tells a trainer which program this trial will need."""
+def preparation(trial: PooledTrial, memory_mb: float | None) -> Prepare:
+    """What tells a trainer which program this trial will need, on a device of so much memory."""
     study = trial.study
     return Prepare(
-        folds=trial.study.definition.training.folds,
         family=study.definition.model.family,
         dataset=study.definition.dataset,
+        training=study.definition.training,
         choices=study.runtime_choices,
         slots=slots_of(trial),
+        memory_mb=memory_mb,
         expected=study.expected(trial.proposal.reservation.number),
         hyperparameters=trial.proposal.hyperparameters,
     )

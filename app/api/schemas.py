@@ -65,6 +65,13 @@ class StudyChanges(BaseModel):
     execution: dict[str, Any] | None = Field(default=None, description="`parallel_trials` and `priority` alone.")
 
 
+class Memory(BaseModel):
+    """What trials are expected to hold in a device's memory, in MB (10⁶ bytes)."""
+
+    largest_trial_mb: float = Field(description="The largest trial of the space, alone.")
+    dataset_mb: float = Field(description="The data set, which the trials of a worker share.")
+
+
 class Validation(BaseModel):
     """What a definition means: nothing is stored."""
 
@@ -73,6 +80,7 @@ class Validation(BaseModel):
     runtime: list[str] = Field(description="Hyperparameters that don't.")
     stackable: bool = Field(description="Whether several trials may train in one program.")
     warnings: list[str]
+    memory: Memory | None = Field(description="Null for families that are not sized ahead of their trials.")
 
 
 class TrialError(BaseModel):
@@ -155,6 +163,7 @@ class Worker(BaseModel):
     live: bool = Field(description="Whether it was heard of in the last seconds.")
     drain_requested: bool
     device: str
+    memory_mb: float | None = Field(description="What its device has, in MB (10⁶ bytes).")
     families: list[str]
     labels: dict[str, str]
     version: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import Header, Query, Request, Response
@@ -67,6 +68,7 @@ def validate_study(definition: StudyDefinition, api: Api, project: Project) -> R
             runtime=list(checked.runtime),
             stackable=checked.stackable,
             warnings=[*checked.warnings, *warm.warnings],
+            memory=None if checked.memory is None else schemas.Memory(**asdict(checked.memory)),
         )
     )
 

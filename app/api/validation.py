@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -56,7 +57,7 @@ def accepted(definition: StudyDefinition, settings: Settings) -> Checked:
             ),
         }
     )
-    return Checked(filled, (), checked.warnings, checked.structural, checked.runtime, checked.stackable)
+    return replace(checked, definition=filled)
 
 
 def sample_limit(definition: StudyDefinition) -> int | None:

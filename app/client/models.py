@@ -117,6 +117,7 @@ class Validation(Answer):
     runtime: list[str] = []
     stackable: bool = False
     warnings: list[Any] = []
+    memory: dict[str, float] | None = None
 
 
 class Named(Answer):
@@ -131,6 +132,7 @@ class Worker(Answer):
     id: str
     state: str
     device: str | None = None
+    memory_mb: float | None = None
     families: list[Any] = []
 
 
@@ -240,6 +242,12 @@ class TrialFinished(TrialEvent):
     reused_from: int | None = None
 
 
+class TrialTested(TrialEvent):
+    """The study is over, and this is its best trial: its scores on the test part, which nobody saw before."""
+
+    metrics: dict[str, float | None] = {}
+
+
 class TrialRetried(TrialEvent):
     """A trial lost its worker or failed, and will run again as `attempt`."""
 
@@ -267,6 +275,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "trial.metrics": TrialMetrics,
     "trial.best": TrialBest,
     "trial.finished": TrialFinished,
+    "trial.tested": TrialTested,
     "trial.retried": TrialRetried,
 }
 """The class of each event type."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
 from app.domain.check_instances import instance_problems
+from app.domain.check_saving import saving_problems, saving_warnings
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
 from app.domain.families import FAMILIES, FUNCTION, Family, Scalar
+from app.domain.memory import MemoryEstimate, memory_estimate
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
 from app.domain.population import SAMPLER
 from app.domain.size import parameter_estimate
@@ -42,6 +44,7 @@ class Checked:
     structural: tuple[str, ...] = ()
     runtime: tuple[str, ...] = ()
     stackable: bool = False
+    memory: MemoryEstimate | None = None
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
     if dataset is not None:
         _check_task(definition, dataset, found)
         found.errors += frame_problems(filled, dataset)
+    found.errors += saving_problems(definition, dataset)
     if dataset is not None or not family.needs_dataset:
         task, instances = dataset.task if dataset else None, definition.training.instances
         _check_metrics(filled, reported_metrics(family, task, instances), found)
@@ -77,6 +81,7 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
+        found.warnings += saving_warnings(definition)
         if not definition.searched:
             found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
     names = filled.hyperparameters
@@ -88,7 +93,14 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         structural=structural,
         runtime=tuple(n for n in names if n not in structural),
         stackable=family.stackable,
+        memory=_memory(filled, dataset) if not found.errors else None,
     )
+
+
+def _memory(definition: StudyDefinition, dataset: Dataset | None) -> MemoryEstimate | None:
+    if dataset is None:
+        return None
+    return memory_estimate(definition.model.family, definition.hyperparameters, dataset)
 
 
 def fill_defaults(definition: StudyDefinition, family: Family) -> StudyDefinition:

@@ -12,7 +12,8 @@ from app.domain.families import InputKind, Task
 class Dataset:
     """A data set: what is predicted from what. `shape` is one sample's, `classes` is 0 for regression.
 
-    Recordings have `sample_rate` samples a second. Where samples belong together, there are `groups` equal groups.
+    `class_names` are in the order of a model's outputs; empty where classes are known by their index alone. Recordings
+    have `sample_rate` samples a second. Where samples belong together, there are `groups` equal groups.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Dataset:
     shape: tuple[int, ...]
     rows: int
     classes: int = 0
+    class_names: tuple[str, ...] = ()
     sample_rate: int = 0
     groups: int = 0
 
@@ -48,12 +50,41 @@ class Dataset:
         return self.groups - validation - test, validation, test
 
 
+_SHAPES = ("disc", "ring", "square", "frame", "triangle", "wedge", "bar", "cross", "half", "crescent")
+
 BUNDLED: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
-        Dataset("digits", "Handwritten digits, 8×8 grey pixels.", "classification", "image", (8, 8, 1), 1797, 10),
-        Dataset("breast-cancer", "Tumours by 30 measurements of cells.", "classification", "vector", (30,), 569, 2),
-        Dataset("wine", "Cultivars of wine by 13 chemical measurements.", "classification", "vector", (13,), 178, 3),
+        Dataset(
+            "digits",
+            "Handwritten digits, 8×8 grey pixels.",
+            "classification",
+            "image",
+            (8, 8, 1),
+            1797,
+            10,
+            tuple("0123456789"),
+        ),
+        Dataset(
+            "breast-cancer",
+            "Tumours by 30 measurements of cells.",
+            "classification",
+            "vector",
+            (30,),
+            569,
+            2,
+            ("malignant", "benign"),
+        ),
+        Dataset(
+            "wine",
+            "Cultivars of wine by 13 chemical measurements.",
+            "classification",
+            "vector",
+            (13,),
+            178,
+            3,
+            ("class_0", "class_1", "class_2"),
+        ),
         Dataset("diabetes", "Progression of diabetes by 10 measurements.", "regression", "vector", (10,), 442),
         Dataset(
             "shapes",
@@ -63,6 +94,7 @@ BUNDLED: dict[str, Dataset] = {
             (28, 28, 1),
             6000,
             10,
+            _SHAPES,
         ),
         Dataset(
             "spoken-digits",

@@ -64,7 +64,8 @@ def reported_metrics(family: Family, task: Task | None, instances: int = 1) -> R
         return ReportedMetrics(("value",), (), ())
     metric = TASK_METRIC[task]
     paired = ("loss", "val_loss", metric, f"val_{metric}")
-    by_epoch, with_result = (*paired, "learning_rate", "seconds"), ("parameter_count", "train_seconds", GAP)
+    by_epoch = (*paired, "learning_rate", "seconds")
+    with_result = ("parameter_count", "train_seconds", "peak_memory_mb", GAP)
     if instances == 1:
         return ReportedMetrics(by_epoch, with_result, paired)
     return ReportedMetrics((*by_epoch, "instance"), (*with_result, *(f"{name}_std" for name in paired)), paired)

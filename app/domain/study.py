@@ -52,14 +52,21 @@ class EarlyStopping(Section):
     min_delta: Annotated[FiniteFloat, Field(ge=0)] = 0.0
 
 
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+ClassWeight = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+ClassWeights = Literal["balanced"] | Annotated[dict[StrictStr, ClassWeight], Field(min_length=1, max_length=10_000)]
+
+
 class TrainingSpec(Section):
     """How each trial is trained. `epochs` counts passes over the training part."""
 
     epochs: Annotated[StrictInt, Field(ge=1, le=100_000)] = 10
     seed: Seed = 0
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
     select_epoch: Literal["best", "last"] = "best"
     early_stopping: EarlyStopping | None = None
+    class_weights: ClassWeights | None = None
+    deterministic: StrictBool = False
     folds: Annotated[StrictInt, Field(ge=1, le=50)] = 1
     repeats: Annotated[StrictInt, Field(ge=1, le=100)] = 1
 
@@ -126,6 +133,10 @@ class WarmStart(Section):
     studies: Annotated[list[Annotated[StrictStr, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
 
 
+DETERMINISTIC_PARALLEL = 8
+"""What `parallel_trials: "auto"` means in a deterministic study: as many as gain from training in one call."""
+
+
 class StudyDefinition(Section):
     """A tuning study as posted to `POST /v1/studies`, all defaults filled in."""
 
@@ -153,6 +164,13 @@ class StudyDefinition(Section):
     def fixed(self) -> dict[str, Scalar]:
         """The hyperparameters that have one value in every trial, by name."""
         return {n: v for n, v in self.hyperparameters.items() if not isinstance(v, Float | Int | Categorical)}
+
+    @property
+    def generation(self) -> int | None:
+        """How many trials of a deterministic study are proposed together, once all before have ended; else None."""
+        if not self.training.deterministic:
+            return None
+        return self.max_parallel or DETERMINISTIC_PARALLEL
 
     @property
     def max_parallel(self) -> int | None:

@@ -94,6 +94,7 @@ class Outcome:
 
     `values` follow the objectives, `curve` has them by epoch (the first one alone where the others are not known),
     `metrics` are the selected epoch's (or the last's). `violations` are positive where a constraint is broken.
+    `test_metrics` are scores on the test part, sealed until the study is over.
     """
 
     trial_id: int
@@ -112,6 +113,7 @@ class Outcome:
     device_seconds: float = 0.0
     system_attributes: dict[str, Any] = field(default_factory=dict)
     artifacts: tuple[ArtifactPointer, ...] = ()
+    test_metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: CheckpointPointer | None = None
     """The state that the trial leaves to those that go on from it."""
 

@@ -20,11 +20,12 @@ from app.store.tables import Study, Worker
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a worker can do: its device (`cpu`, `gpu:0`), the families that it trains, and its labels."""
+    """What a worker can do: its device (`cpu`, `gpu:0`) and the memory of that, its families, and its labels."""
 
     device: str
     families: Sequence[str]
     labels: Mapping[str, str]
+    memory_mb: float | None = None
 
     def takes(self, device: str, labels: Mapping[str, str]) -> bool:
         """Whether a study that wants `device` (`auto`: any) and `labels` may run here."""
@@ -57,6 +58,7 @@ def register_worker(session: Session, worker_id: str, host: str, pid: int, offer
             families=dumps(list(offer.families)),
             labels=dumps(dict(offer.labels)),
             version=__version__,
+            memory_mb=offer.memory_mb,
             started_at=at,
             heartbeat_at=at,
         )
@@ -94,8 +96,8 @@ def claimable(session: Session, offer: Offer) -> list[Claimable]:
 
 _CLAIM_COLUMNS = (
     Study.id, Study.public_id, Study.revision, Study.priority, Study.device, Study.worker_labels, Study.best_value,
-    Study.max_parallel, Study.leased, Study.waiting, Study.running, Study.next_number, Study.trial_limit,
-    Study.sampled_count, Study.sample_limit, Study.generation_size, Study.finished_count,
+    Study.max_parallel, Study.generation, Study.leased, Study.waiting, Study.running, Study.next_number,
+    Study.trial_limit, Study.sampled_count, Study.sample_limit, Study.generation_size, Study.finished_count,
 )  # fmt: skip
 
 
@@ -103,6 +105,8 @@ def _has_work(study: Row[*tuple[Any, ...]]) -> bool:
     if study.max_parallel is not None and study.leased >= study.max_parallel:
         return False
     unleased = study.waiting - (study.leased - study.running)
+    if study.generation is not None and study.leased and not unleased:
+        return False
     fresh = (study.trial_limit is None or study.next_number < study.trial_limit) and (
         study.sample_limit is None or study.sampled_count < study.sample_limit
     )

@@ -76,6 +76,7 @@ def _apply(study: Study, definition: StudyDefinition) -> None:
     study.description = definition.description
     study.priority = definition.execution.priority
     study.max_parallel = definition.max_parallel
+    study.generation = definition.generation
     study.trial_limit = budget.trials
     study.seconds_limit = budget.seconds
     study.device_seconds_limit = budget.device_seconds
@@ -190,7 +191,7 @@ def cancel(session: Session, study_id: int) -> Study:
     if StudyState(study.state).is_over:
         raise _conflict(study, "cancelled")
     events = cancel_live(study, "The study was cancelled.", TrialState.WAITING, TrialState.RUNNING)
-    events.append(end_study(study, StudyState.CANCELLED, "Cancelled by request."))
+    events += end_study(study, StudyState.CANCELLED, "Cancelled by request.")
     return _told(session, study, events)
 
 

@@ -45,6 +45,7 @@ class LockedStudy:
     seconds_limit: float | None
     device_seconds_limit: float | None
     no_improvement_limit: int | None
+    generation: int | None
 
     state: str
     state_reason: str | None

@@ -49,7 +49,8 @@ _t = table_of(Trial)
 # Statements on a trial's way are built once: building one costs more than running it.
 _RECORDED_COLUMNS = (
     "state", "reason", "feasible", "objective_values", "value", "metrics", "selected_epoch", "epochs", "curve",
-    "violations", "error_code", "error_message", "system_attributes", "device_seconds", "finished_at", "finish_seq",
+    "violations", "test_metrics", "error_code", "error_message", "system_attributes", "device_seconds", "finished_at",
+    "finish_seq",
 )  # fmt: skip
 _RECORD = (
     update(_t)
@@ -213,6 +214,7 @@ def _columns(outcome: Outcome, at: float, finish_seq: int) -> dict[str, Any]:
         "epochs": outcome.epochs,
         "curve": dumps(outcome.curve),
         "violations": dumps(outcome.violations) if outcome.violations else None,
+        "test_metrics": dumps(outcome.test_metrics) if outcome.test_metrics else None,
         "error_code": outcome.error_code,
         "error_message": outcome.error_message,
         "system_attributes": dumps(outcome.system_attributes),

@@ -65,12 +65,16 @@ def reserve_locked(study: LockedStudy, worker_id: str, count: int, ttl_s: float)
     """Reserve trials of a locked study that was settled."""
     if study.state != StudyState.RUNNING or study.halt_reason is not None:
         return []
+    unleased = study.waiting - (study.leased - study.running)
     room = count if study.max_parallel is None else min(count, study.max_parallel - study.leased)
+    if study.generation is not None and room > 0 and not unleased:
+        # A whole generation or nothing, however many were asked for.
+        room = study.generation if study.leased == 0 else 0
     if room <= 0:
         return []
-    unleased = study.waiting - (study.leased - study.running)
     taken = _take_queued(study, room, worker_id, ttl_s) if unleased else []
-    fresh = _new_trials(study, room - len(taken), worker_id, ttl_s)
+    alone = study.generation is not None and unleased
+    fresh = [] if alone else _new_trials(study, room - len(taken), worker_id, ttl_s)
     study.leased += len(taken) + len(fresh)
     return [*taken, *fresh]
 

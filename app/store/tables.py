@@ -101,6 +101,8 @@ class Study(Base):
     seconds_limit: Mapped[float | None]
     device_seconds_limit: Mapped[float | None]
     no_improvement_limit: Mapped[int | None]
+    generation: Mapped[int | None]
+    """Of a deterministic study: how many trials are reserved together, once all before them have ended."""
     deadline_at: Mapped[float | None]
 
     next_number: Mapped[int] = mapped_column(default=0)
@@ -206,6 +208,8 @@ class Trial(Base):
     value: Mapped[float | None]
     """The first objective's value, for sorting."""
     metrics: Mapped[str | None] = mapped_column(Text)
+    test_metrics: Mapped[str | None] = mapped_column(Text)
+    """Scores on the test part that nobody has been told yet, as JSON (see `app.store.scoring`)."""
     selected_epoch: Mapped[int | None]
     epochs: Mapped[int] = mapped_column(default=0)
     parent: Mapped[int | None]
@@ -341,6 +345,8 @@ class Worker(Base):
     families: Mapped[str] = mapped_column(Text)
     labels: Mapped[str] = mapped_column(Text, default="{}")
     version: Mapped[str] = mapped_column(String(32))
+    memory_mb: Mapped[float | None]
+    """What its device has: a GPU's memory, or what the machine or container lets a process have."""
     drain_requested: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[float]
     heartbeat_at: Mapped[float]

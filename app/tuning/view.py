@@ -302,6 +302,14 @@ class StudyView:
             judged = {} if self._judge is None else self._judge.system_attributes(trial_id)
             return kept_attributes(trial.system_attrs) | judged
 
+    def ended(self, trial_id: int) -> None:
+        """Forget a running trial that was recorded: in a deterministic study not before `sync` finds its end.
+
+        The pruner then sees the same trials whenever the record is made, until the next generation is proposed.
+        """
+        if not (self._definition.training.deterministic and self._reads_finished):
+            self.forget(trial_id)
+
     def finished(self, outcome: Outcome) -> None:
         """Forget a running trial whose outcome was recorded; `sync` brings it back as a finished one."""
         self.forget(outcome.trial_id)

@@ -29,22 +29,33 @@ COLUMNS = (
 
 
 def row_of(
-    hyperparameters: Mapping[str, Scalar], activations: Sequence[str], *, seed: int, epochs: int
+    hyperparameters: Mapping[str, Scalar],
+    activations: Sequence[str],
+    *,
+    seed: int,
+    epochs: int,
+    class_weights: Sequence[float] = (),
 ) -> NDArray[np.float64]:
     """A member's row, [columns] float64, from all of its family's hyperparameters.
 
-    `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule.
+    `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule. Weights of
+    classes, where the program takes any, stand behind the columns.
     """
     without = {f"augment_{name}": 0.0 for name in AUGMENTS}
     values: dict[str, Any] = {**without, **hyperparameters, "epochs": epochs, "seed": seed}
     values["schedule"] = SCHEDULES.index(str(values["lr_schedule"]))
     values["activation"] = activations.index(str(values["activation"]))
-    return np.array([float(values[name]) for name in COLUMNS])
+    return np.array([*(float(values[name]) for name in COLUMNS), *class_weights])
 
 
 def columns_of(runtime: Any) -> dict[str, Any]:
     """The columns of a [K, columns] matrix by name, each [K] float64."""
-    return dict(zip(COLUMNS, tf.unstack(runtime, axis=1), strict=True))
+    return dict(zip(COLUMNS, tf.unstack(runtime[:, : len(COLUMNS)], axis=1), strict=True))
+
+
+def class_weights_of(runtime: Any) -> Any:
+    """The weights of classes behind the columns of a runtime matrix: [K, classes] float32, or None without any."""
+    return tf.cast(runtime[:, len(COLUMNS) :], tf.float32) if runtime.shape[1] > len(COLUMNS) else None
 
 
 @dataclass(frozen=True, slots=True)

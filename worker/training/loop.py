@@ -9,18 +9,23 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
+from app.domain.class_weights import balanced_weights, given_weights
 from app.domain.families import FAMILIES, Scalar
 from app.domain.json import dumps
+from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
 from worker.conversation import Channel, Refused, check_metrics, converse, fail_all, refuse_all
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.snapshots import Arrays, Shelf
 from worker.training.cache import ProgramCache
-from worker.training.data import Fold
+from worker.training.data import Fold, Split
+from worker.training.determinism import deterministic_operations, explained
 from worker.training.export import exported_model, save_model, test_metrics
+from worker.training.memory import PeakMemory, check_fits
 from worker.training.program import Program
 from worker.training.rows import Weights, arrays_of, restored
 from worker.training.signature import Signature, filled, structural_signature, structure_of
@@ -62,11 +67,24 @@ def train_stack(
         ChannelBroken: the supervisor is gone.
         TypeError: the supervisor sent a message out of turn.
     """
-    started = time.perf_counter()
+    with deterministic_operations(wanted=request.training.deterministic):
+        _train_stack(request, channel, cache, lanes, shelf)
+
+
+def _train_stack(
+    request: TrainStack,
+    channel: Channel,
+    cache: ProgramCache,
+    lanes: ThreadPoolExecutor | None,
+    shelf: Shelf | None,
+) -> None:
+    started, peak = time.perf_counter(), PeakMemory()
     try:
         signature = structural_signature(request)
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
-        stack_of = partial(_stack_of, request, signature, cache, lanes)
+        check_fits(signature, request.memory_mb)
+        cache.memory_mb = request.memory_mb
+        stack_of = partial(_stack_of, request, signature, cache, lanes, peak)
         trainee: StackTrainee | FoldedTrainee = stack_of(0)
         if request.training.instances > 1:
             from worker.training.folds import FoldedTrainee
@@ -76,7 +94,7 @@ def train_stack(
         refuse_all(request, channel, str(error))
         return
     except Exception as error:  # noqa: BLE001 - building a program may exhaust the device or meet a bug of ours
-        fail_all(request, channel, _reason(error), error)
+        fail_all(request, channel, _reason(error), explained(error))
         return
     last = request.training.select_epoch == "last"
     preparing_s = time.perf_counter() - started
@@ -89,29 +107,42 @@ def train_stack(
 
 
 def _stack_of(
-    request: TrainStack, signature: Signature, cache: ProgramCache, lanes: ThreadPoolExecutor | None, fold: int
+    request: TrainStack,
+    signature: Signature,
+    cache: ProgramCache,
+    lanes: ThreadPoolExecutor | None,
+    peak: PeakMemory,
+    fold: int,
 ) -> StackTrainee:
     """A stack without members, in a program that is compiled, which holds out one of the folds where there are any.
 
     Raises:
         Refused: the data set or the network is impossible.
     """
-    signature = replace(signature, fold=Fold(fold, request.training.folds))
-    program = cache.program(signature, request.slots, request.expected)
+    training = request.training
+    signature = replace(signature, fold=Fold(fold, training.folds))
+    weights = class_weights(training.class_weights, signature.split())
+    if training.deterministic:
+        program = cache.fixed(signature, request.slots)
+    else:
+        program = cache.program(signature, request.slots, request.expected)
     try:
         program.compile()
-    except Exception:  # noqa: BLE001 - not every graph compiles, and memory may be short: the plain form says more
+    except Exception:  # not every graph compiles, and memory may be short: the plain form says more
+        if training.deterministic:
+            raise
         program = cache.single(signature)
         program.compile()
-    return StackTrainee(request, program, cache, lanes)
+    return StackTrainee(request, program, cache, lanes, peak, weights)
 
 
 def prepare(wanted: Prepare, cache: ProgramCache) -> None:
     """Compile ahead what a stack to come will need; what can't be trained is told when it comes."""
     if wanted.family != "function":
         try:
-            signature = replace(structural_signature(wanted), fold=Fold(0, wanted.folds))
-            cache.prepare(signature, wanted.slots, wanted.expected)
+            signature = replace(structural_signature(wanted), fold=Fold(0, wanted.training.folds))
+            check_fits(signature, wanted.memory_mb)
+            cache.prepare(signature, wanted.slots, wanted.expected, fixed=wanted.training.deterministic)
         except Exception:  # noqa: BLE001 - told to the trial, in words, once it is there
             return
 
@@ -120,13 +151,21 @@ class StackTrainee:
     """The members of a stack in the slots of a program: each takes the lowest free one, so that blocks stay full."""
 
     def __init__(
-        self, request: TrainStack, program: Program, cache: ProgramCache, lanes: ThreadPoolExecutor | None
+        self,
+        request: TrainStack,
+        program: Program,
+        cache: ProgramCache,
+        lanes: ThreadPoolExecutor | None,
+        peak: PeakMemory,
+        weights: Sequence[float],
     ) -> None:
         self._cache = cache
         self._lanes = lanes
         self._slots = Slots(program, lanes)
         self._most = request.slots
-        self._epochs = request.training.epochs
+        self._training = request.training
+        self._class_weights = weights
+        self._peak = peak
         self._slot_of: dict[int, int] = {}
         self._hyperparameters: dict[int, dict[str, Scalar]] = {}
         self._score = SCORES[program.split.info.task]
@@ -152,16 +191,18 @@ class StackTrainee:
     @property
     def identity(self) -> str:
         signature = self.program.signature
-        return dumps([signature.family, signature.version, dict(signature.structure)])
+        return dumps([signature.family, signature.version, dict(signature.structure), signature.precision])
 
     def start(self, member: Member) -> None:
         values = self._values_of(member)
         slot = self._take_slot(member, values)
-        self._slots.reset(slot, values, seed=member.seed, epochs=self._epochs)
+        epochs, weights = self._training.epochs, self._class_weights
+        self._slots.reset(slot, values, seed=member.seed, epochs=epochs, class_weights=weights)
 
     def resume(self, member: Member, arrays: Arrays, *, inherited: bool) -> None:
         values = self._values_of(member)
-        fresh = self.program.fresh(values, seed=member.seed, epochs=self._epochs)
+        length, weights = self._training.epochs, self._class_weights
+        fresh = self.program.fresh(values, seed=member.seed, epochs=length, class_weights=weights)
         row, best = restored(arrays, fresh)
         slot = self._take_slot(member, values)
         epochs = int(arrays["epochs"])
@@ -184,9 +225,9 @@ class StackTrainee:
         signature = self.program.signature
         family = FAMILIES[signature.family]
         values = filled(family, member.hyperparameters)
-        if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._epochs:
+        if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._training.epochs:
             raise Refused(
-                f"Expected warmup_epochs below the {self._epochs} epochs of training. "
+                f"Expected warmup_epochs below the {self._training.epochs} epochs of training. "
                 f"Received: {values['warmup_epochs']}"
             )
         if structure_of(family, values) != signature.structure or values["activation"] not in signature.activations:
@@ -200,13 +241,13 @@ class StackTrainee:
         return slot
 
     def train_epoch(self, members: Sequence[Member]) -> dict[int, dict[str, float] | Exception]:
-        better = self._cache.better(self.program, self._most)
+        better = None if self._training.deterministic else self._cache.better(self.program, self._most)
         if better is not None:
             self._slots.move_to(better)
         slots = [self._slot_of[m.member] for m in members]
         metrics = self._slots.run_epoch(slots)
         failed = [slot for slot in slots if isinstance(metrics[slot], Exception)]
-        if failed:
+        if failed and not self._training.deterministic:
             metrics = metrics | self._retried(failed, metrics)
         return {m.member: self._told(metrics[self._slot_of[m.member]]) for m in members}
 
@@ -227,7 +268,7 @@ class StackTrainee:
 
     def _told(self, mine: MemberMetrics | Exception) -> dict[str, float] | Exception:
         if isinstance(mine, Exception):
-            return mine
+            return explained(mine)
         return {
             "loss": mine.loss,
             "val_loss": mine.val_loss,
@@ -240,7 +281,10 @@ class StackTrainee:
         self._slots.mark_best(self._slot_of[member.member])
 
     def result_metrics(self, member: Member) -> dict[str, float]:  # noqa: ARG002 - the same for all of a stack
-        return {"parameter_count": float(self.program.architecture.parameter_count)}
+        return {
+            "parameter_count": float(self.program.architecture.parameter_count),
+            "peak_memory_mb": self._peak.mb(),
+        }
 
     def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
         return self.keeping(member, self.best(member), model, selected_epoch, {})
@@ -279,9 +323,9 @@ def _write(
     selected_epoch: int,
     more: Mapping[str, Any],
 ) -> KeptModel:
-    """Write a member's model, and score it on the test part where there is one."""
+    """Write a member's model where it is wanted, and score it on the test part where there is one."""
     exported = exported_model(program, values, *best)
-    size = save_model(exported, model.path)
+    size = 0 if model.path is None else save_model(exported, model.path)
     metadata = {
         "family": program.signature.family,
         "task": program.split.info.task,
@@ -292,10 +336,28 @@ def _write(
         "program": {"members": program.variant.members, "xla": program.variant.xla},
         **more,
     }
-    tested = test_metrics(exported, program.split)
-    if tested:
-        metadata["test_metrics"] = tested
-    return KeptModel(member=model.member, path=model.path, size_bytes=size, metadata=metadata)
+    return KeptModel(
+        member=model.member,
+        path=model.path,
+        size_bytes=size,
+        metadata=metadata,
+        test_metrics=test_metrics(exported, program.split),
+    )
+
+
+def class_weights(given: ClassWeights | None, split: Split) -> list[float]:
+    """A weight for each class in the order of the model's outputs; none where the study gives none.
+
+    Raises:
+        Refused: the data have no classes.
+    """
+    if given is None:
+        return []
+    if split.info.task != "classification":
+        raise Refused(f"Expected no class_weights for {split.info.name}, whose targets are no classes.")
+    if isinstance(given, dict):
+        return given_weights(given, split.info.classes)
+    return balanced_weights(np.bincount(split.train.y, minlength=split.outputs).tolist())
 
 
 def _reason(error: Exception) -> FailureReason:

@@ -19,7 +19,8 @@ class Signature:
 
     `structure` holds the structural hyperparameters, sorted by name; one without effect (`nesterov` of an optimizer
     other than sgd) has its default. `activations` are the candidates that the program computes, in the families' order.
-    Objectives, epochs, seeds and runtime hyperparameters play no part.
+    Objectives, epochs, seeds and runtime hyperparameters play no part; of `training` the precision does, and whether
+    classes are weighted at all: their weights are the members'.
     """
 
     family: str
@@ -27,6 +28,8 @@ class Signature:
     dataset: DatasetSpec
     structure: tuple[tuple[str, Scalar], ...]
     activations: tuple[str, ...]
+    precision: str = "float32"
+    weighs_classes: bool = False
     fold: Fold = WHOLE
 
     @property
@@ -96,6 +99,8 @@ def structural_signature(request: TrainStack | Prepare) -> Signature:
         dataset=request.dataset,
         structure=structures.pop(),
         activations=tuple(name for name in ACTIVATIONS if name in candidates),
+        precision=request.training.precision,
+        weighs_classes=request.training.class_weights is not None,
     )
 
 

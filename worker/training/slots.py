@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from app.domain.families import Scalar
 from worker.training import initializers
 from worker.training.epoch import State
-from worker.training.knobs import COLUMNS
 from worker.training.program import Program, Row
 from worker.training.rows import Weights
 
@@ -77,9 +76,17 @@ class Slots:
         self._epochs: dict[int, int] = {}
         self._best: dict[int, Weights] = {}
 
-    def reset(self, slot: int, hyperparameters: Mapping[str, Scalar], *, seed: int, epochs: int) -> None:
+    def reset(
+        self,
+        slot: int,
+        hyperparameters: Mapping[str, Scalar],
+        *,
+        seed: int,
+        epochs: int,
+        class_weights: Sequence[float] = (),
+    ) -> None:
         """Start a member in `slot`: weights by `seed`, empty optimizer slots, step 0; other slots are untouched."""
-        self._place(slot, self.program.fresh(hyperparameters, seed=seed, epochs=epochs))
+        self._place(slot, self.program.fresh(hyperparameters, seed=seed, epochs=epochs, class_weights=class_weights))
         self._seeds[slot], self._epochs[slot] = seed, 0
         self._best.pop(slot, None)
 
@@ -151,7 +158,7 @@ class Slots:
         program = self.program
         while slot >= len(self._blocks) * program.members:
             order = np.zeros((program.steps_per_epoch, program.members, program.batch_size), np.int32)
-            self._blocks.append(_Block(program.blank(), np.zeros((program.members, len(COLUMNS))), order))
+            self._blocks.append(_Block(program.blank(), np.zeros((program.members, program.columns)), order))
         block, index = self._where(slot)
         block.arriving[index] = row
 
