@@ -50,6 +50,7 @@ class Member(Message):
 class TrainStack(Message):
     """Train these members.
 
+    `data` is the path of an upload's file on this machine; `data_problem` says why there is none, and all are refused.
     `choices` are the values that a runtime categorical may take in the study: one program. `slots` is how many members
     will train at once at most, `expected` how many trials of this signature are likely to come in all; `judged` says
     that every epoch waits for a verdict (there is a pruner).
@@ -59,6 +60,8 @@ class TrainStack(Message):
     stack: str
     family: str
     dataset: DatasetSpec | None
+    data: str | None = None
+    data_problem: str | None = None
     training: TrainingSpec
     objectives: list[Objective]
     choices: dict[str, list[Scalar]] = {}
@@ -82,6 +85,7 @@ class Prepare(Message):
     kind: Literal["prepare"] = "prepare"
     family: str
     dataset: DatasetSpec | None
+    data: str | None = None
     choices: dict[str, list[Scalar]] = {}
     slots: int
     expected: int

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from worker.channel import ChannelBroken
+from worker.datasets import Local
 from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.ledger import Ledger, Running, StackSettings
@@ -58,6 +59,7 @@ class StackRun:
         settings: StackSettings,
         trials: list[PooledTrial],
         may_refill: Callable[[], bool],
+        data: Local,
     ) -> None:
         """`may_refill` tells whether others may join the trials: not where the trainer is to be replaced."""
         self._ledger = ledger
@@ -68,6 +70,7 @@ class StackRun:
         self._study: StudyRef = self._first.study
         self._trials = trials
         self._may_refill = may_refill
+        self._data = data
         self._members: dict[int, Running] = {}
         self._unwritten: dict[int, tuple[Running, MemberResult]] = {}
         self._next_member = 0
@@ -138,6 +141,8 @@ class StackRun:
             stack=self._first.token,
             family=definition.model.family,
             dataset=definition.dataset,
+            data=self._data.path,
+            data_problem=self._data.problem,
             training=definition.training,
             objectives=definition.objectives,
             choices=self._study.runtime_choices,

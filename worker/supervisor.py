@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -24,6 +25,7 @@ from app.store.migrate import check_schema
 from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
 from worker.claims import Claims
+from worker.datasets import DatasetCache, Local
 from worker.device import Device, resolve
 from worker.feeder import Feeder
 from worker.keeper import Keeper
@@ -64,6 +66,7 @@ class Supervisor:
         self._claims = Claims(self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s)
         self._feeder = Feeder(self._database, self._keeper, self._claims)
         self._artifacts = ArtifactWriter(settings.resolved_artifact_url)
+        self._datasets = DatasetCache(settings, self._database)
         self._trainer: Trainer | None = None
         self._drain_at: float | None = None
         self._draining = False
@@ -81,6 +84,8 @@ class Supervisor:
             log.warning(
                 "artifacts_in_data_dir", path=self._settings.resolved_artifact_url, hint="set FETTLE_ARTIFACT_URL"
             )
+        if not self._database.is_sqlite and not self._settings.dataset_url:
+            log.warning("datasets_in_data_dir", path=self._settings.resolved_dataset_url, hint="set FETTLE_DATASET_URL")
 
     def run(self) -> None:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
@@ -120,10 +125,13 @@ class Supervisor:
             self._worker_id, self._device.label, self._settings.lease_ttl_s, self._settings.hang_timeout_s
         )
         study = trials[0].study
+        data = self._datasets.local(study.definition.dataset, self._should_drain)
+        if data is None:
+            self._feeder.put_back(trials)
+            return
         ledger = Ledger(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, study)
-        stack = StackRun(
-            ledger, self._keeper, self._feeder, settings, trials, lambda: not self._is_worn(trainer, ledger.recorded)
-        )
+        may_refill = partial(self._may_refill, trainer, ledger)
+        stack = StackRun(ledger, self._keeper, self._feeder, settings, trials, may_refill, data)
         trainer.prepared.add(trials[0].signature)
         try:
             stack.run(trainer, lambda: self._look_ahead(trainer, families), self._grace_end)
@@ -135,15 +143,19 @@ class Supervisor:
             self._trainer = None if self._should_drain() else self._new_trainer()
         trainer.trained += ledger.recorded
 
+    def _may_refill(self, trainer: Trainer, ledger: Ledger) -> bool:
+        return not self._is_worn(trainer, ledger.recorded)
+
     def _look_ahead(self, trainer: Trainer, families: Sequence[str]) -> bool:
         """Reserve and sample while the trainer works, and let it compile what comes; whether anything was done."""
         if self._should_drain():
             return False
         busy = self._feeder.feed(families)
         for trial in self._feeder.upcoming():
-            if trial.signature not in trainer.prepared and not trial.is_retry:
+            data = self._datasets.known(trial.study.definition.dataset)
+            if data is not None and trial.signature not in trainer.prepared and not trial.is_retry:
                 trainer.prepared.add(trial.signature)
-                trainer.send(preparation(trial))
+                trainer.send(preparation(trial, data))
         return busy
 
     def _new_trainer(self) -> Trainer:
@@ -217,12 +229,13 @@ class Supervisor:
         log.info("worker_stopped", worker=self._worker_id)
 
 
-def preparation(trial: PooledTrial) -> Prepare:
+def preparation(trial: PooledTrial, data: Local) -> Prepare:
     """What tells a trainer which program this trial will need."""
     study = trial.study
     return Prepare(
         family=study.definition.model.family,
         dataset=study.definition.dataset,
+        data=data.path,
         choices=study.runtime_choices,
         slots=slots_of(trial),
         expected=study.expected(trial.proposal.reservation.number),

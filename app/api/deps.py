@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Header, Query, Request
 
 from app.api.answers import IDEMPOTENCY_KEY_PATTERN
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from app.store.engine import Database
 
 DEFAULT_PROJECT = "default"
+READERS = 2
+"""Uploaded files that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Service:
     database: Database
     hub: Hub
     in_flight: InFlight
+    readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
+    """Threads that read uploaded files: each may hold all of one in memory."""
 
 
 async def _service(request: Request) -> Service:

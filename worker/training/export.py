@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
-from worker.training.data import Split
+from worker.training.data import Split, model_entry, model_input
 from worker.training.models.plain import plain_model, set_variables
 from worker.training.program import Program
 
@@ -28,27 +28,26 @@ def exported_model(
 ) -> Any:
     """The member with these weights, [P], and moving statistics, [S], as a Keras model of built-in layers alone.
 
-    It takes raw features, [n, *shape] float32, and gives class probabilities, [n, classes], in the order of the data
-    set's classes, or the value in the target's own unit, [n, 1].
+    It takes raw features, [n, *shape] float32, or a table's columns by name where some are categories. It gives class
+    probabilities, [n, classes], in the order of the data set's classes, or the value in the target's own unit, [n, 1].
     """
     split = program.split
     network = plain_model(program.builder, split.shape, hyperparameters, split.outputs)
     set_variables(network, program.architecture, weights, statistics)
-    features = keras.Input(split.raw_shape, name="raw_features")
-    x = features
-    for layer in network_with_edges(split, network):
+    features, x = model_entry(split.preparation, split.raw_shape)
+    for layer in network_with_end(split, network):
         x = layer(x)
     return keras.Model(features, x, name=program.signature.family.replace("-", "_"))
 
 
-def network_with_edges(split: Split, network: Any) -> list[Any]:
-    """The layers of the exported model in order: preparation, the network's own, and what makes sense of its output."""
+def network_with_end(split: Split, network: Any) -> list[Any]:
+    """The layers of the exported model after the preparation: the network's own, and what makes sense of its output."""
     if split.info.task == "classification":
         after = keras.layers.Softmax(name="probabilities")
     else:
         after = keras.layers.Rescaling(split.targets.deviation, split.targets.mean, name="value")
     own = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    return [*split.preparation.layers(), *own, after]
+    return [*own, after]
 
 
 def save_model(model: Any, path: str) -> int:
@@ -78,7 +77,7 @@ def test_metrics(model: Any, split: Split) -> dict[str, float]:
     if not len(split.test):
         return {}
     starts = range(0, len(split.test), ROWS_AT_ONCE)
-    pieces = [model(split.test.x[start : start + ROWS_AT_ONCE], training=False) for start in starts]
+    pieces = [model(model_input(split.test.x[start : start + ROWS_AT_ONCE]), training=False) for start in starts]
     outputs = np.concatenate([piece.numpy().astype(np.float64) for piece in pieces])
     if split.info.task == "regression":
         error = outputs[:, 0] - split.test.y

@@ -15,6 +15,7 @@ from worker.conversation import Channel, Refused, check_metrics, converse, fail_
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.training.cache import ProgramCache
+from worker.training.data import inputs_of
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.program import Program
 from worker.training.signature import Signature, filled, structural_signature, structure_of
@@ -201,6 +202,8 @@ def _write(
         "hyperparameters": values,
         "program": {"members": program.variant.members, "xla": program.variant.xla},
     }
+    if program.split.info.columns:
+        metadata["inputs"] = inputs_of(program.split.info)
     tested = test_metrics(exported, program.split)
     if tested:
         metadata["test_metrics"] = tested

@@ -16,6 +16,7 @@ from app.domain.study import DatasetSpec
 from worker.conversation import Refused
 from worker.training.data.preparation import FITS, Preparation, Targets, targets_of
 from worker.training.data.sources import SOURCES, DatasetInfo, source
+from worker.training.data.uploads import uploaded
 
 CACHED_SPLITS = 8
 """Prepared splits kept in memory; the largest bundled one takes 20 MB, the others less than a megabyte."""
@@ -54,22 +55,23 @@ class Split:
         return max(1, len(self.info.classes))
 
 
-def load_split(spec: DatasetSpec, kind: InputKind, structure: Mapping[str, Scalar]) -> Split:
+def load_split(spec: DatasetSpec, kind: InputKind, structure: Mapping[str, Scalar], data: str | None = None) -> Split:
     """The data set of `spec`, split by its seed (stratified for classes) and prepared, the same on every worker.
 
     Each part has the next whole number of samples above its fraction of all; at least one is left for training. Vector
     families get images flattened. `structure` holds the family's structural hyperparameters, of which a few may shape
-    the prepared data. The last few splits are kept.
+    the prepared data. `data` is the path of an upload's file. The last few splits are kept.
 
     Raises:
         Refused: an unknown data set, one of another kind than the family takes, or fractions that can't be split.
     """
-    return _load(spec, kind, tuple((name, structure[name]) for name in FITS[kind].options))
+    options = tuple((name, structure[name]) for name in FITS[kind].options if name in structure)
+    return _load(spec, kind, options, data)
 
 
 @lru_cache(maxsize=CACHED_SPLITS)
-def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar], ...]) -> Split:
-    origin = source(spec.name)
+def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar], ...], data: str | None) -> Split:
+    origin = source(spec.name) if spec.id is None else uploaded(spec, data)
     info = origin.info
     if kind != info.kind and (kind, info.kind) != ("vector", "image"):
         fitting = ", ".join(s.info.name for s in SOURCES.values() if s.info.kind == kind)
@@ -78,7 +80,7 @@ def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar],
             f"Received: {info.name!r}, of {info.kind} samples"
         )
     features, targets = origin.load()
-    if kind == "vector":
+    if kind == "vector" and features.dtype.names is None:
         features = features.reshape(len(features), -1)
     train, validation, test = _parts(info, spec, targets)
     preparation = FITS[kind].fit(info, features[train], dict(options))
