@@ -10,6 +10,7 @@
 Imports neither the service nor TensorFlow: it may be carried anywhere that has httpx and pydantic.
 """
 
+from app.client.datasets import Dataset, DatasetColumn
 from app.client.errors import ClientError, FettleProblem, ServiceUnavailable
 from app.client.models import (
     Artifact,
@@ -37,6 +38,8 @@ __all__ = [
     "Artifact",
     "Best",
     "ClientError",
+    "Dataset",
+    "DatasetColumn",
     "Event",
     "FettleClient",
     "FettleProblem",

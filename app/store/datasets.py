@@ -134,7 +134,9 @@ def delete_dataset(session: Session, project: str, reference: str) -> StoredData
     count, names = _users(session, locked.id)
     if count:
         more = f" and {count - len(names):,} more" if count > len(names) else ""
-        raise DatasetInUse(f"Expected a data set that no study uses. Received one that {', '.join(names)}{more} use.")
+        raise DatasetInUse(
+            f"Expected a data set that no study uses. Received one that is used by {', '.join(names)}{more}."
+        )
     session.delete(locked)
     session.flush()
     return locked
