@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from app.domain.families import InputKind, Scalar
 from app.domain.study import DatasetSpec
 from worker.conversation import Refused
+from worker.training.data.keras_sets import KERAS_SETS, keras_source
 from worker.training.data.preparation import FITS, Preparation, Targets, targets_of
-from worker.training.data.sources import SOURCES, DatasetInfo, source
+from worker.training.data.sources import SOURCES, DatasetInfo, Source, source
 from worker.training.data.uploads import uploaded
 
 CACHED_SPLITS = 8
@@ -71,7 +72,7 @@ def load_split(spec: DatasetSpec, kind: InputKind, structure: Mapping[str, Scala
 
 @lru_cache(maxsize=CACHED_SPLITS)
 def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar], ...], data: str | None) -> Split:
-    origin = source(spec.name) if spec.id is None else uploaded(spec, data)
+    origin = _origin(spec, data)
     info = origin.info
     if kind != info.kind and (kind, info.kind) != ("vector", "image"):
         fitting = ", ".join(s.info.name for s in SOURCES.values() if s.info.kind == kind)
@@ -96,6 +97,12 @@ def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar],
         validation=Part(x[validation], y[validation]),
         test=Part(features[test], targets[test]),
     )
+
+
+def _origin(spec: DatasetSpec, data: str | None) -> Source:
+    if spec.id is not None:
+        return uploaded(spec, data)
+    return keras_source(spec.name) if spec.name in KERAS_SETS else source(spec.name)
 
 
 def _parts(info: DatasetInfo, spec: DatasetSpec, targets: NDArray[Any]) -> tuple[Any, Any, Any]:
