@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,19 @@ CACHED_SPLITS = 8
 """Prepared splits kept in memory; the largest bundled one takes 20 MB, the others less than a megabyte."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """One part of a split. `x` is [n, …]; `y` is [n], int32 classes or float32 targets."""
 
     x: NDArray[Any]
     y: NDArray[Any]
+
+    @cached_property
+    def tensors(self) -> tuple[Any, Any]:
+        """Both on the device: one copy for all programs that train on them."""
+        import tensorflow as tf
+
+        return tf.constant(self.x), tf.constant(self.y)
 
     def __len__(self) -> int:
         return len(self.x)
