@@ -88,7 +88,10 @@ def _create(request: Request, api: Service, project: str, key: str | None, what:
             except Exception:
                 files.remove(object_hash, lambda: _is_wanted(api, object_hash))
                 raise
-            files.ensure(object_hash, kept)  # a deletion may have come between
+            if _is_wanted(api, object_hash):
+                files.ensure(object_hash, kept)  # a deletion may have come between
+            else:
+                files.remove(object_hash, lambda: _is_wanted(api, object_hash))  # an old answer, of one deleted since
         except OSError as error:
             log.exception("data sets can't be written")
             raise Unready("Expected a place for data sets that can be written (FETTLE_DATASET_URL).") from error

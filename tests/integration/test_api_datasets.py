@@ -208,6 +208,34 @@ def test_studies_and_deletions_at_once_leave_no_orphan(service: Any) -> None:
         assert exists == (answers["create"] == 201)
 
 
+def test_uploads_and_deletions_of_one_content_at_once_leave_each_data_set_its_file(service: Any) -> None:
+    form = {"target": "churned"}
+    for i in range(8):
+        upload(service, csv_table(), "a.csv", name=f"old{i}", **form)
+        start = threading.Barrier(2)
+
+        def delete(i: int = i, start: Any = start) -> None:
+            start.wait()
+            assert httpx.delete(f"{service.url}/v1/datasets/old{i}", timeout=30).status_code == 204
+
+        thread = threading.Thread(target=delete)
+        thread.start()
+        start.wait()
+        upload(service, csv_table(), "a.csv", name=f"new{i}", **form)
+        thread.join(60)
+        (path,) = stored_files(service)
+        assert normal.hash_of(path) == path.stem
+        assert service.client.delete(f"/v1/datasets/new{i}").status_code == 204
+        assert stored_files(service) == []
+
+
+def test_an_answer_repeated_after_its_data_set_is_gone_leaves_no_file(service: Any) -> None:
+    first = upload(service, csv_table(), "a.csv", key="k", target="churned")
+    assert service.client.delete(f"/v1/datasets/{first['id']}").status_code == 204
+    assert upload(service, csv_table(), "a.csv", key="k", target="churned") == first
+    assert stored_files(service) == []
+
+
 def test_a_file_below_a_root_is_registered_where_it_lies(serve: Any, database: Database, tmp_path: Path) -> None:
     root = tmp_path / "shared"
     root.mkdir()
