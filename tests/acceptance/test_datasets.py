@@ -152,9 +152,10 @@ def small(name: str, dataset: str) -> dict[str, Any]:
     return definition | {"training": {"epochs": 1}, "hyperparameters": {"units": 4}, "budget": {"trials": 1}}
 
 
-def test_a_registered_file_trains_until_it_is_changed_and_a_lost_one_is_told_in_words(
-    tmp_path: Path,
+def test_a_registered_file_trains_until_it_is_changed_and_what_is_missing_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     root, url = tmp_path / "root", f"sqlite:///{tmp_path / 'fettle.db'}"
     root.mkdir()
     (root / "a.csv").write_bytes(csv_table())
@@ -174,3 +175,12 @@ def test_a_registered_file_trains_until_it_is_changed_and_a_lost_one_is_told_in_
         trial = next(iter(client.trials(over.id)))
         assert (trial.state, trial.reason) == ("FAIL", "REFUSED")
         assert "could not be fetched" in trial.error["message"]
+        over = finish(client, small("not-provided", "mnist"))
+        trial = next(iter(client.trials(over.id)))
+        assert (trial.state, trial.reason) == ("FAIL", "REFUSED")
+        assert f"mnist.npz of the data set 'mnist' in {tmp_path}/keras/datasets" in trial.error["message"]
+        (tmp_path / "keras" / "datasets").mkdir(parents=True)
+        x, y = np.zeros((60, 28, 28), np.uint8), np.arange(60, dtype=np.uint8) % 10
+        arrays = {"x_train": x[:40], "y_train": y[:40], "x_test": x[40:], "y_test": y[40:]}
+        (tmp_path / "keras" / "datasets" / "mnist.npz").write_bytes(npz(**arrays))
+        assert finish(client, small("provided", "mnist")).progress.complete == 1
