@@ -34,7 +34,8 @@ MEANINGS = {
     "labels": "Your own keys and values; lists can be filtered by them.",
     "model.family": "Which family is trained, see [families](#families-and-their-hyperparameters).",
     "dataset": "Required for families that train on data, refused for `function`.",
-    "dataset.name": "Which data set, see [data sets](#data-sets).",
+    "dataset.name": "Which data set, see [data sets](#data-sets), or the name or id of [one of your own](data.md).",
+    "dataset.id": "The id of one of your own: filled in by the service, so that a study's data never change.",
     "dataset.validation_fraction": "Share of the rows that validation metrics are computed on.",
     "dataset.test_fraction": "Share that is kept apart; the best trial's scores on it are told when the study is over.",
     "dataset.split_seed": "Seed of the split. Splits of classification data are stratified.",
@@ -117,7 +118,7 @@ MORE_CODES: dict[type[errors.FettleError], tuple[tuple[str, str], ...]] = {
         ("STUDY_NOT_FOUND", "No study has the id."),
         ("TRIAL_NOT_FOUND", "The study has no trial of the number."),
         ("ARTIFACT_NOT_FOUND", "The trial has no such file, or the file is gone."),
-        ("DATASET_NOT_FOUND", "No data set has the name."),
+        ("DATASET_NOT_FOUND", "No data set has the id or name."),
         ("WORKER_NOT_FOUND", "No worker has the id."),
     ),
 }

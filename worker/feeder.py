@@ -75,6 +75,10 @@ class Feeder:
         """The trials of the next stack; none where none is ready."""
         return self._pool.take(families, self.width)
 
+    def put_back(self, trials: Sequence[PooledTrial]) -> None:
+        """Take back trials that were handed out and never started."""
+        self._pool.add(trials)
+
     def take_more(self, like: PooledTrial, count: int, *, at_least: int = 1) -> list[PooledTrial]:
         """Up to `count` trials that join a stack of one `like` them; none where there are fewer than `at_least`."""
         if count <= 0 or self._pool.count(like.signature) < min(at_least, count):

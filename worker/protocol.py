@@ -71,6 +71,7 @@ class Member(Message):
 class TrainStack(Message):
     """Train these members.
 
+    `data` is the path of an upload's file on this machine; `data_problem` says why there is none, and all are refused.
     `memory_mb` is what the device has, where that is known: a trial that needs more is refused.
     `choices` are the values that a runtime categorical may take in the study: one program. `slots` is how many members
     will train at once at most, `expected` how many trials of this signature are likely to come in all; `judged` says
@@ -81,6 +82,8 @@ class TrainStack(Message):
     stack: str
     family: str
     dataset: DatasetSpec | None
+    data: str | None = None
+    data_problem: str | None = None
     training: TrainingSpec
     objectives: list[Objective]
     choices: dict[str, list[Scalar]] = {}
@@ -105,6 +108,7 @@ class Prepare(Message):
     kind: Literal["prepare"] = "prepare"
     family: str
     dataset: DatasetSpec | None
+    data: str | None = None
     training: TrainingSpec = TrainingSpec()
     choices: dict[str, list[Scalar]] = {}
     slots: int

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from app.domain.population import population_of
 from worker.channel import ChannelBroken
 from worker.checkpoints import LAST_MOMENTS_S
+from worker.datasets import Local
 from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.ledger import NOTHING, Ledger, Running, StackSettings
@@ -65,6 +66,7 @@ class StackRun:
         settings: StackSettings,
         trials: list[PooledTrial],
         may_refill: Callable[[], bool],
+        data: Local,
     ) -> None:
         """`may_refill` tells whether others may join the trials: not where the trainer is to be replaced."""
         self._ledger = ledger
@@ -75,6 +77,7 @@ class StackRun:
         self._study: StudyRef = self._first.study
         self._trials = trials
         self._may_refill = may_refill
+        self._data = data
         self._members: dict[int, Running] = {}
         self._unwritten: dict[int, tuple[Running, MemberResult]] = {}
         self._next_member = 0
@@ -155,6 +158,8 @@ class StackRun:
             stack=self._first.token,
             family=definition.model.family,
             dataset=definition.dataset,
+            data=self._data.path,
+            data_problem=self._data.problem,
             training=definition.training,
             objectives=definition.objectives,
             choices=self._study.runtime_choices,

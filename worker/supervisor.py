@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -25,6 +26,7 @@ from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
 from worker.checkpoints import Sweeper
 from worker.claims import Claims
+from worker.datasets import DatasetCache, Local
 from worker.device import Device, resolve
 from worker.feeder import Feeder
 from worker.keeper import Keeper
@@ -69,6 +71,7 @@ class Supervisor:
         self._feeder = Feeder(self._database, self._keeper, self._claims)
         self._artifacts = ArtifactWriter(settings.resolved_artifact_url)
         self._sweeper = Sweeper(self._database, self._artifacts)
+        self._datasets = DatasetCache(settings, self._database)
         self._trainer: Trainer | None = None
         self._drain_at: float | None = None
         self._draining = False
@@ -86,6 +89,8 @@ class Supervisor:
             log.warning(
                 "artifacts_in_data_dir", path=self._settings.resolved_artifact_url, hint="set FETTLE_ARTIFACT_URL"
             )
+        if not self._database.is_sqlite and not self._settings.dataset_url:
+            log.warning("datasets_in_data_dir", path=self._settings.resolved_dataset_url, hint="set FETTLE_DATASET_URL")
 
     def run(self) -> None:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
@@ -131,10 +136,13 @@ class Supervisor:
             self._memory_mb,
         )
         study = trials[0].study
+        data = self._datasets.local(study.definition.dataset, self._should_drain)
+        if data is None:
+            self._feeder.put_back(trials)
+            return
         ledger = Ledger(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, study)
-        stack = StackRun(
-            ledger, self._keeper, self._feeder, settings, trials, lambda: not self._is_worn(trainer, ledger.recorded)
-        )
+        may_refill = partial(self._may_refill, trainer, ledger)
+        stack = StackRun(ledger, self._keeper, self._feeder, settings, trials, may_refill, data)
         trainer.prepared.add(trials[0].signature)
         try:
             stack.run(trainer, lambda: self._look_ahead(trainer, families), self._grace_end)
@@ -146,6 +154,9 @@ class Supervisor:
             self._trainer = None if self._should_drain() else self._new_trainer()
         trainer.trained += ledger.recorded
 
+    def _may_refill(self, trainer: Trainer, ledger: Ledger) -> bool:
+        return not self._is_worn(trainer, ledger.recorded)
+
     def _look_ahead(self, trainer: Trainer, families: Sequence[str]) -> bool:
         """Reserve and sample while the trainer works, and let it compile what comes; whether anything was done."""
         if self._should_drain():
@@ -153,9 +164,10 @@ class Supervisor:
         busy = self._feeder.feed(families)
         self._sweeper.sweep()
         for trial in self._feeder.upcoming():
-            if trial.signature not in trainer.prepared and not trial.is_retry:
+            data = self._datasets.known(trial.study.definition.dataset)
+            if data is not None and trial.signature not in trainer.prepared and not trial.is_retry:
                 trainer.prepared.add(trial.signature)
-                trainer.send(preparation(trial, self._memory_mb))
+                trainer.send(preparation(trial, data, self._memory_mb))
         return busy
 
     def _new_trainer(self) -> Trainer:
@@ -229,12 +241,13 @@ class Supervisor:
         log.info("worker_stopped", worker=self._worker_id)
 
 
-def preparation(trial: PooledTrial, memory_mb: float | None) -> Prepare:
+def preparation(trial: PooledTrial, data: Local, memory_mb: float | None) -> Prepare:
     """What tells a trainer which program this trial will need, on a device of so much memory."""
     study = trial.study
     return Prepare(
         family=study.definition.model.family,
         dataset=study.definition.dataset,
+        data=data.path,
         training=study.definition.training,
         choices=study.runtime_choices,
         slots=slots_of(trial),

@@ -197,21 +197,6 @@ class AlgorithmInfo(BaseModel):
     options: dict[str, Any] = {}
 
 
-class DatasetInfo(BaseModel):
-    """A data set that a definition may name."""
-
-    name: str
-    bundled: bool
-    description: str
-    task: str
-    input_kind: str
-    shape: list[int]
-    rows: int
-    classes: int
-    sample_rate: int = 0
-    groups: int = 0
-
-
 class EventItem(BaseModel):
     """An event: these fields and those of its type."""
 
@@ -270,13 +255,6 @@ class AlgorithmPage(BaseModel):
     """All samplers, or all pruners."""
 
     items: list[AlgorithmInfo]
-    next_cursor: str | None
-
-
-class DatasetPage(BaseModel):
-    """All data sets."""
-
-    items: list[DatasetInfo]
     next_cursor: str | None
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.api import schemas
 from app.api.answers import answer, page
+from app.api.dataset_views import dataset_kept, known_datasets
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
 from app.api.files import remove_study_files
 from app.api.idempotency import once
@@ -41,13 +42,14 @@ def create_study(
     definition: StudyDefinition, request: Request, api: Api, project: Project, key: IdempotencyKey = None
 ) -> Response:
     """Start a study: workers take its trials from now on."""
-    filled = accepted(definition, api.settings).definition
+    filled = accepted(definition, api.settings, known_datasets(api, project, definition)).definition
 
     def work(session: Session) -> Response:
         warm = warm_started(session, project, filled)
-        study = lifecycle.create_study(
-            session, warm.definition, project=project, created_by=None, sample_limit=sample_limit(filled)
-        )
+        with dataset_kept():
+            study = lifecycle.create_study(
+                session, warm.definition, project=project, created_by=None, sample_limit=sample_limit(filled)
+            )
         keep_earlier(session, study.id, warm.trials)
         location = f"/v1/studies/{study.public_id}"
         return answer(study_now(session, study), 201, location=location, etag=study.revision)
@@ -58,7 +60,7 @@ def create_study(
 @router.post("/v1/studies:validate", response_model=schemas.Validation)
 def validate_study(definition: StudyDefinition, api: Api, project: Project) -> Response:
     """Check a definition and fill in its defaults; nothing is stored."""
-    checked = accepted(definition, api.settings)
+    checked = accepted(definition, api.settings, known_datasets(api, project, definition))
     with api.database.read() as session:
         warm = warm_started(session, project, checked.definition)
     return answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.api.problems import invalid_request
 from app.api.schemas import StudyChanges
 from app.domain.check import Checked, Limits, check_definition
 from app.domain.combinations import combination_count
+from app.domain.datasets import BUILT_IN, Dataset
 from app.domain.study import Budget, Execution, StudyDefinition
 from app.errors import FieldError, InvalidStudy
 from app.settings import Settings
@@ -33,8 +35,8 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def accepted(definition: StudyDefinition, settings: Settings) -> Checked:
-    """The definition with all defaults, where it can be run.
+def accepted(definition: StudyDefinition, settings: Settings, datasets: Mapping[str, Dataset] = BUILT_IN) -> Checked:
+    """The definition with all defaults, where it can be run; `datasets` are those that it may name.
 
     Raises:
         InvalidStudy: it can't; all its problems with their places.
@@ -42,7 +44,7 @@ def accepted(definition: StudyDefinition, settings: Settings) -> Checked:
     from app.tuning.pruners import pruner_options, pruner_problems
     from app.tuning.samplers import sampler_options, sampler_problems
 
-    checked = check_definition(definition, limits_of(settings))
+    checked = check_definition(definition, limits_of(settings), datasets)
     errors = [*checked.errors, *sampler_problems(definition), *pruner_problems(definition)]
     if errors:
         raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)

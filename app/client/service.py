@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from app.client import stream
+from app.client.datasets import DatasetCalls
 from app.client.errors import FettleProblem, ServiceUnavailable
 from app.client.external import ExternalCalls
 from app.client.models import (
@@ -37,7 +38,7 @@ READY_POLL_S = 0.05
 A = TypeVar("A", bound=Answer)
 
 
-class FettleClient(ExternalCalls):
+class FettleClient(ExternalCalls, DatasetCalls):
     """A connection to the service at `url`.
 
     `api_key` is needed where the service has keys; `timeout_s` limits each call, not a stream.

@@ -13,7 +13,8 @@ from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problem
 from app.domain.check_instances import instance_problems
 from app.domain.check_saving import saving_problems, saving_warnings
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
-from app.domain.datasets import BUNDLED, Dataset
+from app.domain.check_uploads import pinned, upload_problems
+from app.domain.datasets import BUILT_IN, Dataset
 from app.domain.families import FAMILIES, FUNCTION, Family, Scalar
 from app.domain.memory import MemoryEstimate, memory_estimate
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
@@ -56,8 +57,13 @@ class _Findings:
         self.errors.append(FieldError(loc, message))
 
 
-def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapping[str, Dataset] = BUNDLED) -> Checked:
-    """`definition` with all defaults, all problems of it, and warnings; without problems it can be run."""
+def check_definition(
+    definition: StudyDefinition, limits: Limits, datasets: Mapping[str, Dataset] = BUILT_IN
+) -> Checked:
+    """`definition` with all defaults, all problems of it, and warnings; without problems it can be run.
+
+    `datasets` are those that it may name, by name and by id.
+    """
     found = _Findings()
     _check_limits(definition, limits, found)
     family = FAMILIES.get(definition.model.family)
@@ -66,7 +72,7 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         found.refuse(("model", "family"), f"Expected one of {known}. Received: {definition.model.family!r}")
         return Checked(definition, tuple(found.errors))
     dataset = _check_dataset(definition, family, datasets, found)
-    filled = fill_defaults(definition, family)
+    filled = fill_defaults(pinned(definition, dataset), family)
     if len(definition.searched) <= limits.max_searched:
         found.errors += check_hyperparameters(definition, filled, family)
     if dataset is not None:
@@ -164,11 +170,13 @@ def _check_dataset(
     if spec is None:
         found.refuse(("dataset",), f"Expected a data set: {family.name} trains on data. Received: none")
         return None
-    dataset = datasets.get(spec.name)
+    dataset = datasets.get(spec.id or spec.name)
     if dataset is None:
-        known = ", ".join(sorted(datasets))
-        found.refuse(("dataset", "name"), f"Expected one of {known}. Received: {spec.name!r}")
+        known = ", ".join(sorted({dataset.name for dataset in datasets.values()}))
+        place, received = ("id", spec.id) if spec.id else ("name", spec.name)
+        found.refuse(("dataset", place), f"Expected one of {known}, or an upload. Received: {received!r}")
         return None
+    found.errors += upload_problems(spec, dataset)
     if not takes(family.input_kind, dataset.input_kind):
         found.refuse(
             ("dataset", "name"),

@@ -35,9 +35,11 @@ class DatasetSpec(Section):
     """What it is trained on, and how that is split: seeded, stratified for classification.
 
     A `grouped` split keeps samples together that belong together, such as those of one voice: no group is in two parts.
+    `id` is an upload's; where only its name is given the service fills it in, so that the data never change.
     """
 
     name: StrictStr
+    id: StrictStr | None = None
     validation_fraction: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.2
     test_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     split_seed: Seed = 0

@@ -20,6 +20,7 @@ from app.domain.population import population_of
 from app.domain.study import StudyDefinition, StudyState
 from app.domain.trial import FailureReason, TrialState
 from app.errors import NameTaken, NotFound, StateConflict
+from app.store import datasets
 from app.store.locking import LockedStudy, lock_study, tell
 from app.store.log import NewEvent, append, clock
 from app.store.settling import cancel_live, end_study, fail_trials, live_trials, settle, study_event
@@ -33,7 +34,10 @@ def create_study(
 
     Raises:
         NameTaken: another study of the project has the name.
+        NotFound: the upload that it trains on was deleted.
     """
+    upload = definition.dataset.id if definition.dataset is not None else None
+    held = datasets.hold(session, project, upload) if upload is not None else None
     at = clock(session)
     population = population_of(definition)
     study = Study(
@@ -64,6 +68,8 @@ def create_study(
             f"Expected a name that no study of the project {project!r} has. Received: {definition.name!r}"
         ) from None
     session.execute(insert(EventCounter).values(study_id=study.id, last_seq=0))
+    if held is not None:
+        datasets.use(session, study.id, held)
     _write_labels(session, study, definition)
     append(session, study.id, study.public_id, [study_event("study.created", study)], at=at)
     return study

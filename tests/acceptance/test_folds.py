@@ -98,6 +98,7 @@ def test_folds_share_the_test_part_and_never_validate_on_it(client: FettleClient
     assert best.metrics is not None
     assert 0 <= best.metrics["test_accuracy"] <= 1
     sizes = [
-        len(load_split(DatasetSpec(name="wine", test_fraction=0.25), "vector", {}, Fold(i, 2)).test) for i in (0, 1)
+        len(load_split(DatasetSpec(name="wine", test_fraction=0.25), "vector", {}, fold=Fold(i, 2)).test)
+        for i in (0, 1)
     ]
     assert sizes == [45, 45]

@@ -122,7 +122,7 @@ def test_verdicts_and_early_stopping_end_members_at_different_epochs(cache: Prog
     [
         ("image-cnn", "wine", {}, {}, "image samples"),
         ("image-cnn", "digits", {"conv_layers": 4}, {}, "2×2 pixels"),
-        ("mlp", "mnist", {}, {}, "Expected a data set among"),
+        ("mlp", "imagenet", {}, {}, "Expected a data set among"),
         ("mlp", "wine", {"depth": 3}, {}, "depth"),
         ("mlp", "wine", {}, {"objectives": [Objective(metric="val_mae")]}, "val_mae"),
         ("mlp", "diabetes", {}, {"objectives": [Objective(metric="val_accuracy")]}, "val_accuracy"),

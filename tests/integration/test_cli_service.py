@@ -217,6 +217,28 @@ def test_validate_stores_nothing(service: Service) -> None:
         assert not [study for study in client.studies() if study.name == "unstored"]
 
 
+def test_a_table_is_uploaded_shown_and_deleted(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("age,city,left\n" + "".join(f"{i},{'ab'[i % 2]},{'ny'[i % 2]}\n" for i in range(20)))
+    ran = service.run("datasets", "upload", str(path), "--target", "left", "--column", "age=category")
+    assert ran.returncode == 0, ran.stderr
+    assert "Data set people has the id ds_" in ran.stdout
+    assert re.search(r"^age +category +feature +0 +0, 1, 2, 3, 4, 5, …$", ran.stdout, re.MULTILINE)
+    listed = json.loads(service.run("datasets", "--json").stdout)["items"]
+    assert [d["name"] for d in listed if d["origin"] == "upload"] == ["people"]
+    assert re.search(
+        r"^people +upload +classification +vector +2 +20 +2 +ds_", service.run("datasets").stdout, re.MULTILINE
+    )
+    shown = json.loads(service.run("datasets", "show", "people", "--json").stdout)
+    assert shown == listed[-1]
+    ran = service.run("datasets", "upload", str(path), "--target", "gone")
+    assert (ran.returncode, "target: Expected one of the columns age, city, left" in ran.stderr) == (4, True)
+    for arguments in (("upload", str(tmp_path / "none.csv")), ("upload", str(path), "--column", "age")):
+        assert service.run("datasets", *arguments).returncode == 2
+    assert service.run("datasets", "delete", "people").returncode == 0
+    assert service.run("datasets", "show", "people").returncode == 4
+
+
 def test_the_client_does_the_rounds(service: Service) -> None:
     with FettleClient(service.url) as client:
         study = client.create_study(sphere("client", trials=3, delay_s=0.05), idempotency_key="once")

@@ -28,7 +28,7 @@ def test_folds_are_of_one_size_and_spread_the_classes(count: int, stratified: bo
 
 def test_each_sample_is_validated_on_once_and_the_test_part_never() -> None:
     spec = DatasetSpec(name="wine", test_fraction=0.2)
-    splits = [load_split(spec, "vector", {}, Fold(index, 4)) for index in range(4)]
+    splits = [load_split(spec, "vector", {}, fold=Fold(index, 4)) for index in range(4)]
     assert len({split.test.x.tobytes() for split in splits}) == 1
     assert sum(len(split.validation) for split in splits) + len(splits[0].test) == 178
     for split in splits:

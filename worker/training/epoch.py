@@ -58,8 +58,8 @@ class Epoch:
         self._program = program
         self._rule = rule
         split = program.split
-        self._train = _on_device(split.train.x, split.train.y)
-        self._validation = _on_device(split.validation.x, split.validation.y)
+        self._train = split.train.tensors
+        self._validation = split.validation.tensors
         self._losses = Losses(split.info.task, split.targets.deviation)
         kernels = [np.full(v.size, v.kind == "kernel", np.float32) for v in program.architecture.weights]
         self._is_kernel = tf.constant(np.concatenate(kernels))
@@ -265,10 +265,6 @@ class Epoch:
         masks = tf.cond(knobs.drops, drawn, lambda: tf.ones([program.members, sum(sizes)]))
         pieces = tf.split(masks, sizes, axis=1)
         return [tf.reshape(m, [program.members, *shape]) for m, shape in zip(pieces, shapes, strict=True)]
-
-
-def _on_device(x: Any, y: Any) -> tuple[Any, Any]:
-    return tf.constant(x), tf.constant(y)
 
 
 def _pieces(flat: Any, variables: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.snapshots import Arrays, Shelf
 from worker.training.cache import ProgramCache
-from worker.training.data import Fold, Split
+from worker.training.data import Fold, Split, inputs_of
 from worker.training.determinism import deterministic_operations, explained
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.memory import PeakMemory, check_fits
@@ -336,6 +336,8 @@ def _write(
         "program": {"members": program.variant.members, "xla": program.variant.xla},
         **more,
     }
+    if program.split.info.columns:
+        metadata["inputs"] = inputs_of(program.split.info)
     return KeptModel(
         member=model.member,
         path=model.path,

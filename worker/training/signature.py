@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.domain.families import ACTIVATIONS, FAMILIES, Family, InputKind, Scalar
 from app.domain.study import DatasetSpec
@@ -20,7 +20,7 @@ class Signature:
     `structure` holds the structural hyperparameters, sorted by name; one without effect (`nesterov` of an optimizer
     other than sgd) has its default. `activations` are the candidates that the program computes, in the families' order.
     Objectives, epochs, seeds and runtime hyperparameters play no part; of `training` the precision does, and whether
-    classes are weighted at all: their weights are the members'.
+    classes are weighted at all: their weights are the members'. `data` is where an upload's file lies.
     """
 
     family: str
@@ -31,6 +31,7 @@ class Signature:
     precision: str = "float32"
     weighs_classes: bool = False
     fold: Fold = WHOLE
+    data: str | None = field(default=None, compare=False)
 
     @property
     def hyperparameters(self) -> dict[str, Scalar]:
@@ -48,7 +49,7 @@ class Signature:
         Raises:
             Refused: an unknown data set, or one that the family can't take.
         """
-        return load_split(self.dataset, self.input_kind, self.hyperparameters, self.fold)
+        return load_split(self.dataset, self.input_kind, self.hyperparameters, self.data, self.fold)
 
 
 def filled(family: Family, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -84,6 +85,8 @@ def structural_signature(request: TrainStack | Prepare) -> Signature:
         raise Refused(f"Expected a family among: {', '.join(BUILDERS)}. Received: {request.family!r}")
     if request.dataset is None:
         raise Refused(f"Expected a data set for the family {request.family}. Received: none")
+    if isinstance(request, TrainStack) and request.data_problem is not None:
+        raise Refused(request.data_problem)
     if not members:
         raise Refused("Expected at least one member. Received: none")
     family = FAMILIES[request.family]
@@ -101,6 +104,7 @@ def structural_signature(request: TrainStack | Prepare) -> Signature:
         activations=tuple(name for name in ACTIVATIONS if name in candidates),
         precision=request.training.precision,
         weighs_classes=request.training.class_weights is not None,
+        data=request.data,
     )
 
 

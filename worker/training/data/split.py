@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from app.domain.families import InputKind, Scalar
 from app.domain.study import DatasetSpec
 from worker.conversation import Refused
+from worker.training.data.keras_sets import KERAS_SETS, keras_source
 from worker.training.data.preparation import FITS, Preparation, Targets, targets_of
 from worker.training.data.sources import SOURCES, DatasetInfo, Source, source
+from worker.training.data.uploads import uploaded
 
 CACHED_SPLITS = 8
 """Prepared splits kept in memory; `shapes` takes 20 MB, the finest spectrograms 100, most less than 10."""
@@ -32,12 +34,19 @@ class Fold:
 WHOLE = Fold(0, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """One part of a split. `x` is [n, …]; `y` is [n], int32 classes or float32 targets."""
 
     x: NDArray[Any]
     y: NDArray[Any]
+
+    @cached_property
+    def tensors(self) -> tuple[Any, Any]:
+        """Both on the device: one copy for all programs that train on them."""
+        import tensorflow as tf
+
+        return tf.constant(self.x), tf.constant(self.y)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -65,24 +74,33 @@ class Split:
         return max(1, len(self.info.classes))
 
 
-def load_split(spec: DatasetSpec, kind: InputKind, structure: Mapping[str, Scalar], fold: Fold = WHOLE) -> Split:
+def load_split(
+    spec: DatasetSpec,
+    kind: InputKind,
+    structure: Mapping[str, Scalar],
+    data: str | None = None,
+    fold: Fold = WHOLE,
+) -> Split:
     """The data set of `spec`, split by its seed (stratified for classes) and prepared, the same on every worker.
 
     Each part has the next whole number of samples above its fraction of all; at least one is left for training. A
     grouped split draws whole groups instead, and no group is in two parts. Vector families get images flattened. With
     folds the test part is kept apart first; `fold` is then what is validated on, whatever the fraction says.
-    `structure` holds the family's structural hyperparameters, of which a few may shape the prepared data. The last few
-    splits are kept.
+    `structure` holds the family's structural hyperparameters, of which a few may shape the prepared data. `data` is the
+    path of an upload's file. The last few splits are kept.
 
     Raises:
         Refused: an unknown data set, one of another kind than the family takes, or fractions that can't be split.
     """
-    return _load(spec, kind, tuple((name, structure[name]) for name in FITS[kind].options), fold)
+    options = tuple((name, structure[name]) for name in FITS[kind].options if name in structure)
+    return _load(spec, kind, options, data, fold)
 
 
 @lru_cache(maxsize=CACHED_SPLITS)
-def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar], ...], fold: Fold) -> Split:
-    origin = source(spec.name)
+def _load(
+    spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar], ...], data: str | None, fold: Fold
+) -> Split:
+    origin = _origin(spec, data)
     info = origin.info
     if kind != info.kind and (kind, info.kind) != ("vector", "image"):
         fitting = ", ".join(s.info.name for s in SOURCES.values() if s.info.kind == kind)
@@ -91,9 +109,9 @@ def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar],
             f"Received: {info.name!r}, of {info.kind} samples"
         )
     features, targets = origin.load()
-    if kind == "vector":
+    if kind == "vector" and features.dtype.names is None:
         features = features.reshape(len(features), -1)
-    train, validation, test = parts_of(spec, targets, fold)
+    train, validation, test = parts_of(origin, spec, targets, fold)
     preparation = FITS[kind].fit(info, features[train], dict(options))
     scale = targets_of(info, targets[train])
     x, y = preparation.prepared(features), scale.prepared(targets)
@@ -109,15 +127,20 @@ def _load(spec: DatasetSpec, kind: InputKind, options: tuple[tuple[str, Scalar],
     )
 
 
+def _origin(spec: DatasetSpec, data: str | None) -> Source:
+    if spec.id is not None:
+        return uploaded(spec, data)
+    return keras_source(spec.name) if spec.name in KERAS_SETS else source(spec.name)
+
+
 def parts_of(
-    spec: DatasetSpec, targets: NDArray[Any], fold: Fold = WHOLE
+    origin: Source, spec: DatasetSpec, targets: NDArray[Any], fold: Fold = WHOLE
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The sample numbers of training, validation and test part, of a data set with these targets, [n].
 
     Raises:
-        Refused: an unknown data set, or fractions that can't be split.
+        Refused: fractions or folds that can't be split.
     """
-    origin = source(spec.name)
     parts = _parts_by_group(spec, origin, fold) if spec.grouped else _parts(origin.info, spec, targets, fold)
     train, validation, test = parts
     return train, validation, test
