@@ -5,7 +5,8 @@ FettleError
 ├── NotFound              404  STUDY_NOT_FOUND, TRIAL_NOT_FOUND, ARTIFACT_NOT_FOUND, WORKER_NOT_FOUND, …
 ├── Conflict              409
 │   ├── StateConflict          STATE_CONFLICT: the resource's state doesn't allow the action
-│   ├── NameTaken              NAME_TAKEN: another study of the project has the name
+│   ├── NameTaken              NAME_TAKEN: another study, or data set, of the project has the name
+│   ├── DatasetInUse           DATASET_IN_USE: studies train on it
 │   ├── RequestInFlight        REQUEST_IN_FLIGHT: the same Idempotency-Key is being served now
 │   └── LeaseLost              LEASE_LOST: another attempt holds the trial, or it is over
 ├── NotAcceptable         406  NOT_ACCEPTABLE: no media type that the client accepts
@@ -14,6 +15,7 @@ FettleError
 ├── UnsupportedMediaType  415  UNSUPPORTED_MEDIA_TYPE
 ├── Invalid               422  INVALID_REQUEST: fields that are unknown, missing or of the wrong type
 │   ├── InvalidStudy           INVALID_STUDY: a definition that can't be run
+│   ├── InvalidDataset         INVALID_DATASET: a file that can't be read as a data set
 │   └── IdempotencyMismatch    IDEMPOTENCY_MISMATCH: the key was used with another request
 └── SchemaTooNew / Unready 503 UNREADY: the database can't be reached or has another schema
 """
@@ -72,9 +74,15 @@ class StateConflict(Conflict):
 
 
 class NameTaken(Conflict):
-    """Another study of the project has the name."""
+    """Another study, or data set, of the project has the name."""
 
     code, title = "NAME_TAKEN", "Name taken"
+
+
+class DatasetInUse(Conflict):
+    """Studies train on the data set."""
+
+    code, title = "DATASET_IN_USE", "Data set in use"
 
 
 class RequestInFlight(Conflict):
@@ -123,6 +131,12 @@ class InvalidStudy(Invalid):
     """A definition that can't be run."""
 
     code, title = "INVALID_STUDY", "Invalid study definition"
+
+
+class InvalidDataset(Invalid):
+    """A file that can't be read as a data set."""
+
+    code, title = "INVALID_DATASET", "Invalid data set"
 
 
 class IdempotencyMismatch(Invalid):

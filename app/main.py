@@ -15,7 +15,20 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__
-from app.api import catalog, events, external, health, openapi, problems, results, studies, trials, workers
+from app.api import (
+    catalog,
+    datasets,
+    events,
+    external,
+    health,
+    lineage,
+    openapi,
+    problems,
+    results,
+    studies,
+    trials,
+    workers,
+)
 from app.api.deps import Service
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
@@ -71,8 +84,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for part in (studies, trials, external, results, events, catalog, workers, health):
+    uploads = {"/v1/datasets": settings.max_upload_bytes + datasets.FORM_BYTES}
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
+    for part in (studies, trials, external, lineage, results, events, datasets, catalog, workers, health):
         app.include_router(part.router)
     return app
 

@@ -18,6 +18,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("fettle-data"), description="Holds fettle.db, artifacts/, datasets/ and logs/.")
     database_url: str = Field(default="", description="Empty: SQLite in the data directory. Or postgresql+psycopg://…")
     artifact_url: str = Field(default="", description="An fsspec location; empty: artifacts/ in the data directory.")
+    dataset_url: str = Field(default="", description="An fsspec location; empty: datasets/ in the data directory.")
+    dataset_roots: str = Field(
+        default="", description="Comma-separated file:///… or s3://… that data sets may be registered from."
+    )
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
@@ -35,6 +39,9 @@ class Settings(BaseSettings):
     drain_grace_s: Annotated[float, Field(ge=0, le=3600)] = Field(
         default=20.0, description="A draining worker lets its trials run this long before it gives them back."
     )
+    checkpoint_interval_s: Annotated[float, Field(gt=0)] = Field(
+        default=30.0, description="A trial that trains for this long leaves a checkpoint this often."
+    )
     hang_timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=900.0, description="A trainer silent for this long inside a trial is taken for hung and replaced."
     )
@@ -45,7 +52,24 @@ class Settings(BaseSettings):
         default=8192, description="A trainer whose resident memory passes this is recycled between trials."
     )
 
+    device_memory_mb: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="What a trial may need of its device's memory; found out where it isn't set."
+    )
+
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(default=1_000_000, description="Largest JSON request body.")
+    max_upload_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=200_000_000, description="Largest file of an uploaded or registered data set."
+    )
+    max_unpacked_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=1_000_000_000, description="Most bytes that such a file may unpack to."
+    )
+    max_dataset_rows: Annotated[int, Field(ge=1)] = Field(
+        default=10_000_000, description="Most rows of such a data set."
+    )
+    dataset_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=20_000_000_000,
+        description="What a worker keeps of uploads in its data directory; the newest one stays.",
+    )
     max_trials: Annotated[int, Field(ge=1)] = 100_000
     max_epochs: Annotated[int, Field(ge=1)] = 10_000
     max_parallel_trials: Annotated[int, Field(ge=1)] = 1_000
@@ -78,6 +102,11 @@ class Settings(BaseSettings):
     def resolved_artifact_url(self) -> str:
         """Where artifacts lie: the fsspec location given, or a folder of the data directory."""
         return self.artifact_url or str((self.data_dir / "artifacts").absolute())
+
+    @property
+    def resolved_dataset_url(self) -> str:
+        """Where uploaded data sets lie: the fsspec location given, or a folder of the data directory."""
+        return self.dataset_url or str((self.data_dir / "datasets").absolute())
 
     @property
     def is_loopback(self) -> bool:

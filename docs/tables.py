@@ -39,9 +39,10 @@ MEANINGS = {
     "model.input": "What the layers of `keras-layers` take; the data set's own kind where left out.",
     "model.layers": "The layers of `keras-layers`, see [models of your own](own-models.md).",
     "dataset": "Required for families that train on data, refused for `function`.",
-    "dataset.name": "Which data set, see [data sets](#data-sets).",
+    "dataset.name": "Which data set, see [data sets](#data-sets), or the name or id of [one of your own](data.md).",
+    "dataset.id": "The id of one of your own: filled in by the service, so that a study's data never change.",
     "dataset.validation_fraction": "Share of the rows that validation metrics are computed on.",
-    "dataset.test_fraction": "Share that is kept apart and only looked at when a model is written.",
+    "dataset.test_fraction": "Share that is kept apart; the best trial's scores on it are told when the study is over.",
     "dataset.split_seed": "Seed of the split. Splits of classification data are stratified.",
     "dataset.grouped": "True: whole groups of samples (the recordings of one voice) go to one part each. "
     "For data sets that have groups.",
@@ -49,13 +50,21 @@ MEANINGS = {
     "family's default.",
     "training.epochs": "Passes over the training part.",
     "training.seed": "Seed of weights, shuffling and dropout; mixed with the trial's number.",
-    "training.precision": "The only one there is.",
+    "training.precision": "What is computed in, by the names of Keras' policies; weights are float32 in all of them: "
+    "see [saving compute](saving-compute.md).",
+    "training.class_weights": "What each class' samples count in the training loss: `balanced`, or weights by class, "
+    "by name or index. Off where left out.",
+    "training.deterministic": "The same definition gives the same trials and numbers, at a cost: see "
+    "[saving compute](saving-compute.md).",
     "training.select_epoch": "Which epoch is the trial's result: the best by the first objective, or the last. "
     "`function` always selects the last.",
     "training.early_stopping": "Off where left out.",
     "training.early_stopping.metric": "A metric of the epoch. For `function` the default is `value`.",
     "training.early_stopping.patience": "Epochs without improvement before the trial ends as COMPLETE.",
     "training.early_stopping.min_delta": "An improvement must be larger than this.",
+    "training.folds": "Cross-validation: each trial is trained once for each fold that is held out, see "
+    "[folds and repeats](folds.md).",
+    "training.repeats": "Each trial is trained so often, with other seeds.",
     "objectives": "What is optimised. The first one selects epochs, guides pruning and sorts trials.",
     "objectives[].metric": "See [metrics](#metrics).",
     "objectives[].direction": "Whether less or more is better. State it for `val_accuracy`.",
@@ -78,11 +87,15 @@ MEANINGS = {
     "execution.worker_labels": "Only workers that offer all of these labels take the study's trials.",
     "execution.max_attempts": "Attempts of a trial whose worker was lost or whose trainer crashed.",
     "execution.trial_timeout_seconds": "Longest time of one attempt. It then ends as FAIL, `TIMEOUT`.",
-    "execution.duplicates": "Equal hyperparameters may be tried twice: the only choice there is.",
+    "execution.duplicates": "Equal hyperparameters are trained again (`allow`), get the first trial's result "
+    "(`reuse`), or are drawn anew (`resample`), see [search](search.md#duplicates).",
     "execution.keep_models": "`best`: the best trial's model (with several objectives every complete trial's); "
     "`all`: every complete trial's; `none`.",
+    "execution.checkpoints": "`auto`: a trial that trains for long leaves checkpoints, and goes on from the last one"
+    " where it loses its worker, see [checkpoints](checkpoints.md); `off`: it starts anew.",
     "execution.priority": "Workers take trials of the higher priority first.",
-    "warm_start.studies": "Must be empty: warm starts are not there yet.",
+    "warm_start.studies": "Ids or names of studies with the same objectives, from whose trials the sampler learns, see "
+    "[search](search.md#warm-start).",
 }
 """What each field of a study definition means, by its path."""
 
@@ -113,7 +126,7 @@ MORE_CODES: dict[type[errors.FettleError], tuple[tuple[str, str], ...]] = {
         ("STUDY_NOT_FOUND", "No study has the id."),
         ("TRIAL_NOT_FOUND", "The study has no trial of the number."),
         ("ARTIFACT_NOT_FOUND", "The trial has no such file, or the file is gone."),
-        ("DATASET_NOT_FOUND", "No data set has the name."),
+        ("DATASET_NOT_FOUND", "No data set has the id or name."),
         ("WORKER_NOT_FOUND", "No worker has the id."),
     ),
 }

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import fsspec
 import structlog
+from fsspec.implementations.local import LocalFileSystem
 
-from app.domain.trial import ArtifactPointer
-from worker.protocol import KeptModel
+from app.domain.trial import ArtifactPointer, CheckpointPointer
+from worker.protocol import KeptModel, KeptSnapshot
+from worker.snapshots import snapshot_key
 
 MODEL_NAME = "model.keras"
+SNAPSHOT_NAME, SNAPSHOT_SUFFIX = "state.npz", ".npz"
 MODEL_MEDIA_TYPE = "application/vnd.keras"
 
 log = structlog.get_logger(__name__)
@@ -30,6 +33,7 @@ class ArtifactWriter:
     def __init__(self, url: str) -> None:
         self._files, self._root = fsspec.core.url_to_fs(url)
         self._scratch = Path(tempfile.mkdtemp(prefix="fettle-worker-"))
+        self._snapshots = 0
 
     def scratch(self, token: str) -> str:
         """A path on this machine where the trainer may write the model of the attempt that holds `token`."""
@@ -41,12 +45,52 @@ class ArtifactWriter:
         Raises:
             OSError: the location can't be written.
         """
+        written = str(kept.path)
         path = f"{study}/{number:06d}/{attempt}-{token[:12]}/{MODEL_NAME}"
         target = f"{self._root}/{path}"
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._files.put_file(written, target)
+        Path(written).unlink()
+        return ArtifactPointer(MODEL_NAME, path, MODEL_MEDIA_TYPE, kept.size_bytes, kept.metadata)
+
+    def scratch_snapshot(self, token: str) -> str:
+        """A path on this machine, another each time, where the trainer may write a state of the attempt."""
+        self._snapshots += 1
+        return str(self._scratch / f"{token}-{self._snapshots}{SNAPSHOT_SUFFIX}")
+
+    def publish_snapshot(self, key: str, kept: KeptSnapshot) -> CheckpointPointer:
+        """Copy a written snapshot below the artifact location, into a folder of its own, by its key; the pointer to it.
+
+        Raises:
+            OSError: the location can't be written.
+        """
+        folder = snapshot_key(key, kept.epochs)
+        target = f"{self._root}/{folder}/{SNAPSHOT_NAME}"
+        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._files.put_file(kept.path, target)
         Path(kept.path).unlink()
-        return ArtifactPointer(MODEL_NAME, path, MODEL_MEDIA_TYPE, kept.size_bytes, kept.metadata)
+        return CheckpointPointer(f"{folder}/{SNAPSHOT_NAME}", kept.epochs, kept.size_bytes)
+
+    def fetch(self, path: str) -> str:
+        """Where a file below the artifact location can be read on this machine: a copy, unless it lies there.
+
+        Raises:
+            OSError: there is none, or the location can't be read.
+        """
+        source = f"{self._root}/{path}"
+        if isinstance(self._files, LocalFileSystem):
+            if not Path(source).is_file():
+                raise FileNotFoundError(f"Expected a file at {path}. Received none: it was removed, or lies elsewhere.")
+            return source
+        self._snapshots += 1
+        copy = self._scratch / f"fetched-{self._snapshots}{SNAPSHOT_SUFFIX}"
+        self._files.get_file(source, str(copy))
+        return str(copy)
+
+    def let_go(self, copy: str) -> None:
+        """Delete what `fetch` copied, or a written file that nobody wants; files of the location itself stay."""
+        if Path(copy).parent == self._scratch:
+            Path(copy).unlink(missing_ok=True)
 
     def remove(self, paths: Sequence[str]) -> None:
         """Delete files that nothing points to any more. One that can't be deleted stays an orphan."""

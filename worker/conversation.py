@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from app.domain.trial import FailureReason
+from worker.continuing import Snapshots
 from worker.progress import Progress, failed, not_finite, refused
 from worker.protocol import (
     EpochDone,
@@ -23,17 +24,24 @@ from worker.protocol import (
     KeepModel,
     Kept,
     KeptModel,
+    KeptSnapshot,
     Member,
     MemberResult,
     MembersDone,
     Prepare,
     Request,
+    Resumed,
+    ResumedMember,
     StopReason,
+    TakeSnapshot,
+    TakeSnapshots,
     TrainStack,
     Verdict,
 )
+from worker.snapshots import Arrays, Shelf, UnreadableSnapshot
 
 M = TypeVar("M", Verdict, Keep)
+NextInstance = Callable[[Member, bool], None]
 
 
 class Refused(Exception):
@@ -43,7 +51,7 @@ class Refused(Exception):
 class Channel(Protocol):
     """The pipe to the supervisor. Its calls raise `ChannelBroken` once the other end is gone."""
 
-    def send(self, message: EpochDone | MembersDone | Kept) -> None:
+    def send(self, message: Resumed | EpochDone | MembersDone | Kept) -> None:
         """Send one message."""
         ...
 
@@ -80,6 +88,24 @@ class Trainee(Protocol):
         Raises:
             Refused: this member can't be trained.
         """
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What snapshots fit: those of members that had the same."""
+        ...
+
+    def resume(self, member: Member, arrays: Arrays, *, inherited: bool) -> None:
+        """Make ready to train a member from where `snapshot` gave `arrays`: of itself, or `inherited` from another.
+
+        Raises:
+            Refused: this member can't be trained.
+            UnreadableSnapshot: the arrays don't fit; nothing was changed.
+        """
+        ...
+
+    def snapshot(self, members: Sequence[Member]) -> Mapping[int, Arrays]:
+        """Copies of everything that these members need to go on, by `member`."""
         ...
 
     def train_epoch(self, members: Sequence[Member]) -> Mapping[int, Mapping[str, float] | Exception]:
@@ -127,19 +153,33 @@ def check_metrics(request: TrainStack, epoch_metrics: Collection[str], result_me
 
 
 def converse(
-    request: TrainStack, channel: Channel, trainee: Trainee, *, select_last: bool, preparing_s: float = 0.0
+    request: TrainStack,
+    channel: Channel,
+    trainee: Trainee,
+    *,
+    select_last: bool,
+    preparing_s: float = 0.0,
+    shelf: Shelf | None = None,
+    next_instance: NextInstance | None = None,
 ) -> None:
     """Train a stack to its end, all of its messages but the first.
 
-    `preparing_s` is the time that was spent before, on the device, and is shared by the first members.
+    `preparing_s` is the time that was spent before, on the device, and is shared by the first members. `shelf` has the
+    snapshots that members of earlier stacks handed on. `next_instance` is needed where members are trained several
+    times: it lets one go on with its next fold or repeat, and with True keeps the model of the one that is through.
     """
-    Conversation(request, channel, trainee, select_last=select_last).run(preparing_s)
+    conversation = Conversation(request, channel, trainee, select_last=select_last, shelf=shelf)
+    conversation.next_instance = next_instance
+    conversation.run(preparing_s)
 
 
 class Conversation:
     """The members of one stack from their start to their results. See `worker.protocol` for the order of messages."""
 
-    def __init__(self, request: TrainStack, channel: Channel, trainee: Trainee, *, select_last: bool) -> None:
+    def __init__(
+        self, request: TrainStack, channel: Channel, trainee: Trainee, *, select_last: bool, shelf: Shelf | None = None
+    ) -> None:
+        self._snapshots = Snapshots(trainee, Shelf() if shelf is None else shelf)
         self._request = request
         self._channel = channel
         self._trainee = trainee
@@ -148,7 +188,9 @@ class Conversation:
         self._joining: list[Member] = list(request.members)
         self._stops: dict[int, StopReason] = {}
         self._writer: ThreadPoolExecutor | None = None
-        self._writing: list[Future[list[KeptModel]]] = []
+        self._writing: list[Future[Kept]] = []
+        self._wanted: list[TakeSnapshot] = []
+        self.next_instance: NextInstance | None = None
 
     def run(self, preparing_s: float) -> None:
         """Train until nobody is left."""
@@ -159,27 +201,40 @@ class Conversation:
             if self._request.judged:
                 self._stops |= {stop.member: stop.reason for stop in self._expect(Verdict).stop}
             self._hear()
+            self._close_instances()
+            self._take_snapshots()
             self._settle([(p, self._result(p)) for p in self._running.values() if self._has_ended(p)])
             self._start()
+        self._take_snapshots()
         self._tell_written(wait=True)
 
     def _start(self, preparing_s: float = 0.0) -> None:
         """Start the members that joined; those that can't be trained end at once, and others may take their places."""
         while self._joining:
             joining, self._joining = self._joining, []
-            refusals: list[tuple[Progress, MemberResult]] = []
+            ended: list[tuple[Progress, MemberResult]] = []
+            resumed: list[ResumedMember] = []
             for member in joining:
                 rule = self._request.training.early_stopping
-                progress = Progress(member, self._request.objectives, rule, self._select_last, self._request.gains)
-                progress.device_seconds = preparing_s / len(joining)
+                training = self._request.training
+                progress = Progress(
+                    member, self._request.objectives, rule, self._select_last, training.instances, self._request.gains
+                )
                 try:
-                    self._trainee.start(member)
+                    resumed += self._snapshots.start(progress)
                 except Refused as error:
-                    refusals.append((progress, refused(member.member, str(error))))
+                    ended.append((progress, refused(member.member, str(error))))
+                except UnreadableSnapshot as error:
+                    ended.append((progress, failed(progress, FailureReason.EXCEPTION, error)))
                 else:
                     self._running[member.member] = progress
+                    progress.device_seconds += preparing_s / len(joining)
+                    if progress.epochs and self._has_ended(progress):
+                        ended.append((progress, self._result(progress)))
             preparing_s = 0.0
-            self._settle(refusals)
+            if resumed:
+                self._channel.send(Resumed(stack=self._request.stack, members=resumed))
+            self._settle(ended)
 
     def _train_epoch(self) -> None:
         running = [self._running[number] for number in sorted(self._running)]
@@ -193,17 +248,61 @@ class Conversation:
                 progress.error = mine
                 continue
             told = {**mine, "seconds": seconds}
-            reports.append(EpochReport(member=progress.member.member, epoch=progress.epochs, metrics=told))
+            epoch = progress.epochs
             broken = [f"{name}={told[name]}" for name in self._trainee.watched if not math.isfinite(told[name])]
             if broken:
                 progress.failure = f"Expected finite metrics. Received: {', '.join(broken)} in epoch {progress.epochs}"
             if progress.record(told, seconds=seconds, members=len(running)) and not broken:
                 self._trainee.select(progress.member)
+            reports.append(
+                EpochReport(
+                    member=progress.member.member,
+                    epoch=epoch,
+                    metrics=told,
+                    so_far=self._so_far(progress, told),
+                    instance=progress.instance,
+                    instance_result=self._instance_result(progress),
+                )
+            )
         self._channel.send(EpochDone(stack=self._request.stack, reports=reports, width=self._trainee.width))
+
+    def _so_far(self, progress: Progress, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What the result would add to an epoch's `metrics`, where pruning looks at more than the first objective."""
+        if not self._request.judged or len(self._request.objectives) == 1:
+            return {}
+        return progress.with_result(metrics, self._trainee.result_metrics(progress.member))
 
     def _has_ended(self, progress: Progress) -> bool:
         asked = progress.failure is not None or progress.error is not None or progress.member.member in self._stops
-        return asked or progress.epochs >= self._request.training.epochs or progress.stops_early
+        return asked or self._is_through(progress)
+
+    def _is_through(self, progress: Progress) -> bool:
+        """Whether nothing is left to train."""
+        return progress.is_through(self._epochs_of(progress))
+
+    def _epochs_of(self, progress: Progress) -> int:
+        return progress.member.epochs or self._request.training.epochs
+
+    def _instance_result(self, progress: Progress) -> dict[str, float] | None:
+        """The result of a fold or repeat that this epoch was the last one of."""
+        if progress.instances == 1 or not progress.instance_is_through(self._epochs_of(progress)):
+            return None
+        return progress.instance_result(self._trainee.result_metrics(progress.member)) or None
+
+    def _close_instances(self) -> None:
+        """Let members whose fold or repeat is through go on with the next one."""
+        if self.next_instance is None:
+            return
+        for progress in self._running.values():
+            broken = progress.failure is not None or progress.error is not None
+            if broken or not progress.instance_is_through(self._epochs_of(progress)):
+                continue
+            keep = progress.close_instance(self._trainee.result_metrics(progress.member))
+            if self._stops.get(progress.member.member) != "PRUNED":
+                try:
+                    self.next_instance(progress.member, keep)
+                except Exception as error:  # noqa: BLE001 - its program may not compile: the member fails, in words
+                    progress.error = error
 
     def _result(self, progress: Progress) -> MemberResult:
         """How a member ended: its own failure comes first, then the verdict."""
@@ -213,7 +312,8 @@ class Conversation:
         if progress.failure is not None:
             return not_finite(progress, progress.failure)
         result = progress.result(self._trainee.result_metrics(progress.member))
-        if member in self._stops:
+        # One that a draining worker gives back in its last epoch has its result: nothing is left to go on with.
+        if member in self._stops and not (self._stops[member] == "LEASE_LOST" and self._is_through(progress)):
             return result.model_copy(update={"outcome": "stopped", "stop_reason": self._stops[member]})
         return result
 
@@ -226,18 +326,37 @@ class Conversation:
         self._channel.send(MembersDone(stack=self._request.stack, results=[result for _, result in ended]))
         keep = self._expect(Keep)
         by_member = {progress.member.member: progress for progress, _ in ended}
-        if keep.models:
-            writes = [_keeping(self._trainee, by_member.get(model.member), model) for model in keep.models]
-            self._writer = self._writer or ThreadPoolExecutor(1, "write")
-            self._writing.append(self._writer.submit(lambda: [write() for write in writes]))
+        self._write(
+            [_keeping(self._trainee, by_member.get(model.member), model) for model in keep.models],
+            self._snapshots.taken(keep.snapshots, by_member),
+        )
         for progress, _ in ended:
             self._trainee.end(progress.member)
         self._joining += keep.join
 
+    def _take_snapshots(self) -> None:
+        """Take the snapshots that the supervisor asked for, and begin to write them."""
+        wanted, self._wanted = self._wanted, []
+        self._write([], self._snapshots.taken(wanted, self._running))
+
+    def _write(
+        self, models: Sequence[Callable[[], KeptModel]], snapshots: Sequence[Callable[[], KeptSnapshot]]
+    ) -> None:
+        """Make these calls on the writer's thread; what they give is told together."""
+        if not models and not snapshots:
+            return
+
+        def work() -> Kept:
+            written = [write() for write in models]
+            return Kept(stack=self._request.stack, models=written, snapshots=[write() for write in snapshots])
+
+        self._writer = self._writer or ThreadPoolExecutor(1, "write")
+        self._writing.append(self._writer.submit(work))
+
     def _tell_written(self, *, wait: bool = False) -> None:
-        """Tell of the models that are written by now, or of all."""
+        """Tell of what is written by now, or of all."""
         while self._writing and (wait or self._writing[0].done()):
-            self._channel.send(Kept(stack=self._request.stack, models=self._writing.pop(0).result()))
+            self._channel.send(self._writing.pop(0).result())
         if wait and self._writer is not None:
             self._writer.shutdown()
 
@@ -261,10 +380,15 @@ class Conversation:
         elif isinstance(message, Halt):
             if message.stack == self._request.stack:  # one of an earlier stack came too late
                 self._stops |= {stop.member: stop.reason for stop in message.stop}
+        elif isinstance(message, TakeSnapshots):
+            if message.stack == self._request.stack:
+                self._wanted += message.snapshots
         elif isinstance(message, Prepare):
             self._trainee.prepare(message)
         else:
-            raise TypeError(f"Expected an answer, join, halt or prepare. Received: {type(message).__name__}")
+            raise TypeError(
+                f"Expected an answer, join, halt, take_snapshots or prepare. Received: {type(message).__name__}"
+            )
 
 
 def refuse_all(request: TrainStack, channel: Channel, message: str) -> None:
@@ -291,10 +415,10 @@ def _end_all(request: TrainStack, channel: Channel, end: Callable[[Member], Memb
 
 def _keeping(trainee: Trainee, progress: Progress | None, model: KeepModel) -> Callable[[], KeptModel]:
     """What writes a member's model, or tells why it can't: a full disk must not lose the results of the stack."""
-    if progress is None or progress.selected_epoch is None:
+    if progress is None or progress.model_epoch is None:
         problem = f"Expected a member that ended in this round with a selected epoch. Received: {model.member}"
         return lambda: KeptModel(member=model.member, path=model.path, error=problem)
-    write = trainee.keep(progress.member, model, progress.selected_epoch)
+    write = trainee.keep(progress.member, model, progress.model_epoch)
 
     def attempt() -> KeptModel:
         try:

@@ -32,6 +32,8 @@ class Feeder:
         self._claims = claims
         self._pool = Pool()
         self._backlog: deque[Reserved] = deque()
+        self._generation: list[PooledTrial] = []
+        """Sampled trials of a deterministic study, until all that were reserved with them are sampled."""
         self._in_flight: Counter[int] = Counter()
         self._elsewhere: dict[int, int] = {}
         self._paces: dict[int, Pace] = {}
@@ -73,6 +75,10 @@ class Feeder:
         """The trials of the next stack; none where none is ready."""
         return self._pool.take(families, self.width)
 
+    def put_back(self, trials: Sequence[PooledTrial]) -> None:
+        """Take back trials that were handed out and never started."""
+        self._pool.add(trials)
+
     def take_more(self, like: PooledTrial, count: int, *, at_least: int = 1) -> list[PooledTrial]:
         """Up to `count` trials that join a stack of one `like` them; none where there are fewer than `at_least`."""
         if count <= 0 or self._pool.count(like.signature) < min(at_least, count):
@@ -81,6 +87,8 @@ class Feeder:
 
     def width(self, trial: PooledTrial) -> int:
         """How many trials of a trial's signature train together, as far as that is known."""
+        if trial.study.definition.generation is not None:
+            return trial.study.definition.generation
         return self._widths.get(trial.signature, trial.study.family.first_members)
 
     def note_width(self, trial: PooledTrial, width: int) -> None:
@@ -105,9 +113,10 @@ class Feeder:
         by_study: dict[int, list[Reservation]] = {}
         for one in self._backlog:
             by_study.setdefault(one.study.study_id, []).append(one.reservation)
-        for trial in self._pool.clear():
+        for trial in [*self._pool.clear(), *self._generation]:
             by_study.setdefault(trial.study.study_id, []).append(trial.proposal.reservation)
         self._backlog.clear()
+        self._generation.clear()
         for study_id, reservations in by_study.items():
             pairs = [(r.trial_id, r.token) for r in reservations]
             with contextlib.suppress(NotFound):  # deleted meanwhile
@@ -136,6 +145,10 @@ class Feeder:
 
     def _wanted(self, study: StudyRef, *, hungry: bool) -> int:
         """How many trials of the study to reserve: in batches, since a transaction costs more than a trial in it."""
+        generation = study.definition.generation
+        if generation is not None:
+            # The next one is reserved once all of this one have ended.
+            return 0 if self._in_flight[study.study_id] > 0 else generation
         width = self._study_widths.get(study.study_id, study.family.first_members)
         pace = self._paces.get(study.study_id)
         per_second = None if pace is None else pace.per_second()
@@ -153,6 +166,16 @@ class Feeder:
             trial = self._claims.sample(reserved)
             if trial is None:
                 self._in_flight[reserved.study.study_id] -= 1
-            else:
+            elif trial.study.definition.generation is None:
                 self._pool.add([trial])
+            else:
+                self._generation.append(trial)
+        self._release_generations()
         return True
+
+    def _release_generations(self) -> None:
+        """Let trials of deterministic studies into the pool, where none of their study has yet to be sampled."""
+        waiting = {one.study.study_id for one in self._backlog}
+        whole = [trial for trial in self._generation if trial.study.study_id not in waiting]
+        self._generation = [trial for trial in self._generation if trial.study.study_id in waiting]
+        self._pool.add(whole)

@@ -15,6 +15,7 @@ from app.domain.families import DIMENSIONS, FUNCTION, Scalar
 from app.domain.trial import FailureReason
 from worker.conversation import Channel, Refused, check_metrics, converse, refuse_all
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
+from worker.snapshots import Arrays, Shelf
 
 EPOCH_METRICS = ("value", "seconds")
 RESULT_METRICS = ("train_seconds",)
@@ -90,17 +91,18 @@ def coordinates(hyperparameters: Mapping[str, Scalar]) -> list[float]:
     return [float(hyperparameters[f"x{i}"]) for i in given]
 
 
-def run_function(request: TrainStack, channel: Channel) -> None:
+def run_function(request: TrainStack, channel: Channel, shelf: Shelf | None = None) -> None:
     """Train a stack of the family `function`: all of its conversation after `TrainStack`.
 
-    The last epoch is selected, whatever `select_epoch` says, so that a trial's value is `f(x)`.
+    `shelf` holds snapshots from stack to stack. The last epoch is selected, whatever `select_epoch` says, so that a
+    trial's value is `f(x)`.
     """
     try:
         check_metrics(request, EPOCH_METRICS, RESULT_METRICS)
     except Refused as error:
         refuse_all(request, channel, str(error))
         return
-    converse(request, channel, _Functions(request.training.epochs), select_last=True)
+    converse(request, channel, _Functions(request.training.epochs), select_last=True, shelf=shelf)
 
 
 class _Functions:
@@ -108,6 +110,7 @@ class _Functions:
 
     epoch_metrics = EPOCH_METRICS
     watched = ("value",)
+    identity = f"{FUNCTION.name} {FUNCTION.version}"
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
@@ -129,6 +132,15 @@ class _Functions:
             self._values[member.member] = math.inf
         self._delays[member.member] = float(values["delay_seconds"])
         self._done[member.member] = 0
+
+    def resume(self, member: Member, arrays: Arrays, *, inherited: bool) -> None:  # noqa: ARG002
+        self.start(member)
+        self._done[member.member] = int(arrays["epochs"])
+
+    def snapshot(self, members: Sequence[Member]) -> dict[int, Arrays]:
+        import numpy as np  # for snapshots alone: a trainer of this family starts without it
+
+        return {m.member: {"epochs": np.array(self._done[m.member])} for m in members}
 
     def train_epoch(self, members: Sequence[Member]) -> dict[int, dict[str, float]]:
         # The members of a stack train together: their delays pass side by side.

@@ -39,21 +39,24 @@ class Keeping:
         self._artifacts = artifacts
 
     def wanted(self, results: Sequence[MemberResult], tokens: Mapping[int, str]) -> list[KeepModel]:
-        """The models that the trainer is to write, and where: of those that ended together the best at most, or all.
+        """The models that the trainer is to take, and where to write them: the best of those that ended, or all.
 
-        `tokens` are the leases' by member.
+        `tokens` are the leases' by member. Where none are kept, the best are scored on the test part, if there is one.
         """
-        kept = self._study.definition.execution.keep_models
-        if kept == "none" or self._study.definition.dataset is None:
+        kept, dataset = self._study.definition.execution.keep_models, self._study.definition.dataset
+        if dataset is None or (kept == "none" and not dataset.test_fraction):
             return []
         chosen = [result for result in results if result.outcome == "complete"]
-        if kept == "best":
+        if kept != "all":
             chosen = [result for result in chosen if self._may_be_best(result)]
             objectives = self._study.definition.objectives
             if chosen and len(objectives) == 1:
                 pick = max if objectives[0].direction == "maximize" else min
                 chosen = [pick(chosen, key=lambda result: result.values[0])]
-        return [KeepModel(member=r.member, path=self._artifacts.scratch(tokens[r.member])) for r in chosen]
+        return [
+            KeepModel(member=r.member, path=None if kept == "none" else self._artifacts.scratch(tokens[r.member]))
+            for r in chosen
+        ]
 
     def _may_be_best(self, result: MemberResult) -> bool:
         """Whether it may turn out as the best when it is recorded: another worker may have a better one by then."""
@@ -73,13 +76,15 @@ class Keeping:
             return Published()
         if model.error is not None:
             return self._failed(reservation, model.error)
+        if model.path is None:
+            return Published((), model.test_metrics)
         try:
             pointer = self._artifacts.publish(
                 self._study.public_id, reservation.number, reservation.attempt, reservation.token, model
             )
         except Exception as error:  # noqa: BLE001 - a store's driver may raise anything: the result counts without it
             return self._failed(reservation, f"{type(error).__name__}: {error}")
-        return Published((pointer,), model.metadata.get("test_metrics", {}))
+        return Published((pointer,), model.test_metrics)
 
     def _failed(self, reservation: Reservation, message: str) -> Published:
         log.warning("artifact_not_written", study=self._study.public_id, trial=reservation.number, error=message)

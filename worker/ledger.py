@@ -6,27 +6,33 @@ A study that was deleted meanwhile is no error here: all its leases are lost.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TypeVar
 
 import structlog
 from sqlalchemy.orm import Session
 
+from app.domain.metrics import values_of
+from app.domain.population import HANDED_ON_KEY
 from app.domain.trial import FailureReason, Outcome, Reservation
 from app.errors import NotFound
 from app.store import leases, recording, turnover
 from app.store.engine import Database
 from worker.artifacts import ArtifactWriter
+from worker.checkpoints import Checkpoints
 from worker.claims import Claims
 from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.keeping import Keeping
 from worker.outcomes import outcome_of
 from worker.pool import PooledTrial, StudyRef
-from worker.protocol import KeptModel, MemberResult
+from worker.protocol import EpochReport, KeptModel, KeptSnapshot, MemberResult, ResumedMember
 
 T = TypeVar("T")
+
+NOTHING: Mapping[int, KeptSnapshot] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +44,13 @@ class Running:
     trial: PooledTrial
     deadline: float | None
     reports: list[recording.Report] = field(default_factory=list)
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[tuple[float, ...]] = field(default_factory=list)
     stop_since: float | None = None
     drained: bool = False
+    snapshot_at: float = field(default_factory=time.monotonic)
+    """When its last checkpoint was written, or its training began."""
+    snapshot_pending: str | None = None
+    """Where the snapshot is being written that was last asked for; None where none is."""
 
     @property
     def trial_id(self) -> int:
@@ -66,6 +76,8 @@ class StackSettings:
     device: str
     ttl_s: float
     hang_timeout_s: float
+    checkpoint_interval_s: float
+    memory_mb: float | None = None
 
 
 class Ledger:
@@ -91,6 +103,9 @@ class Ledger:
         self._view = claims.view(study.study_id)
         self._flushed_at = time.monotonic()
         self.keeping = Keeping(study, claims, artifacts)
+        self.checkpoints = Checkpoints(
+            database, artifacts, study, every_s=settings.checkpoint_interval_s, ttl_s=settings.ttl_s
+        )
         self.recorded = 0
         """Trials whose end went through here."""
 
@@ -128,17 +143,19 @@ class Ledger:
         ended: Sequence[tuple[Running, MemberResult]],
         others: Sequence[Running],
         model: KeptModel | None = None,
+        snapshots: Mapping[int, KeptSnapshot] = NOTHING,
         *,
         refill: bool = True,
     ) -> None:
         """Record members that ended, with all reports that wait, the `others`' too, in one transaction.
 
-        `model` is a single one's. With `refill` it reserves as many trials as the feeder misses, where it may.
+        `model` is a single one's; `snapshots`, by trial id, are what they leave to later trials. With `refill` it
+        reserves as many trials as the feeder misses, where it may.
         """
-        outcomes = [self._outcome(member, result, model) for member, result in ended]
+        outcomes = [self._outcome(member, result, model, snapshots.get(member.trial_id)) for member, result in ended]
         if not outcomes:
             return
-        trials = {member.trial_id: member.trial for member, _ in ended}
+        running = {member.trial_id: member for member, _ in ended}
         members = [*(member for member, _ in ended), *others]
         reports = [report for member in members for report in member.take_reports()]
         settings, study = self._settings, self._study
@@ -155,28 +172,36 @@ class Ledger:
         for outcome in outcomes:
             if outcome.trial_id not in recorded.trial_ids:
                 log.warning("lease_lost", study=study.public_id, trial_id=outcome.trial_id)
-                self._artifacts.remove([a.path for a in outcome.artifacts])
+                left = [] if outcome.checkpoint is None else [outcome.checkpoint.path]
+                self._artifacts.remove([*(file.path for file in outcome.artifacts), *left])
             elif outcome.values and outcome.feasible and len(outcome.values) == 1:
                 self._claims.note_best(study, outcome.values[0])
-            self.let_go(trials[outcome.trial_id])
+            self.checkpoints.release(running[outcome.trial_id])
+            self.let_go(running[outcome.trial_id].trial, recorded=True)
             self.recorded += 1
         self._feeder.add(study, reservations)
 
-    def give_back(self, trial: PooledTrial) -> None:
+    def give_back(self, member: Running) -> None:
         """Release a lease, where it still stands: the trial waits for another worker, uncharged."""
-        self._release([trial])
+        self.checkpoints.release(member)
+        self._release([member.trial])
 
-    def charge(self, trial: PooledTrial, code: str, message: str) -> None:
+    def charge(self, member: Running, code: str, message: str) -> None:
         """Count the attempt that broke the trainer; the last one fails the trial."""
+        self.checkpoints.release(member)
+        trial = member.trial
         pair = [(trial.trial_id, trial.token)]
         study_id, reason = self._study.study_id, FailureReason.EXCEPTION
         self._write(set[int](), lambda session: leases.charge(session, study_id, pair, reason, code, message))
         self.let_go(trial)
 
-    def let_go(self, trial: PooledTrial) -> None:
+    def let_go(self, trial: PooledTrial, *, recorded: bool = False) -> None:
         """Forget a trial that was recorded, given back or lost."""
         self._keeper.drop(trial.trial_id, trial.token)
-        self._view.forget(trial.trial_id)
+        if recorded:
+            self._view.ended(trial.trial_id)
+        else:
+            self._view.forget(trial.trial_id)
         self._feeder.note_end(trial)
 
     def _release(self, trials: Sequence[PooledTrial]) -> None:
@@ -188,33 +213,53 @@ class Ledger:
         for trial in trials:
             self.let_go(trial)
 
-    def report(self, member: Running, epoch: int, metrics: dict[str, float]) -> bool:
-        """Note an epoch of a member; whether the pruner ends it."""
-        reservation = member.trial.proposal.reservation
-        member.reports.append(
-            recording.Report(
-                reservation.trial_id, reservation.token, reservation.number, reservation.attempt, epoch, metrics
-            )
-        )
-        value = metrics.get(self._study.definition.objectives[0].metric)
-        if value is None:
-            return False
-        member.curve.append((epoch, value))
-        return self._view.report(reservation.trial_id, epoch, value)
+    def resumed(self, member: Running, told: ResumedMember) -> None:
+        """Note where a trial started; the pruner sees the epochs behind it as if they had just been reported."""
+        self.checkpoints.resumed(member, told)
+        for epoch, *values in member.curve:
+            if len(values) == len(self._study.definition.objectives):
+                self._view.report(member.trial_id, int(epoch), values)
 
-    def _outcome(self, member: Running, result: MemberResult, model: KeptModel | None) -> Outcome:
+    def report(self, member: Running, report: EpochReport) -> bool:
+        """Note an epoch of a member; whether the pruner ends it.
+
+        A member that is trained several times, with folds or repeats, is judged by the results of each time.
+        """
+        r = member.trial.proposal.reservation
+        member.reports.append(recording.Report(r.trial_id, r.token, r.number, r.attempt, report.epoch, report.metrics))
+        step, known = report.epoch, report.metrics
+        if self._study.definition.training.instances > 1:
+            if report.instance_result is None:
+                return False
+            step, known = report.instance, report.instance_result
+        elif report.so_far:
+            known = {**report.so_far, **known}
+        values = values_of(self._study.definition.objectives, known)
+        if not values:
+            return False
+        member.curve.append((step, *values))
+        if len(values) < len(self._study.definition.objectives):
+            return False
+        return self._view.report(r.trial_id, step, values)
+
+    def _outcome(
+        self, member: Running, result: MemberResult, model: KeptModel | None, snapshot: KeptSnapshot | None
+    ) -> Outcome:
+        checkpoint = None if snapshot is None else self.checkpoints.published(member, snapshot)
+        attributes = self._view.system_attributes(member.trial_id)
         published = self.keeping.published(member.trial.proposal.reservation, model)
-        result = result.model_copy(update={"metrics": result.metrics | published.test_metrics})
-        return outcome_of(
+        outcome = outcome_of(
             result,
             self._study.definition,
             member.trial_id,
             member.token,
             curve=tuple(member.curve),
-            attributes=self._view.system_attributes(member.trial_id),
+            attributes=attributes if checkpoint is None else {**attributes, HANDED_ON_KEY: True},
             artifacts=published.artifacts,
             note=published.note,
+            test_metrics=published.test_metrics,
         )
+        return replace(outcome, checkpoint=checkpoint)
 
     def _write(self, nothing: T, work: Callable[[Session], T]) -> T:
         """The result of `work` in a transaction, or `nothing` where the study was deleted: all its leases are lost."""

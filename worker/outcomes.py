@@ -6,7 +6,7 @@ from typing import Any
 
 from app.domain.constraints import violations
 from app.domain.study import StudyDefinition
-from app.domain.trial import ArtifactPointer, FailureReason, Outcome, TrialState
+from app.domain.trial import ArtifactPointer, Curve, FailureReason, Outcome, TrialState
 from worker.protocol import MemberResult
 
 STOPPED_WORDS = {
@@ -21,12 +21,13 @@ def outcome_of(
     trial_id: int,
     token: str,
     *,
-    curve: tuple[tuple[int, float], ...],
+    curve: Curve,
     attributes: dict[str, Any],
     artifacts: tuple[ArtifactPointer, ...] = (),
     note: str = "",
+    test_metrics: dict[str, float] | None = None,
 ) -> Outcome:
-    """The outcome of an attempt. `curve` is the first objective by epoch, `note` goes to the trial's log."""
+    """The outcome of an attempt. `curve` has the objectives by epoch, `note` goes to the trial's log."""
     state, reason, code, message = TrialState.COMPLETE, None, None, None
     if result.outcome == "failed":
         state, reason = TrialState.FAIL, result.reason or FailureReason.EXCEPTION
@@ -54,4 +55,5 @@ def outcome_of(
         device_seconds=result.device_seconds,
         system_attributes=attributes,
         artifacts=artifacts,
+        test_metrics=test_metrics or {},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
+from app.domain.population import population_of
 from app.domain.study import StudyDefinition
 from app.tuning.samplers import sampler_learns
 
@@ -53,7 +54,10 @@ def in_flight(definition: StudyDefinition, width: int, per_second: float | None,
     """
     ahead = width if per_second is None else min(MOST_AHEAD * width, max(1, round(per_second * AHEAD_S)))
     wanted = width + ahead
-    if sampler_learns(definition):
+    if population_of(definition) is not None:
+        # A generation is all that there is: what would wait here trains elsewhere.
+        wanted = width
+    elif sampler_learns(definition):
         trials = definition.budget.trials
         bound = MOST_LEARNING if trials is None else min(MOST_LEARNING, trials // BUDGET_SHARE)
         wanted = min(wanted, max(LEAST_IN_FLIGHT, bound - elsewhere))

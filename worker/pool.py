@@ -169,6 +169,9 @@ class Pool:
             sizes = Counter(t.signature for t in ready if not t.is_retry)
             # The largest; of equal ones the oldest.
             first = max((t for t in ready if not t.is_retry), key=lambda t: sizes[t.signature])
+        if first.study.definition.generation is not None:
+            # A deterministic study's stacks follow one another by number, however long any has waited.
+            first = next(t for t in ready if t.study.study_id == first.study.study_id)
         taken = [first] if first.is_retry else self._like(first.signature)[: max(1, width(first))]
         self._remove(taken)
         return taken

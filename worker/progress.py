@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import math
+import statistics
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.domain.early_stopping import Patience, patience
-from app.domain.metrics import GAINS
+from app.domain.metrics import GAINS, SPREAD
 from app.domain.study import EarlyStopping, Objective
 from app.domain.trial import FailureReason
 from worker.protocol import Member, MemberResult
 
-RESULT_METRICS = ("parameter_count", "train_seconds", "generalization_gap")
+RESULT_METRICS = ("parameter_count", "train_seconds", "peak_memory_mb", "generalization_gap")
 """What comes with a member's result rather than with each epoch."""
+STATE = (
+    "epochs", "selected_epoch", "selected", "train_seconds", "device_seconds", "instance", "instance_epochs",
+    "instance_results", "model_epoch", "_best", "_best_instance",
+)  # fmt: skip
+"""What of a progress is kept in a snapshot; the rest follows from the trial, or ends it."""
 
 
 @dataclass
 class Progress:
-    """How far one member is: its epochs, the one selected so far, and how it ended where it did."""
+    """How far one member is: its epochs, the one selected so far, and how it ended where it did.
+
+    A member of several `instances` (folds and repeats) trains one after the other: `epochs` counts through all of them,
+    the selected epoch is that of the present one, counted within it. `model_epoch` is the epoch of the model that is
+    kept: with several instances of the best one that is through.
+    """
 
     member: Member
     objectives: Sequence[Objective]
     early_stopping: EarlyStopping | None
     select_last: bool
+    instances: int = 1
     gains: Sequence[str] = ()
     epochs: int = 0
     selected_epoch: int | None = None
@@ -33,7 +46,12 @@ class Progress:
     device_seconds: float = 0.0
     failure: str | None = None
     error: Exception | None = None
+    instance: int = 0
+    instance_epochs: int = 0
+    instance_results: list[dict[str, float]] = field(default_factory=list)
+    model_epoch: int | None = None
     _best: float = math.inf
+    _best_instance: float = math.inf
     _patience: Patience | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,7 +61,7 @@ class Progress:
 
     def record(self, metrics: dict[str, float], *, seconds: float, members: int) -> bool:
         """Take in an epoch that `members` trained in `seconds` together; whether it is the selected one now."""
-        epoch, self.epochs = self.epochs, self.epochs + 1
+        epoch, self.instance_epochs, self.epochs = self.instance_epochs, self.instance_epochs + 1, self.epochs + 1
         self.train_seconds += seconds
         self.device_seconds += seconds / members
         if self._patience is not None:
@@ -55,21 +73,70 @@ class Progress:
                 return False
             self._best = value
         self.selected_epoch, self.selected = epoch, metrics
+        if self.instances == 1:
+            self.model_epoch = epoch
         return True
 
-    @property
-    def stops_early(self) -> bool:
-        """Whether early stopping ends the member now."""
-        return self._patience is not None and self._patience.is_over
+    def is_through(self, epochs: int) -> bool:
+        """Whether nothing is left to train, where `epochs` are to be trained at most."""
+        if self.instance == self.instances:
+            return True
+        return self.instance == self.instances - 1 and self.instance_is_through(epochs)
+
+    def instance_is_through(self, epochs: int) -> bool:
+        """Whether the present instance is: all its epochs, or early stopping."""
+        return self.instance_epochs >= epochs or (self._patience is not None and self._patience.is_over)
+
+    def instance_result(self, result_metrics: Mapping[str, float]) -> dict[str, float]:
+        """The metrics of the present instance's selected epoch, with what comes with a result."""
+        return {**self.selected, **self.with_result(self.selected, result_metrics)} if self.selected else {}
+
+    def close_instance(self, result_metrics: Mapping[str, float]) -> bool:
+        """Go on to the next instance; whether the one that is through is the best so far."""
+        metrics, epoch = self.instance_result(result_metrics), self.selected_epoch
+        self.instance_results.append(metrics)
+        self.instance, self.instance_epochs = self.instance + 1, 0
+        self.selected_epoch, self.selected, self._best = None, {}, math.inf
+        self.__post_init__()
+        objective = self.objectives[0]
+        cost = metrics.get(objective.metric, math.inf) * _sign(objective.direction == "maximize")
+        if not cost < self._best_instance:
+            return False
+        self._best_instance, self.model_epoch = cost, epoch
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What a snapshot keeps of it, as JSON values."""
+        stopping = None if self._patience is None else self._patience.state()
+        results = {"instance_results": list(self.instance_results)}  # it grows while a snapshot is written
+        return {name: getattr(self, name) for name in STATE} | results | {"stopping": stopping}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as far as the progress of which `state` was kept.
+
+        Raises:
+            KeyError: something is missing; nothing was changed.
+        """
+        stopping = state["stopping"]
+        for name, value in {name: state[name] for name in STATE}.items():
+            setattr(self, name, value)
+        if self._patience is not None and stopping is not None:
+            self._patience.restore(stopping)
+
+    def with_result(self, metrics: Mapping[str, float], result_metrics: Mapping[str, float]) -> dict[str, float]:
+        """What a result adds to the `metrics` of an epoch."""
+        found = {**result_metrics, "train_seconds": self.train_seconds}
+        gap = generalization_gap(metrics, self.objectives[0].metric, self.gains)
+        return found if gap is None else {**found, "generalization_gap": gap}
+
+    def _over_instances(self) -> dict[str, float]:
+        """The means over the instances that are through."""
+        results = [result for result in self.instance_results if result]
+        return {**over_instances(results), "train_seconds": self.train_seconds} if results else {}
 
     def result(self, result_metrics: Mapping[str, float]) -> MemberResult:
         """The member's result, without how it ended; `result_metrics` come with the selected epoch's."""
-        metrics = dict(self.selected)
-        if metrics:
-            metrics.update(result_metrics, train_seconds=self.train_seconds)
-            gap = generalization_gap(metrics, self.objectives[0].metric, self.gains)
-            if gap is not None:
-                metrics["generalization_gap"] = gap
+        metrics = self.instance_result(result_metrics) if self.instances == 1 else self._over_instances()
         return MemberResult(
             member=self.member.member,
             outcome="complete",
@@ -79,6 +146,18 @@ class Progress:
             values=[metrics[o.metric] for o in self.objectives] if metrics else [],
             device_seconds=self.device_seconds,
         )
+
+
+def over_instances(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of metrics over instances; of losses and scores the sample standard deviation too, as `{metric}_std`."""
+    names = [name for name in results[0] if all(name in result for result in results)] if results else []
+    found: dict[str, float] = {}
+    for name in names:
+        values = [result[name] for result in results]
+        found[name] = statistics.fmean(values)
+        if name.removeprefix("val_") in SPREAD:
+            found[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
+    return found
 
 
 def generalization_gap(metrics: Mapping[str, float], objective: str, gains: Sequence[str] = ()) -> float | None:

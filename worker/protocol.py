@@ -12,10 +12,13 @@ A stack's conversation, the supervisor's messages on the left:
                ← MembersDone      results of members that ended in this round, where any did
     Keep       →                  which of their models to write, and where; who takes their slots
     (EpochDone … until every member has ended)
-               ← Kept             what was written, for each Keep that asked for it: between any two messages above
+               ← Kept             what was written, for each Keep or TakeSnapshots that asked for it: between any two
+                                  messages above
+               ← Resumed          members that went on from a snapshot, or could not: before their first EpochDone
 
-At any time the supervisor may send `Join` (more members for the stack), `Halt` (members that end with this epoch) and
-`Prepare` (a program that will be wanted): they are heard at the next boundary of an epoch. A stack is over once a
+At any time the supervisor may send `Join` (more members for the stack), `Halt` (members that end with this epoch),
+`TakeSnapshots` (of members as they are after this epoch, those that end with it included) and `Prepare` (a program
+that will be wanted): they are heard at the next boundary of an epoch. A stack is over once a
 `Keep` leaves nobody in training and all models are written; nothing joins it after that `Keep`.
 """
 
@@ -38,19 +41,39 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+class Resume(Message):
+    """A snapshot to go on from: the file at `path`, or in memory by its `key`.
+
+    `own` is an earlier attempt's of the same trial: its epochs and its selected one are the member's. Of another
+    trial's the member takes what was trained alone.
+    """
+
+    path: str
+    key: str
+    own: bool
+
+
 class Member(Message):
-    """One trial of a stack. `member` is its slot, unique in the stack; `seed` drives weights, shuffling and dropout."""
+    """One trial of a stack. `member` is its slot, unique in the stack; `seed` drives weights, shuffling and dropout.
+
+    It starts from the first snapshot of `resume` that can be read; where none can, from fresh weights, unless it was to
+    go on from another trial: then it fails. `epochs` is how many it trains where that isn't all of the study's.
+    """
 
     member: int
     number: int
     hyperparameters: dict[str, Scalar]
     seed: int
+    epochs: int | None = None
+    resume: list[Resume] = []
 
 
 class TrainStack(Message):
     """Train these members.
 
     `model` is the definition's, where it says more than the family's name; of the metrics in `gains` more is better.
+    `data` is the path of an upload's file on this machine; `data_problem` says why there is none, and all are refused.
+    `memory_mb` is what the device has, where that is known: a trial that needs more is refused.
     `choices` are the values that a runtime categorical may take in the study: one program. `slots` is how many members
     will train at once at most, `expected` how many trials of this signature are likely to come in all; `judged` says
     that every epoch waits for a verdict (there is a pruner).
@@ -61,12 +84,15 @@ class TrainStack(Message):
     family: str
     model: ModelSpec | None = None
     dataset: DatasetSpec | None
+    data: str | None = None
+    data_problem: str | None = None
     training: TrainingSpec
     objectives: list[Objective]
     choices: dict[str, list[Scalar]] = {}
     gains: list[str] = []
     slots: int = 1
     expected: int = 1
+    memory_mb: float | None = None
     judged: bool = True
     members: list[Member]
 
@@ -86,9 +112,12 @@ class Prepare(Message):
     family: str
     model: ModelSpec | None = None
     dataset: DatasetSpec | None
+    data: str | None = None
+    training: TrainingSpec = TrainingSpec()
     choices: dict[str, list[Scalar]] = {}
     slots: int
     expected: int
+    memory_mb: float | None = None
     hyperparameters: dict[str, Scalar]
 
 
@@ -115,19 +144,39 @@ class Halt(Message):
     stop: list[Stop]
 
 
-class KeepModel(Message):
-    """Write the selected epoch's model of a member as a Keras file at `path`."""
+class TakeSnapshot(Message):
+    """Write a member's state to `path`; kept in memory as well, where it is handed on, by `key` and its epochs."""
 
     member: int
     path: str
+    key: str | None = None
+
+
+class TakeSnapshots(Message):
+    """Write the state of these members at this epoch's boundary."""
+
+    kind: Literal["take_snapshots"] = "take_snapshots"
+    stack: str
+    snapshots: list[TakeSnapshot]
+
+
+class KeepModel(Message):
+    """Take the selected epoch's model of a member: write it as a Keras file at `path`, where one is given.
+
+    It is scored on the test part, where the data set keeps one.
+    """
+
+    member: int
+    path: str | None = None
 
 
 class Keep(Message):
-    """The answer to `MembersDone`: models to write, the others' weights are dropped, and members that join."""
+    """The answer to `MembersDone`: models and states to write, the others' are dropped, and members that join."""
 
     kind: Literal["keep"] = "keep"
     stack: str
     models: list[KeepModel] = []
+    snapshots: list[TakeSnapshot] = []
     join: list[Member] = []
 
 
@@ -149,11 +198,18 @@ class Ready(Message):
 
 
 class EpochReport(Message):
-    """Metrics of one epoch of one member; `epoch` starts at 0."""
+    """Metrics of one epoch of one member; `epoch` starts at 0.
+
+    `so_far` are the metrics that come with a result, as they are now: where a stack of several objectives is judged.
+    With folds or repeats `instance` counts them from 0, and `instance_result` comes with the last epoch of each.
+    """
 
     member: int
     epoch: int
     metrics: dict[str, float]
+    so_far: dict[str, float] = {}
+    instance: int = 0
+    instance_result: dict[str, float] | None = None
 
 
 class EpochDone(Message):
@@ -199,24 +255,56 @@ class MembersDone(Message):
 
 
 class KeptModel(Message):
-    """A file that was written, or why it was not."""
+    """A file that was written, or why it was not; what its model scores on the test part."""
+
+    member: int
+    path: str | None = None
+    size_bytes: int = 0
+    metadata: dict[str, Any] = {}
+    test_metrics: dict[str, float] = {}
+    error: str | None = None
+
+
+class KeptSnapshot(Message):
+    """A member's state after `epochs` of its epochs that was written, or why it was not."""
 
     member: int
     path: str
+    epochs: int = 0
     size_bytes: int = 0
-    metadata: dict[str, Any] = {}
     error: str | None = None
 
 
 class Kept(Message):
-    """Models that a `Keep` named, once they are written: the other members trained on meanwhile."""
+    """What a `Keep` or a `TakeSnapshots` named, once it is written: the other members trained on meanwhile."""
 
     kind: Literal["kept"] = "kept"
     stack: str
-    models: list[KeptModel]
+    models: list[KeptModel] = []
+    snapshots: list[KeptSnapshot] = []
 
 
-Request = TrainStack | Join | Halt | Prepare | Verdict | Keep | Shutdown
-Answer = Ready | EpochDone | MembersDone | Kept
+class ResumedMember(Message):
+    """Where a member starts: with `epochs` of its own behind it. `problems` are snapshots that could not be used.
+
+    `instances` are the results of the folds and repeats behind it.
+    """
+
+    member: int
+    epochs: int
+    instances: list[dict[str, float]] = []
+    problems: list[str] = []
+
+
+class Resumed(Message):
+    """Members that go on from an earlier attempt's snapshot, or could not use one that they were given."""
+
+    kind: Literal["resumed"] = "resumed"
+    stack: str
+    members: list[ResumedMember]
+
+
+Request = TrainStack | Join | Halt | TakeSnapshots | Prepare | Verdict | Keep | Shutdown
+Answer = Ready | Resumed | EpochDone | MembersDone | Kept
 to_trainer: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 from_trainer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])

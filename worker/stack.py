@@ -7,27 +7,35 @@ after the answer, while the trainer works on, at most every `FLUSH_S`, and alway
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from app.domain.population import population_of
 from worker.channel import ChannelBroken
+from worker.checkpoints import LAST_MOMENTS_S
+from worker.datasets import Local
 from worker.feeder import Feeder
 from worker.keeper import Keeper
-from worker.ledger import Ledger, Running, StackSettings
+from worker.ledger import NOTHING, Ledger, Running, StackSettings
 from worker.pool import PooledTrial, StudyRef
 from worker.protocol import (
     Answer,
     EpochDone,
+    EpochReport,
     Halt,
     Join,
     Keep,
     Kept,
     KeptModel,
+    KeptSnapshot,
     Member,
     MemberResult,
     MembersDone,
     Ready,
+    Resumed,
     Stop,
     StopReason,
+    TakeSnapshot,
+    TakeSnapshots,
     TrainStack,
     Verdict,
 )
@@ -58,6 +66,7 @@ class StackRun:
         settings: StackSettings,
         trials: list[PooledTrial],
         may_refill: Callable[[], bool],
+        data: Local,
     ) -> None:
         """`may_refill` tells whether others may join the trials: not where the trainer is to be replaced."""
         self._ledger = ledger
@@ -68,11 +77,15 @@ class StackRun:
         self._study: StudyRef = self._first.study
         self._trials = trials
         self._may_refill = may_refill
+        self._data = data
         self._members: dict[int, Running] = {}
         self._unwritten: dict[int, tuple[Running, MemberResult]] = {}
         self._next_member = 0
         self._draining = False
         self._judged = self._study.definition.pruner.name != "none"
+        self._in_order = self._study.definition.training.deterministic
+        self._ended: dict[int, tuple[Running, MemberResult, KeptModel | None, Mapping[int, KeptSnapshot]]] = {}
+        """Of a deterministic study: members whose end is recorded with the stack's, in their order."""
 
     def run(self, trainer: Trainer, meanwhile: Callable[[], bool], drain_at: Callable[[], float | None]) -> None:
         """Train the stack to its end.
@@ -104,6 +117,7 @@ class StackRun:
                 self._ledger.flush(self._reporting, FLUSH_S)
             busy = meanwhile()
             self._fill_slots(trainer)
+        self._finish_in_order()
 
     @property
     def live(self) -> list[Running]:
@@ -113,12 +127,16 @@ class StackRun:
     @property
     def _reporting(self) -> list[Running]:
         """The members whose reports may wait to be written."""
-        return [*self._members.values(), *(member for member, _ in self._unwritten.values())]
+        waiting = [*self._unwritten.values(), *(ended[:2] for ended in self._ended.values())]
+        return [*self._members.values(), *(member for member, _ in waiting)]
 
     def _started(self, trials: Sequence[PooledTrial]) -> list[Member]:
         """Make the trials RUNNING; as members those whose lease still stood."""
         members = []
-        for running in self._ledger.start(trials):
+        started = self._ledger.start(trials)
+        resumes = self._ledger.checkpoints.resumes(started)
+        population = population_of(self._study.definition)
+        for running in started:
             number, self._next_member = self._next_member, self._next_member + 1
             self._members[number] = running
             proposal = running.trial.proposal
@@ -128,6 +146,8 @@ class StackRun:
                     number=proposal.reservation.number,
                     hyperparameters=proposal.hyperparameters,
                     seed=running.trial.seed,
+                    epochs=None if population is None else population.segment(proposal.first_epoch),
+                    resume=resumes.get(running.trial_id, []),
                 )
             )
         return members
@@ -139,6 +159,8 @@ class StackRun:
             family=definition.model.family,
             model=definition.model,
             dataset=definition.dataset,
+            data=self._data.path,
+            data_problem=self._data.problem,
             training=definition.training,
             objectives=definition.objectives,
             choices=self._study.runtime_choices,
@@ -147,6 +169,7 @@ class StackRun:
             ],
             slots=slots_of(self._first),
             expected=self._study.expected(self._first.proposal.reservation.number),
+            memory_mb=self._settings.memory_mb,
             judged=self._judged,
             members=members,
         )
@@ -154,9 +177,8 @@ class StackRun:
     def _answer(self, trainer: Trainer, message: Answer) -> None:
         if isinstance(message, EpochDone):
             self._feeder.note_width(self._first, message.width)
-            stops = [
-                stop for report in message.reports for stop in self._judge(report.member, report.epoch, report.metrics)
-            ]
+            stops = [stop for report in message.reports for stop in self._judge(report)]
+            self._ask_snapshots(trainer, self._ledger.checkpoints.due(self._members))
             if self._judged:
                 trainer.send(Verdict(stack=message.stack, stop=stops))
             elif stops:
@@ -164,28 +186,70 @@ class StackRun:
         elif isinstance(message, MembersDone):
             self._end(trainer, message.results)
         elif isinstance(message, Kept):
-            for model in message.models:
-                self._finish([self._unwritten.pop(model.member)], model)
+            self._take_in(message)
+        elif isinstance(message, Resumed):
+            for told in message.members:
+                self._ledger.resumed(self._member(told.member), told)
         elif not isinstance(message, Ready):
             raise ChannelBroken(f"Expected epoch_done or members_done. Received: {message.kind}")
+
+    def _ask_snapshots(self, trainer: Trainer, wanted: list[TakeSnapshot]) -> None:
+        if wanted:
+            trainer.send(TakeSnapshots(stack=self._first.token, snapshots=wanted))
+
+    def _take_in(self, kept: Kept) -> None:
+        """Record what was written: of members that still train, and of those that have waited for it to end."""
+        snapshots = {}
+        for snapshot in kept.snapshots:
+            ended = self._unwritten.get(snapshot.member)
+            member = self._members.get(snapshot.member) if ended is None else ended[0]
+            if member is not None and member.snapshot_pending == snapshot.path:
+                snapshots[snapshot.member] = snapshot
+            else:  # of a member that has been recorded, or from before what it leaves at its end
+                self._ledger.checkpoints.discard(snapshot)
+        training = [(self._members[n], s) for n, s in snapshots.items() if n in self._members]
+        self._ledger.checkpoints.write(training, self._reporting)
+        left = {self._unwritten[n][0].trial_id: s for n, s in snapshots.items() if n in self._unwritten}
+        for model in kept.models:
+            self._finish_written(model.member, model, left)
+        for number in [n for n in snapshots if n in self._unwritten]:
+            self._finish_written(number, None, left)
+
+    def _finish_written(self, number: int, model: KeptModel | None, snapshots: Mapping[int, KeptSnapshot]) -> None:
+        """Record a member that has waited for its files, or hold it back for its turn."""
+        ended = self._unwritten.pop(number)
+        if self._in_order:
+            self._ended[number] = (*ended, model, snapshots)
+        else:
+            self._finish([ended], model, snapshots)
 
     def _end(self, trainer: Trainer, results: Sequence[MemberResult]) -> None:
         """Refill the slots of members that ended, and record them: those whose model is written once it is."""
         ended = {result.member: (self._member(result.member), result) for result in results}
         models = self._ledger.keeping.wanted(results, {number: member.token for number, (member, _) in ended.items()})
-        for number in ended:
+        snapshots = self._ledger.checkpoints.handed_on(ended)
+        given_back = [
+            n for n, (m, r) in ended.items() if m.drained and m.snapshot_pending and r.stop_reason == "LEASE_LOST"
+        ]
+        waiting = {*(s.member for s in snapshots), *given_back}
+        for number, (member, _) in ended.items():
             del self._members[number]
-        for model in models:
-            self._unwritten[model.member] = ended.pop(model.member)
+            if number not in waiting:  # a checkpoint of a trial that is over comes too late
+                member.snapshot_pending = None
+        for number in {*(m.member for m in models), *waiting}:
+            self._unwritten[number] = ended.pop(number)
+        if self._in_order:
+            self._ended |= {number: (*pair, None, NOTHING) for number, pair in ended.items()}
+            ended = {}
         try:
             joining = self._started(self._next_trials())
-            trainer.send(Keep(stack=self._first.token, models=models, join=joining))
+            trainer.send(Keep(stack=self._first.token, models=models, snapshots=snapshots, join=joining))
         finally:
             self._finish(list(ended.values()))  # also where the trainer is gone: their results are here
 
     def _next_trials(self, at_least: int = 1) -> list[PooledTrial]:
         """Trials for the free slots: none for a retried trial, which runs alone, nor where the stack is to end."""
-        if self._first.is_retry or self._draining or self._keeper.is_halted(self._study.study_id):
+        if self._first.is_retry or self._in_order or self._draining or self._keeper.is_halted(self._study.study_id):
             return []
         free = min(self._feeder.width(self._first), slots_of(self._first)) - len(self._members)
         if free <= 0 or not self._may_refill():
@@ -200,14 +264,18 @@ class StackRun:
         if joining:
             trainer.send(Join(stack=self._first.token, members=joining))
 
-    def _judge(self, slot: int, epoch: int, metrics: dict[str, float]) -> list[Stop]:
+    def _judge(self, report: EpochReport) -> list[Stop]:
         """Note a report; why the member must stop, if it must."""
-        member = self._member(slot)
-        prune = self._ledger.report(member, epoch, metrics)
+        member = self._member(report.member)
+        prune = self._ledger.report(member, report)
         reason = self._stop_reason(member)
-        if reason is None and prune and epoch + 1 < self._study.definition.training.epochs:
+        training = self._study.definition.training
+        step, steps = report.epoch, training.epochs
+        if training.instances > 1:
+            step, steps = report.instance, training.instances
+        if reason is None and prune and step + 1 < steps:
             reason = "PRUNED"
-        return [] if reason is None else [Stop(member=slot, reason=reason)]
+        return [] if reason is None else [Stop(member=report.member, reason=reason)]
 
     def _member(self, slot: int) -> Running:
         member = self._members.get(slot)
@@ -229,6 +297,8 @@ class StackRun:
         now = time.monotonic()
         self._draining = drain_at is not None
         halted = []
+        if drain_at is not None and now >= drain_at - LAST_MOMENTS_S:
+            self._ask_last_snapshots(trainer)
         for number, member in self._members.items():
             if drain_at is not None and now >= drain_at:
                 member.drained = True
@@ -238,26 +308,57 @@ class StackRun:
             if member.stop_since is None:
                 member.stop_since = now
                 halted.append(Stop(member=number, reason=reason))
-            if now - member.stop_since <= (0 if member.drained else STOP_GRACE_S):
+            drained_at = drain_at if member.drained else None
+            if now <= (member.stop_since + STOP_GRACE_S if drained_at is None else max(drained_at, member.stop_since)):
                 continue
             trainer.kill()
             raise TrainerLost("A trial that had to stop was in the middle of a long epoch: its trainer was killed.")
         if halted:
             trainer.send(Halt(stack=self._first.token, stop=halted))
 
-    def _finish(self, ended: Sequence[tuple[Running, MemberResult]], model: KeptModel | None = None) -> None:
-        """Record members that ended; those whose lease was lost, or that a draining worker gives back, are let go."""
-        recorded = []
+    def _ask_last_snapshots(self, trainer: Trainer) -> None:
+        """Have the members of a draining worker end with their epoch, and leave a checkpoint."""
+        ending = {n: m for n, m in self._members.items() if m.stop_since is None and m.snapshot_pending is None}
+        wanted = self._ledger.checkpoints.last(ending)
+        self._ask_snapshots(trainer, wanted)
+        for snapshot in wanted:
+            self._members[snapshot.member].drained = True
+
+    def _finish(
+        self,
+        ended: Sequence[tuple[Running, MemberResult]],
+        model: KeptModel | None = None,
+        snapshots: Mapping[int, KeptSnapshot] = NOTHING,
+    ) -> None:
+        """Record members that ended; those whose lease was lost, or that a draining worker gives back, are let go.
+
+        `snapshots` are what they left, by trial id.
+        """
+        recorded: list[tuple[Running, MemberResult]] = []
+        returned: list[tuple[Running, MemberResult]] = []
         for member, result in ended:
-            if result.stop_reason == "LEASE_LOST":
-                self._ledger.give_back(member.trial)
-            else:
-                recorded.append((member, result))
-        self._ledger.finish(recorded, self._reporting, model, refill=not self._draining)
+            (returned if result.stop_reason == "LEASE_LOST" else recorded).append((member, result))
+        left = [(member, snapshots[member.trial_id]) for member, _ in returned if member.trial_id in snapshots]
+        self._ledger.checkpoints.write(left, self._reporting)
+        for member, _ in returned:
+            self._ledger.give_back(member)
+        self._ledger.finish(recorded, self._reporting, model, snapshots, refill=not self._draining)
+
+    def _finish_in_order(self) -> None:
+        """Record the members of a deterministic study: which of them ended first was chance."""
+        for number in sorted(self._ended):
+            member, result, model, snapshots = self._ended.pop(number)
+            self._finish([(member, result)], model, snapshots)
 
     def abandon(self, message: str, *, code: str) -> None:
-        """After the loss of the trainer: record what was due, charge a member that was alone, give the others back."""
+        """After the loss of the trainer: record what was due, charge a member that was alone, give the others back.
+
+        A member that owes later trials its state has to train again.
+        """
         self._ledger.flush(self._reporting, 0)
+        self._finish_in_order()
+        owing = self._ledger.checkpoints.handed_on(self._unwritten)
+        self._members |= {one.member: self._unwritten.pop(one.member)[0] for one in owing}
         for number, (member, result) in list(self._unwritten.items()):
             del self._unwritten[number]
             lost = KeptModel(member=number, path="", error="The trainer was lost before it had written the model.")
@@ -272,14 +373,19 @@ class StackRun:
         live = self.live
         for member in live:
             if len(live) > 1 or self._stop_reason(member) is not None:
-                self._ledger.give_back(member.trial)
+                self._ledger.give_back(member)
                 continue
-            self._ledger.charge(member.trial, code, message)
+            self._ledger.charge(member, code, message)
         self._members.clear()
 
 
 def slots_of(trial: PooledTrial) -> int:
-    """How many trials of this one's signature may train at once: itself where it is tried again."""
+    """How many trials of this one's signature may train at once: itself where it is tried again.
+
+    Of a deterministic study always as many: the program of one member gives other last digits.
+    """
+    if trial.study.definition.generation is not None:
+        return trial.study.definition.generation
     if trial.is_retry:
         return 1
     members = trial.study.family.stack_members

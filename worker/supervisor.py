@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -26,11 +27,14 @@ from app.store.families import advertise
 from app.store.migrate import check_schema
 from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
+from worker.checkpoints import Sweeper
 from worker.claims import Claims
+from worker.datasets import DatasetCache, Local
 from worker.device import Device, resolve
 from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.ledger import Ledger, StackSettings
+from worker.memory import device_memory_mb
 from worker.plugins import installed
 from worker.pool import PooledTrial
 from worker.protocol import Prepare
@@ -67,15 +71,17 @@ class Supervisor:
         self._registry = self._plugins.registry()
         self._families = offered_families(settings.families, self._registry)
         self._worker_id = f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._offer = fleet.Offer(
-            self._device.label, self._families, parse_labels(settings.worker_labels), self._versions()
-        )
+        self._memory_mb = settings.device_memory_mb or device_memory_mb(self._device)
+        labels = parse_labels(settings.worker_labels)
+        self._offer = fleet.Offer(self._device.label, self._families, labels, self._memory_mb, self._versions())
         self._keeper = Keeper(self._database, self._worker_id, settings.lease_ttl_s)
         self._claims = Claims(
             self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s, self._registry
         )
         self._feeder = Feeder(self._database, self._keeper, self._claims)
         self._artifacts = ArtifactWriter(settings.resolved_artifact_url)
+        self._sweeper = Sweeper(self._database, self._artifacts)
+        self._datasets = DatasetCache(settings, self._database)
         self._trainer: Trainer | None = None
         self._drain_at: float | None = None
         self._draining = False
@@ -93,6 +99,8 @@ class Supervisor:
             log.warning(
                 "artifacts_in_data_dir", path=self._settings.resolved_artifact_url, hint="set FETTLE_ARTIFACT_URL"
             )
+        if not self._database.is_sqlite and not self._settings.dataset_url:
+            log.warning("datasets_in_data_dir", path=self._settings.resolved_dataset_url, hint="set FETTLE_DATASET_URL")
 
     def run(self) -> None:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
@@ -132,6 +140,7 @@ class Supervisor:
         idle_s = SHORTEST_IDLE_S
         while not self._should_drain():
             self._keeper.check()
+            self._sweeper.sweep()
             trainer = self._tend_trainer()
             families = trainer.families()
             self._withdraw(trainer)
@@ -147,13 +156,21 @@ class Supervisor:
     def _train(self, trainer: Trainer, families: Sequence[str], trials: list[PooledTrial]) -> None:
         """Train a stack; a trainer that it breaks is replaced. `families` are those the trainer has announced."""
         settings = StackSettings(
-            self._worker_id, self._device.label, self._settings.lease_ttl_s, self._settings.hang_timeout_s
+            self._worker_id,
+            self._device.label,
+            self._settings.lease_ttl_s,
+            self._settings.hang_timeout_s,
+            self._settings.checkpoint_interval_s,
+            self._memory_mb,
         )
         study = trials[0].study
+        data = self._datasets.local(study.definition.dataset, self._should_drain)
+        if data is None:
+            self._feeder.put_back(trials)
+            return
         ledger = Ledger(self._database, self._keeper, self._claims, self._feeder, self._artifacts, settings, study)
-        stack = StackRun(
-            ledger, self._keeper, self._feeder, settings, trials, lambda: not self._is_worn(trainer, ledger.recorded)
-        )
+        may_refill = partial(self._may_refill, trainer, ledger)
+        stack = StackRun(ledger, self._keeper, self._feeder, settings, trials, may_refill, data)
         trainer.prepared.add(trials[0].signature)
         try:
             stack.run(trainer, lambda: self._look_ahead(trainer, families), self._grace_end)
@@ -165,15 +182,20 @@ class Supervisor:
             self._trainer = None if self._should_drain() else self._new_trainer()
         trainer.trained += ledger.recorded
 
+    def _may_refill(self, trainer: Trainer, ledger: Ledger) -> bool:
+        return not self._is_worn(trainer, ledger.recorded)
+
     def _look_ahead(self, trainer: Trainer, families: Sequence[str]) -> bool:
         """Reserve and sample while the trainer works, and let it compile what comes; whether anything was done."""
         if self._should_drain():
             return False
         busy = self._feeder.feed(families)
+        self._sweeper.sweep()
         for trial in self._feeder.upcoming():
-            if trial.signature not in trainer.prepared and not trial.is_retry:
+            data = self._datasets.known(trial.study.definition.dataset)
+            if data is not None and trial.signature not in trainer.prepared and not trial.is_retry:
                 trainer.prepared.add(trial.signature)
-                trainer.send(preparation(trial))
+                trainer.send(preparation(trial, data, self._memory_mb))
         return busy
 
     def _new_trainer(self) -> Trainer:
@@ -247,15 +269,18 @@ class Supervisor:
         log.info("worker_stopped", worker=self._worker_id)
 
 
-def preparation(trial: PooledTrial) -> Prepare:
-    """What tells a trainer which program this trial will need."""
+def preparation(trial: PooledTrial, data: Local, memory_mb: float | None) -> Prepare:
+    """What tells a trainer which program this trial will need, on a device of so much memory."""
     study = trial.study
     return Prepare(
         family=study.definition.model.family,
         model=study.definition.model,
         dataset=study.definition.dataset,
+        data=data.path,
+        training=study.definition.training,
         choices=study.runtime_choices,
         slots=slots_of(trial),
+        memory_mb=memory_mb,
         expected=study.expected(trial.proposal.reservation.number),
         hyperparameters=trial.proposal.hyperparameters,
     )

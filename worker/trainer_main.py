@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from worker.channel import Channel, ChannelBroken
 from worker.function import run_function
 from worker.plugins import installed
-from worker.protocol import Halt, Prepare, Ready, Request, Shutdown, TrainStack, to_trainer
+from worker.protocol import Halt, Prepare, Ready, Request, Shutdown, TakeSnapshots, TrainStack, to_trainer
+from worker.snapshots import Shelf
 
 if TYPE_CHECKING:
     from worker.training.networks import Networks
@@ -72,7 +73,7 @@ class _Warming(threading.Thread):
             self.failure = error
 
 
-def _announce(channel: Channel[Request], device: str, families: list[str]) -> Networks | None:
+def _announce(channel: Channel[Request], device: str, families: list[str], shelf: Shelf) -> Networks | None:
     """Say what can be trained now, and the rest once TensorFlow is there. Serves `function` stacks in between.
 
     The networks that can be trained; None where no family needs any.
@@ -93,7 +94,7 @@ def _announce(channel: Channel[Request], device: str, families: list[str]) -> Ne
                 raise ChannelBroken(
                     f"Expected a stack of {', '.join(light)}. Received one of {message.family!r} too early."
                 )
-            _handle(channel, message, None)
+            _handle(channel, message, None, shelf)
         elif not light:
             warming.join()
     if warming.failure is not None:
@@ -104,31 +105,32 @@ def _announce(channel: Channel[Request], device: str, families: list[str]) -> Ne
 
 
 def _serve(channel: Channel[Request], device: str, timings: Path, families: list[str]) -> None:
-    networks = _announce(channel, device, families)
+    shelf = Shelf()
+    networks = _announce(channel, device, families, shelf)
     workshop: Workshop | None = None
     if networks is not None:
         from worker.training.workshop import Workshop
 
         workshop = Workshop(timings, networks)
     while True:
-        _handle(channel, channel.receive(), workshop)
+        _handle(channel, channel.receive(), workshop, shelf)
 
 
-def _handle(channel: Channel[Request], message: Request, workshop: Workshop | None) -> None:
+def _handle(channel: Channel[Request], message: Request, workshop: Workshop | None, shelf: Shelf) -> None:
     """Train a stack. Leaves the process on `shutdown`."""
     if isinstance(message, Shutdown):
         os._exit(0)  # nothing to save, and a program may be compiling on another thread
-    if isinstance(message, Prepare | Halt):
+    if isinstance(message, Prepare | Halt | TakeSnapshots):
         if workshop is not None and isinstance(message, Prepare):
             workshop.prepare(message)
     elif not isinstance(message, TrainStack):
         raise ChannelBroken(f"Expected train_stack, prepare or shutdown between stacks. Received: {message.kind}")
     elif message.family == "function":
-        run_function(message, channel)
+        run_function(message, channel, shelf)
     elif workshop is None:
         raise ChannelBroken(f"Expected a stack of function. Received one of {message.family!r}.")
     else:
-        workshop.train(message, channel)
+        workshop.train(message, channel, shelf)
 
 
 def _die_with_parent() -> None:

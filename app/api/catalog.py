@@ -1,4 +1,4 @@
-"""What a definition may name: families, samplers, pruners, data sets."""
+"""What a definition may name: families, samplers, pruners."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Any
 from fastapi import Response
 
 from app.api import schemas
-from app.api.answers import answer, page
+from app.api.answers import page
 from app.api.deps import Api
 from app.api.routing import router as make_router
-from app.domain.datasets import BUNDLED, Dataset
 from app.domain.families import Family, Hyperparameter
 from app.domain.layers import LAYERS, Option
 from app.domain.registry import BUILT_IN
-from app.errors import NotFound
 from app.store.families import known_families
 from app.store.fleet import Offer
 from app.store.workers import live_offers
@@ -55,41 +53,12 @@ def list_pruners() -> Response:
     return page([_algorithm_info(choice) for choice in pruners()])
 
 
-@router.get("/v1/datasets", response_model=schemas.DatasetPage)
-async def list_datasets() -> Response:
-    """The data sets."""
-    return page([_dataset_info(dataset) for dataset in BUNDLED.values()])
-
-
-@router.get("/v1/datasets/{dataset_id:id}", response_model=schemas.DatasetInfo)
-async def get_dataset(dataset_id: str) -> Response:
-    """One data set."""
-    if dataset_id not in BUNDLED:
-        raise NotFound(f"Expected the id of a data set. Received: {dataset_id[:100]!r}", code="DATASET_NOT_FOUND")
-    return answer(_dataset_info(BUNDLED[dataset_id]))
-
-
 def _algorithm_info(choice: Any) -> schemas.AlgorithmInfo:
     return schemas.AlgorithmInfo(
         name=choice.name,
         description=choice.description,
         multi_objective=choice.multi_objective,
         options=choice.options,
-    )
-
-
-def _dataset_info(dataset: Dataset) -> schemas.DatasetInfo:
-    return schemas.DatasetInfo(
-        name=dataset.name,
-        bundled=True,
-        description=dataset.description,
-        task=dataset.task,
-        input_kind=dataset.input_kind,
-        shape=list(dataset.shape),
-        rows=dataset.rows,
-        classes=dataset.classes,
-        sample_rate=dataset.sample_rate,
-        groups=dataset.groups,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Header, Query, Request
 
 from app.api.answers import IDEMPOTENCY_KEY_PATTERN
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from app.tuning.external import ExternalStudies
 
 DEFAULT_PROJECT = "default"
+READERS = 2
+"""Uploaded files that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Service:
     in_flight: InFlight
     external: Callable[[], ExternalStudies]
     """Made when it is first called: Optuna takes a second to import."""
+    readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
+    """Threads that read uploaded files: each may hold all of one in memory."""
 
 
 async def _service(request: Request) -> Service:

@@ -105,7 +105,9 @@ class Asked(BaseModel):
 
     items: list[AskedTrial]
     study_state: StudyState
-    retry_after_seconds: float | None = Field(description="Null where trials came, and where none will come any more.")
+    retry_after_seconds: float | None = Field(
+        default=None, description="Null where trials came, and where none will come any more."
+    )
 
 
 class Alive(BaseModel):
@@ -146,7 +148,7 @@ def ask(
         pairs = [(p.reservation.trial_id, p.reservation.token) for p in held]
         expiry = leases.promise(session, pairs, asked.lease_seconds)
         items = [_asked(p, expiry[p.reservation.trial_id]) for p in held if p.reservation.trial_id in expiry]
-        return answer(_answer_of(session, key_id, items))
+        return answer(_answer_of(session, key_id, items, at_once=bool(proposals)))
 
     response = once(api, project, request, key, work)
     told = {item["lease"]["token"] for item in loads(bytes(response.body).decode())["items"]}
@@ -182,10 +184,13 @@ def _asked(proposal: Proposal, expires_at: float) -> AskedTrial:
     )
 
 
-def _answer_of(session: Session, study_id: int, items: list[AskedTrial]) -> Asked:
+def _answer_of(session: Session, study_id: int, items: list[AskedTrial], *, at_once: bool) -> Asked:
+    """The answer; `at_once` says that trials were drawn, though all of them took earlier results or are drawn anew."""
     state = StudyState(session.execute(select(tables.Study.state).where(tables.Study.id == study_id)).scalar_one())
     retry = {StudyState.RUNNING: RETRY_AFTER_S, StudyState.PAUSED: PAUSED_RETRY_AFTER_S}
-    return Asked(items=items, study_state=state, retry_after_seconds=None if items else retry.get(state))
+    if items or state not in retry:
+        return Asked(items=items, study_state=state)
+    return Asked(items=items, study_state=state, retry_after_seconds=0.0 if at_once else retry[state])
 
 
 def _pairs(reservations: list[Reservation]) -> list[leases.Lease]:

@@ -65,6 +65,13 @@ class StudyChanges(BaseModel):
     execution: dict[str, Any] | None = Field(default=None, description="`parallel_trials` and `priority` alone.")
 
 
+class Memory(BaseModel):
+    """What trials are expected to hold in a device's memory, in MB (10⁶ bytes)."""
+
+    largest_trial_mb: float = Field(description="The largest trial of the space, alone.")
+    dataset_mb: float = Field(description="The data set, which the trials of a worker share.")
+
+
 class Validation(BaseModel):
     """What a definition means: nothing is stored."""
 
@@ -73,6 +80,7 @@ class Validation(BaseModel):
     runtime: list[str] = Field(description="Hyperparameters that don't.")
     stackable: bool = Field(description="Whether several trials may train in one program.")
     warnings: list[str]
+    memory: Memory | None = Field(description="Null for families that are not sized ahead of their trials.")
 
 
 class TrialError(BaseModel):
@@ -108,6 +116,9 @@ class Trial(BaseModel):
     metrics: Values | None = Field(description="Of the selected epoch, else of the last.")
     selected_epoch: int | None
     epochs: int
+    parent: int | None = Field(description="The trial whose weights it went on from (population-based training).")
+    first_epoch: int = Field(description="How many epochs its ancestors trained; its own count from 0.")
+    reused_from: int | None = Field(description="The trial whose result this one has; it was not trained itself.")
     worker_id: str | None
     device: str | None
     created_at: Time
@@ -152,6 +163,7 @@ class Worker(BaseModel):
     live: bool = Field(description="Whether it was heard of in the last seconds.")
     drain_requested: bool
     device: str
+    memory_mb: float | None = Field(description="What its device has, in MB (10⁶ bytes).")
     families: list[str]
     labels: dict[str, str]
     version: str
@@ -198,21 +210,6 @@ class AlgorithmInfo(BaseModel):
     name: str
     description: str = ""
     options: dict[str, Any] = {}
-
-
-class DatasetInfo(BaseModel):
-    """A data set that a definition may name."""
-
-    name: str
-    bundled: bool
-    description: str
-    task: str
-    input_kind: str
-    shape: list[int]
-    rows: int
-    classes: int
-    sample_rate: int = 0
-    groups: int = 0
 
 
 class EventItem(BaseModel):
@@ -273,13 +270,6 @@ class AlgorithmPage(BaseModel):
     """All samplers, or all pruners."""
 
     items: list[AlgorithmInfo]
-    next_cursor: str | None
-
-
-class DatasetPage(BaseModel):
-    """All data sets."""
-
-    items: list[DatasetInfo]
     next_cursor: str | None
 
 

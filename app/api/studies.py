@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import Header, Query, Request, Response
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.api import schemas
 from app.api.answers import answer, page
+from app.api.dataset_views import dataset_kept, known_datasets
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
 from app.api.files import remove_study_files
 from app.api.idempotency import once
@@ -20,11 +22,13 @@ from app.api.routing import StudyRoute
 from app.api.routing import router as make_router
 from app.api.validation import accepted, changed, sample_limit
 from app.api.views import definition_of, study_now, study_view
+from app.api.warm_start import warm_started
 from app.domain.registry import BUILT_IN, Families
 from app.domain.study import StudyDefinition, StudyState
 from app.errors import FieldError, PreconditionFailed
 from app.store import lifecycle, studies, tables, workers
 from app.store.families import known_families
+from app.store.warm_start import keep_earlier
 
 router = make_router("studies", StudyRoute)
 
@@ -40,12 +44,16 @@ def create_study(
     definition: StudyDefinition, request: Request, api: Api, project: Project, key: IdempotencyKey = None
 ) -> Response:
     """Start a study: workers take its trials from now on."""
-    filled = accepted(definition, api.settings, _families(api, definition)).definition
+    datasets, families = known_datasets(api, project, definition), _families(api, definition)
+    filled = accepted(definition, api.settings, datasets, families).definition
 
     def work(session: Session) -> Response:
-        study = lifecycle.create_study(
-            session, filled, project=project, created_by=None, sample_limit=sample_limit(filled)
-        )
+        warm = warm_started(session, project, filled)
+        with dataset_kept():
+            study = lifecycle.create_study(
+                session, warm.definition, project=project, created_by=None, sample_limit=sample_limit(filled)
+            )
+        keep_earlier(session, study.id, warm.trials)
         location = f"/v1/studies/{study.public_id}"
         return answer(study_now(session, study), 201, location=location, etag=study.revision)
 
@@ -61,16 +69,20 @@ def _families(api: Api, definition: StudyDefinition) -> Families:
 
 
 @router.post("/v1/studies:validate", response_model=schemas.Validation)
-def validate_study(definition: StudyDefinition, api: Api) -> Response:
+def validate_study(definition: StudyDefinition, api: Api, project: Project) -> Response:
     """Check a definition and fill in its defaults; nothing is stored."""
-    checked = accepted(definition, api.settings, _families(api, definition))
+    datasets, families = known_datasets(api, project, definition), _families(api, definition)
+    checked = accepted(definition, api.settings, datasets, families)
+    with api.database.read() as session:
+        warm = warm_started(session, project, checked.definition)
     return answer(
         schemas.Validation.model_construct(
-            definition=checked.definition,
+            definition=warm.definition,
             structural=list(checked.structural),
             runtime=list(checked.runtime),
             stackable=checked.stackable,
-            warnings=list(checked.warnings),
+            warnings=[*checked.warnings, *warm.warnings],
+            memory=None if checked.memory is None else schemas.Memory(**asdict(checked.memory)),
         )
     )
 

@@ -62,6 +62,8 @@ def _trial_text(
         f'"feasible":{_boolean(trial.feasible)},"attempt":{trial.attempt},"hyperparameters":{hyperparameters},'
         f'"sampled":{trial.sampled or "{}"},"values":{values},"metrics":{metrics or "null"},'
         f'"selected_epoch":{_number(trial.selected_epoch)},"epochs":{trial.epochs},'
+        f'"parent":{_number(trial.parent)},"first_epoch":{trial.first_epoch},'
+        f'"reused_from":{_number(trial.reused_from)},'
         f'"worker_id":{_string(trial.worker_id)},"device":{_string(trial.device)},'
         f'"created_at":{_time(trial.created_at)},"started_at":{_time(trial.started_at)},'
         f'"finished_at":{_time(trial.finished_at)},"duration_seconds":{seconds},"error":{error},'

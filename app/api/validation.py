@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +13,9 @@ from app.api.field_errors import field_errors
 from app.api.problems import invalid_request
 from app.api.schemas import StudyChanges
 from app.domain.check import Checked, Limits, check_definition
+from app.domain.combinations import combination_count
+from app.domain.datasets import BUILT_IN as DATASETS
+from app.domain.datasets import Dataset
 from app.domain.registry import BUILT_IN, Families
 from app.domain.study import Budget, Execution, StudyDefinition
 from app.errors import FieldError, InvalidStudy
@@ -32,8 +37,13 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def accepted(definition: StudyDefinition, settings: Settings, families: Families = BUILT_IN) -> Checked:
-    """The definition with all defaults, where it can be run; `families` are those that are known.
+def accepted(
+    definition: StudyDefinition,
+    settings: Settings,
+    datasets: Mapping[str, Dataset] = DATASETS,
+    families: Families = BUILT_IN,
+) -> Checked:
+    """The definition with all defaults, where it can be run, by the `datasets` and `families` that it may name.
 
     Raises:
         InvalidStudy: it can't; all its problems with their places.
@@ -41,7 +51,7 @@ def accepted(definition: StudyDefinition, settings: Settings, families: Families
     from app.tuning.pruners import pruner_options, pruner_problems
     from app.tuning.samplers import sampler_options, sampler_problems
 
-    checked = check_definition(definition, limits_of(settings), families=families)
+    checked = check_definition(definition, limits_of(settings), datasets, families)
     errors = [*checked.errors, *sampler_problems(definition), *pruner_problems(definition)]
     if errors:
         raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)
@@ -56,14 +66,16 @@ def accepted(definition: StudyDefinition, settings: Settings, families: Families
             ),
         }
     )
-    return Checked(filled, (), checked.warnings, checked.structural, checked.runtime, checked.stackable)
+    return replace(checked, definition=filled)
 
 
 def sample_limit(definition: StudyDefinition) -> int | None:
     """How many trials the sampler can draw; None where it never runs out."""
-    from app.tuning.samplers import grid_cells
+    from app.tuning.samplers import most_trials
 
-    cells = grid_cells(definition)
+    cells = most_trials(definition)
+    if cells is None and definition.execution.duplicates == "resample":
+        return combination_count(definition)
     return None if cells is None or cells > MAX_CELLS else cells
 
 

@@ -76,6 +76,7 @@ def worker_view(row: tables.Worker, *, live: bool, held: Sequence[tuple[str, int
         families=loads(row.families),
         labels=loads(row.labels),
         version=row.version,
+        memory_mb=row.memory_mb,
         trials=[schemas.RunningTrial(study_id=study_id, number=number) for study_id, number in held],
         started_at=rfc3339(row.started_at),
         last_heartbeat_at=rfc3339(row.heartbeat_at),

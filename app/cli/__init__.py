@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, external, serve
+from app.cli import client, datasets, enqueue, external, lineage, serve
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -36,6 +36,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     client.studies,
     client.trials,
     client.best,
+    lineage.lineage,
+    enqueue.enqueue,
     client.export,
     client.pause,
     client.resume,
@@ -48,6 +50,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(datasets.app, name="datasets")
 
 
 @app.command()

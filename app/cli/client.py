@@ -79,17 +79,17 @@ def studies(
     with connect(url, api_key) as client:
         found = list(islice(client.studies(state=state, sort="-created_at"), limit))
     if as_json:
-        _print_items(found)
+        print_items(found)
         return
-    _print_table(
+    print_table(
         ("NAME", "STATE", "TRIALS", "BEST", "CREATED", "ID"),
         [
             (
                 s.name,
                 s.state,
                 f"{s.progress.finished}/{s.progress.total_budget or '-'}",
-                _values(s.best.values) if s.best else "-",
-                _time(s.created_at),
+                values_text(s.best.values) if s.best else "-",
+                time_text(s.created_at),
                 s.id,
             )
             for s in found
@@ -110,17 +110,17 @@ def trials(
     with connect(url, api_key) as client:
         found = list(islice(client.trials(client.find_study(study).id, state=state, sort=sort), limit))
     if as_json:
-        _print_items(found)
+        print_items(found)
         return
-    _print_table(
+    print_table(
         ("TRIAL", "STATE", "VALUES", "SECONDS", "HYPERPARAMETERS"),
         [
             (
                 str(t.number),
                 t.state + (f" ({t.reason})" if t.reason else ""),
-                _values(t.values) if t.values else "-",
+                values_text(t.values) if t.values else "-",
                 f"{t.duration_seconds:.2f}" if t.duration_seconds is not None else "-",
-                _values(t.sampled or t.hyperparameters),
+                values_text(t.sampled or t.hyperparameters),
             )
             for t in found
         ],
@@ -132,9 +132,9 @@ def best(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJ
     with connect(url, api_key) as client:
         found = client.best(client.find_study(study).id)
     if as_json:
-        _print_items(found)
+        print_items(found)
     for trial in found if not as_json else ():
-        typer.echo(f"Trial {trial.number}: {_values(trial.values or {})}")
+        typer.echo(f"Trial {trial.number}: {values_text(trial.values or {})}")
         for name, value in trial.hyperparameters.items():
             typer.echo(f"  {name} = {value}")
     if not found:
@@ -236,23 +236,26 @@ def print_json(model: BaseModel) -> None:
     typer.echo(model.model_dump_json(exclude_unset=True))
 
 
-def _print_items(models: Iterable[BaseModel]) -> None:
+def print_items(models: Iterable[BaseModel]) -> None:
+    """Print a list of what a service answered, as it answered it."""
     items = [model.model_dump(mode="json", exclude_unset=True) for model in models]
     typer.echo(json.dumps({"items": items}, ensure_ascii=False))
 
 
-def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print columns as wide as their content; the last one is left ragged."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _values(values: Mapping[str, Any]) -> str:
+def values_text(values: Mapping[str, Any]) -> str:
+    """Values by name, in a few words."""
     from app.cli.scoreboard import values_words
 
     return values_words(dict(values))
 
 
-def _time(time: datetime | None) -> str:
+def time_text(time: datetime | None) -> str:
+    """A time of this machine's zone, to the minute."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M") if time else "-"

@@ -10,6 +10,7 @@
 Imports neither the service nor TensorFlow: it may be carried anywhere that has httpx and pydantic.
 """
 
+from app.client.datasets import Dataset, DatasetColumn
 from app.client.errors import ClientError, FettleProblem, ServiceUnavailable
 from app.client.external import TakenTrial
 from app.client.models import (
@@ -31,6 +32,7 @@ from app.client.models import (
     TrialEvent,
     TrialFinished,
     TrialMetrics,
+    TrialResumed,
     TrialRetried,
     TrialStarted,
     Validation,
@@ -46,6 +48,8 @@ __all__ = [
     "AskedTrial",
     "Best",
     "ClientError",
+    "Dataset",
+    "DatasetColumn",
     "Event",
     "FettleClient",
     "FettleProblem",
@@ -63,6 +67,7 @@ __all__ = [
     "TrialEvent",
     "TrialFinished",
     "TrialMetrics",
+    "TrialResumed",
     "TrialRetried",
     "TrialStarted",
     "Validation",

@@ -87,6 +87,9 @@ class Trial(Answer):
     metrics: dict[str, float | None] | None = None
     selected_epoch: int | None = None
     epochs: int | None = None
+    parent: int | None = None
+    first_epoch: int = 0
+    reused_from: int | None = None
     worker_id: str | None = None
     device: str | None = None
     created_at: datetime | None = None
@@ -114,6 +117,7 @@ class Validation(Answer):
     runtime: list[str] = []
     stackable: bool = False
     warnings: list[Any] = []
+    memory: dict[str, float] | None = None
 
 
 class Named(Answer):
@@ -128,6 +132,7 @@ class Worker(Answer):
     id: str
     state: str
     device: str | None = None
+    memory_mb: float | None = None
     families: list[Any] = []
 
 
@@ -200,6 +205,15 @@ class TrialStarted(TrialEvent):
     attempt: int | None = None
     worker_id: str | None = None
     device: str | None = None
+    parent: int | None = None
+    first_epoch: int = 0
+
+
+class TrialResumed(TrialEvent):
+    """An attempt goes on from an earlier one's checkpoint, with `epoch`."""
+
+    attempt: int
+    epoch: int
 
 
 class TrialMetrics(TrialEvent):
@@ -225,6 +239,13 @@ class TrialFinished(TrialEvent):
     feasible: bool | None = None
     values: dict[str, float | None] | None = None
     duration_seconds: float | None = None
+    reused_from: int | None = None
+
+
+class TrialTested(TrialEvent):
+    """The study is over, and this is its best trial: its scores on the test part, which nobody saw before."""
+
+    metrics: dict[str, float | None] = {}
 
 
 class TrialRetried(TrialEvent):
@@ -250,9 +271,11 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "study.finished": StudyEvent,
     "trial.enqueued": TrialStarted,
     "trial.started": TrialStarted,
+    "trial.resumed": TrialResumed,
     "trial.metrics": TrialMetrics,
     "trial.best": TrialBest,
     "trial.finished": TrialFinished,
+    "trial.tested": TrialTested,
     "trial.retried": TrialRetried,
 }
 """The class of each event type."""

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from app.client import stream
+from app.client.datasets import DatasetCalls
 from app.client.errors import FettleProblem, ServiceUnavailable
 from app.client.external import ExternalCalls
 from app.client.models import (
@@ -37,7 +38,7 @@ READY_POLL_S = 0.05
 A = TypeVar("A", bound=Answer)
 
 
-class FettleClient(ExternalCalls):
+class FettleClient(ExternalCalls, DatasetCalls):
     """A connection to the service at `url`.
 
     `api_key` is needed where the service has keys; `timeout_s` limits each call, not a stream.
@@ -171,6 +172,10 @@ class FettleClient(ExternalCalls):
         """The best feasible trial, or the Pareto front; empty before the first one finishes."""
         answer = self._transport.call("GET", f"{study_path(study)}/best").json()
         return [Trial.model_validate(item) for item in answer["items"]]
+
+    def lineage(self, study: str, number: int) -> list[Trial]:
+        """A trial and those whose weights it went on from, the first one first: a schedule of hyperparameters."""
+        return list(self._pages(Trial, f"{trial_path(study, number)}/lineage", {}))
 
     def logs(self, study: str, number: int) -> str:
         """What a trial wrote."""

@@ -47,17 +47,25 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
+        data: Mapping[str, Any] | None = None,
+        files: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
     ) -> httpx.Response:
         """The answer to one call, below 400. `repeatable` says that a second arrival does nothing further.
+
+        `data` and `files` make a form; `timeout_s` is for a call that takes longer than others.
 
         Raises:
             FettleProblem: the service refused.
             ServiceUnavailable: nothing answered.
         """
         given = {k: v for k, v in (params or {}).items() if v is not None}
+        timeout = self._http.timeout if timeout_s is None else httpx.Timeout(timeout_s)
         for delay_s in (*RETRY_DELAYS_S, None):
             try:
-                response = self._http.request(method, path, json=json, params=given, headers=headers)
+                response = self._http.request(
+                    method, path, json=json, params=given, headers=headers, data=data, files=files, timeout=timeout
+                )
             except httpx.TransportError as error:
                 arrived = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
                 if delay_s is None or (arrived and not repeatable):

@@ -10,11 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
+from app.domain.check_instances import instance_problems
 from app.domain.check_layers import layer_problems, size_problems
+from app.domain.check_saving import saving_problems, saving_warnings
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
-from app.domain.datasets import BUNDLED, Dataset
+from app.domain.check_uploads import pinned, upload_problems
+from app.domain.datasets import BUILT_IN as DATASETS
+from app.domain.datasets import Dataset
 from app.domain.families import FUNCTION, Family, Scalar
+from app.domain.memory import MemoryEstimate, memory_estimate
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
+from app.domain.population import SAMPLER
 from app.domain.registry import BUILT_IN, Families
 from app.domain.size import parameter_estimate
 from app.domain.study import EarlyStopping, StudyDefinition
@@ -42,6 +48,7 @@ class Checked:
     structural: tuple[str, ...] = ()
     runtime: tuple[str, ...] = ()
     stackable: bool = False
+    memory: MemoryEstimate | None = None
 
 
 @dataclass(slots=True)
@@ -58,10 +65,13 @@ class _Findings:
 def check_definition(
     definition: StudyDefinition,
     limits: Limits,
-    datasets: Mapping[str, Dataset] = BUNDLED,
+    datasets: Mapping[str, Dataset] = DATASETS,
     families: Families = BUILT_IN,
 ) -> Checked:
-    """`definition` with all defaults, all problems of it, and warnings; without problems it can be run."""
+    """`definition` with all defaults, all problems of it, and warnings; without problems it can be run.
+
+    `datasets` are those that it may name, by name and by id; `families` those that are known.
+    """
     found = _Findings()
     _check_limits(definition, limits, found)
     definition = _with_input(definition, datasets, families)
@@ -74,22 +84,26 @@ def check_definition(
         found.errors += of_layers
         return Checked(definition, tuple(found.errors))
     dataset = _check_dataset(definition, family, datasets, found)
-    filled = fill_defaults(definition, family)
+    filled = fill_defaults(pinned(definition, dataset), family)
     if len(definition.searched) <= limits.max_searched:
         found.errors += check_hyperparameters(definition, filled, family)
     if dataset is not None:
         _check_task(definition, dataset, found)
         found.errors += frame_problems(filled, dataset)
+    found.errors += saving_problems(definition, dataset)
     if dataset is not None or not family.needs_dataset:
         gains = tuple(n for m in family.metrics if m.direction == "maximize" for n in (m.name, f"val_{m.name}"))
         found.gains += gains
-        _check_metrics(filled, reported_metrics(family, dataset.task if dataset else None), found)
+        task, instances = dataset.task if dataset else None, definition.training.instances
+        _check_metrics(filled, reported_metrics(family, task, instances), found)
+    found.errors += instance_problems(definition, family, dataset)
     if dataset is not None and not found.errors and family.from_layers:
         found.errors += size_problems(filled, dataset, limits.max_model_parameters)
     elif dataset is not None and not found.errors:
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
+        found.warnings += saving_warnings(definition)
         if not definition.searched:
             found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
     names = filled.hyperparameters
@@ -101,6 +115,7 @@ def check_definition(
         structural=structural,
         runtime=tuple(n for n in names if n not in structural),
         stackable=family.stackable,
+        memory=_memory(filled, dataset) if not found.errors else None,
     )
 
 
@@ -129,6 +144,12 @@ def _with_input(definition: StudyDefinition, datasets: Mapping[str, Dataset], fa
     return definition.model_copy(update={"model": model.model_copy(update=changes)})
 
 
+def _memory(definition: StudyDefinition, dataset: Dataset | None) -> MemoryEstimate | None:
+    if dataset is None:
+        return None
+    return memory_estimate(definition.model.family, definition.hyperparameters, dataset)
+
+
 def fill_defaults(definition: StudyDefinition, family: Family) -> StudyDefinition:
     """`definition` with the family's defaults for what was left out, and fixed numbers of the declared kind."""
     values: dict[str, object] = dict(definition.hyperparameters)
@@ -137,7 +158,8 @@ def fill_defaults(definition: StudyDefinition, family: Family) -> StudyDefinitio
     for name, default in family.defaults().items():
         values.setdefault(name, default)
     training = definition.training
-    if family is FUNCTION and "select_epoch" not in training.model_fields_set:
+    selects_last = family is FUNCTION or definition.sampler.name == SAMPLER
+    if selects_last and "select_epoch" not in training.model_fields_set:
         training = training.model_copy(update={"select_epoch": "last"})
     stopping = training.early_stopping
     if stopping is not None and not family.needs_dataset and "metric" not in stopping.model_fields_set:
@@ -189,11 +211,13 @@ def _check_dataset(
     if spec is None:
         found.refuse(("dataset",), f"Expected a data set: {family.name} trains on data. Received: none")
         return None
-    dataset = datasets.get(spec.name)
+    dataset = datasets.get(spec.id or spec.name)
     if dataset is None:
-        known = ", ".join(sorted(datasets))
-        found.refuse(("dataset", "name"), f"Expected one of {known}. Received: {spec.name!r}")
+        known = ", ".join(sorted({dataset.name for dataset in datasets.values()}))
+        place, received = ("id", spec.id) if spec.id else ("name", spec.name)
+        found.refuse(("dataset", place), f"Expected one of {known}, or an upload. Received: {received!r}")
         return None
+    found.errors += upload_problems(spec, dataset)
     if not takes(family.input_kind, dataset.input_kind):
         found.refuse(
             ("dataset", "name"),

@@ -32,6 +32,14 @@ class Patience:
         """Whether the trial stops now."""
         return self._stale_epochs > 0 and self._stale_epochs >= self.rule.patience
 
+    def state(self) -> list[float]:
+        """What a snapshot keeps of it, as JSON values."""
+        return [self._best, self._stale_epochs]
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Be as far as the one of which `state` was kept."""
+        self._best, self._stale_epochs = state[0], int(state[1])
+
 
 def patience(rule: EarlyStopping, objectives: Sequence[Objective], gains: Sequence[str] = ()) -> Patience:
     """What watches a rule's metric: in an objective's direction where it is one, else in the usual one.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from app.domain.constraints import violations
 from app.domain.early_stopping import patience
+from app.domain.metrics import values_of
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Outcome, TrialState
 from app.errors import FieldError
@@ -61,7 +62,7 @@ def outcome_of(
         metrics=metrics,
         selected_epoch=epoch,
         epochs=curve[-1][0] + 1 if curve else 0,
-        curve=_first_objective(definition, curve),
+        curve=_values_by_epoch(definition, curve),
         violations=violations(definition.constraints, metrics or {}) if state is TrialState.COMPLETE else (),
         reason=reason,
         error_code=code,
@@ -124,6 +125,7 @@ def _selected(definition: StudyDefinition, curve: Curve) -> tuple[int | None, Ma
     return epoch, metrics
 
 
-def _first_objective(definition: StudyDefinition, curve: Curve) -> tuple[tuple[int, float], ...]:
-    name = definition.objectives[0].metric
-    return tuple((epoch, metrics[name]) for epoch, metrics in curve if name in metrics)
+def _values_by_epoch(definition: StudyDefinition, curve: Curve) -> tuple[tuple[float, ...], ...]:
+    """The epochs that told objectives, each with their values in order."""
+    found = ((epoch, *values_of(definition.objectives, metrics)) for epoch, metrics in curve)
+    return tuple(one for one in found if len(one) > 1)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.domain.families import Family, Task
+from app.domain.study import Objective
 
 TASK_METRIC: dict[Task, str] = {"classification": "accuracy", "regression": "mae"}
 """The metric that each task reports beside the loss."""
 GAINS = ("accuracy", "val_accuracy")
 """Metrics of which more is better; less is better of all others that are known."""
+GAP = "generalization_gap"
+SPREAD = ("loss", *TASK_METRIC.values())
+"""Metrics, each with its `val_` side, whose standard deviation over folds and repeats comes with the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,21 @@ class ReportedMetrics:
         return self.by_epoch + self.with_result
 
 
-def reported_metrics(family: Family, task: Task | None) -> ReportedMetrics:
-    """What a trial of the family reports on data of this task; without a data set the closed-form `value` alone."""
+def values_of(objectives: Sequence[Objective], metrics: Mapping[str, float]) -> list[float]:
+    """The objectives' values among the metrics of an epoch, in order, up to the first that isn't there."""
+    values: list[float] = []
+    for objective in objectives:
+        if objective.metric not in metrics:
+            break
+        values.append(metrics[objective.metric])
+    return values
+
+
+def reported_metrics(family: Family, task: Task | None, instances: int = 1) -> ReportedMetrics:
+    """What a trial of the family reports on data of this task; without a data set the closed-form `value` alone.
+
+    With several `instances` (folds and repeats) the result has the means over them, and standard deviations.
+    """
     if not family.trained_here:
         return ReportedMetrics((), (), (), others=True)
     if task is None or not family.needs_dataset:
@@ -47,6 +65,8 @@ def reported_metrics(family: Family, task: Task | None) -> ReportedMetrics:
     metric = TASK_METRIC[task]
     own = [name for m in family.metrics for name in (m.name, f"val_{m.name}")]
     paired = ("loss", "val_loss", metric, f"val_{metric}", *own)
-    return ReportedMetrics(
-        (*paired, "learning_rate", "seconds"), ("parameter_count", "train_seconds", "generalization_gap"), paired
-    )
+    by_epoch = (*paired, "learning_rate", "seconds")
+    with_result = ("parameter_count", "train_seconds", "peak_memory_mb", GAP)
+    if instances == 1:
+        return ReportedMetrics(by_epoch, with_result, paired)
+    return ReportedMetrics((*by_epoch, "instance"), (*with_result, *(f"{name}_std" for name in paired)), paired)

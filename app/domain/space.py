@@ -82,10 +82,13 @@ class Int(_Parameter):
 
 
 class Categorical(_Parameter):
-    """One of `choices`; their order means nothing to a sampler."""
+    """One of `choices`. Their order means nothing to a sampler unless they are `ordered`: then neighbours are alike."""
 
     type: Literal["categorical"] = "categorical"
     choices: Annotated[list[Value], Field(min_length=1, max_length=1000)]
+    ordered: StrictBool = Field(
+        default=False, description="Searched as the index of the choice, in the order listed, instead of as a label."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -99,6 +102,17 @@ class Categorical(_Parameter):
     def contains(self, value: Scalar) -> bool:
         """Whether `value` is one of the choices."""
         return any(same_value(value, choice) for choice in self.choices)
+
+    def index(self, value: Scalar) -> int:
+        """The place of `value` among the choices.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        for place, choice in enumerate(self.choices):
+            if same_value(value, choice):
+                return place
+        raise ValueError(f"Expected one of {', '.join(map(repr, self.choices))}. Received: {value!r}")
 
 
 Parameter = Annotated[Float | Int | Categorical, Field(discriminator="type")]

@@ -45,9 +45,11 @@ class DatasetSpec(Section):
     """What it is trained on, and how that is split: seeded, stratified for classification.
 
     A `grouped` split keeps samples together that belong together, such as those of one voice: no group is in two parts.
+    `id` is an upload's; where only its name is given the service fills it in, so that the data never change.
     """
 
     name: StrictStr
+    id: StrictStr | None = None
     validation_fraction: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.2
     test_fraction: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     split_seed: Seed = 0
@@ -62,14 +64,28 @@ class EarlyStopping(Section):
     min_delta: Annotated[FiniteFloat, Field(ge=0)] = 0.0
 
 
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+ClassWeight = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+ClassWeights = Literal["balanced"] | Annotated[dict[StrictStr, ClassWeight], Field(min_length=1, max_length=10_000)]
+
+
 class TrainingSpec(Section):
     """How each trial is trained. `epochs` counts passes over the training part."""
 
     epochs: Annotated[StrictInt, Field(ge=1, le=100_000)] = 10
     seed: Seed = 0
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
     select_epoch: Literal["best", "last"] = "best"
     early_stopping: EarlyStopping | None = None
+    class_weights: ClassWeights | None = None
+    deterministic: StrictBool = False
+    folds: Annotated[StrictInt, Field(ge=1, le=50)] = 1
+    repeats: Annotated[StrictInt, Field(ge=1, le=100)] = 1
+
+    @property
+    def instances(self) -> int:
+        """How often a trial is trained: each repeat on each fold."""
+        return self.folds * self.repeats
 
 
 class Objective(Section):
@@ -117,15 +133,20 @@ class Execution(Section):
     worker_labels: dict[Label, LabelValue] = {}
     max_attempts: Annotated[StrictInt, Field(ge=1, le=100)] = 3
     trial_timeout_seconds: Seconds | None = None
-    duplicates: Literal["allow"] = "allow"
+    duplicates: Literal["allow", "reuse", "resample"] = "allow"
     keep_models: Literal["best", "all", "none"] = "best"
+    checkpoints: Literal["auto", "off"] = "auto"
     priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = 0
 
 
 class WarmStart(Section):
-    """Finished studies to learn from."""
+    """Earlier studies, by id or name, whose results the sampler learns from."""
 
-    studies: Annotated[list[StrictStr], Field(max_length=0)] = []
+    studies: Annotated[list[Annotated[StrictStr, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
+
+
+DETERMINISTIC_PARALLEL = 8
+"""What `parallel_trials: "auto"` means in a deterministic study: as many as gain from training in one call."""
 
 
 class StudyDefinition(Section):
@@ -155,6 +176,13 @@ class StudyDefinition(Section):
     def fixed(self) -> dict[str, Scalar]:
         """The hyperparameters that have one value in every trial, by name."""
         return {n: v for n, v in self.hyperparameters.items() if not isinstance(v, Float | Int | Categorical)}
+
+    @property
+    def generation(self) -> int | None:
+        """How many trials of a deterministic study are proposed together, once all before have ended; else None."""
+        if not self.training.deterministic:
+            return None
+        return self.max_parallel or DETERMINISTIC_PARALLEL
 
     @property
     def max_parallel(self) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from app.domain.families import Scalar
 
@@ -68,21 +68,33 @@ class Reservation:
 class Proposal:
     """What the sampler drew for a reservation: all hyperparameters of the trial, and the searched ones alone.
 
-    `system_attributes` are what Optuna's sampler wants remembered with the trial (JSON values).
+    `system_attributes` are what Optuna's sampler wants remembered with the trial (JSON values). A trial with a `parent`
+    goes on from the state that the trial of this number left, with `first_epoch` epochs behind it. `identity` is the
+    hash of `sampled` where the study doesn't just allow duplicates; `on_duplicate` says what becomes of the trial where
+    another one with this identity was started before: it trains all the same, takes its result, or is drawn anew.
     """
 
     reservation: Reservation
     hyperparameters: dict[str, Scalar]
     sampled: dict[str, Scalar]
     system_attributes: dict[str, Any]
+    parent: int | None = None
+    first_epoch: int = 0
+    identity: str | None = None
+    on_duplicate: Literal["train", "reuse", "redraw"] = "train"
+
+
+Curve = tuple[tuple[float, ...], ...]
+"""For each epoch the epoch, then the values of the objectives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended, as the holder of `token` records it.
 
-    `values` follow the objectives, `curve` is the first objective by epoch, `metrics` are the selected epoch's (or the
-    last's). `violations` are positive where a constraint is broken.
+    `values` follow the objectives, `curve` has them by epoch (the first one alone where the others are not known),
+    `metrics` are the selected epoch's (or the last's). `violations` are positive where a constraint is broken.
+    `test_metrics` are scores on the test part, sealed until the study is over.
     """
 
     trial_id: int
@@ -92,7 +104,7 @@ class Outcome:
     metrics: dict[str, float] | None = None
     selected_epoch: int | None = None
     epochs: int = 0
-    curve: tuple[tuple[int, float], ...] = ()
+    curve: Curve = ()
     violations: tuple[float, ...] = ()
     reason: FailureReason | None = None
     error_code: str | None = None
@@ -101,6 +113,9 @@ class Outcome:
     device_seconds: float = 0.0
     system_attributes: dict[str, Any] = field(default_factory=dict)
     artifacts: tuple[ArtifactPointer, ...] = ()
+    test_metrics: dict[str, float] = field(default_factory=dict)
+    checkpoint: CheckpointPointer | None = None
+    """The state that the trial leaves to those that go on from it."""
 
     @property
     def feasible(self) -> bool | None:
@@ -117,3 +132,12 @@ class ArtifactPointer:
     media_type: str
     size_bytes: int
     details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPointer:
+    """A trial's whole state after `epochs` of its epochs, as an attempt wrote it below the artifact location."""
+
+    path: str
+    epochs: int
+    size_bytes: int

@@ -14,12 +14,13 @@ from app.domain.json import dumps, loads
 from app.domain.study import StudyState
 from app.store.engine import now
 from app.store.log import clock
+from app.store.reserving import generation_room
 from app.store.tables import Study, Worker
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a worker can do: its device (`cpu`, `gpu:0`), the families that it trains, and its labels.
+    """What a worker can do: its device (`cpu`, `gpu:0`) and the memory of that, its families, and its labels.
 
     `versions` are those of the families; of one that is not named there it takes any.
     """
@@ -27,6 +28,7 @@ class Offer:
     device: str
     families: Sequence[str]
     labels: Mapping[str, str]
+    memory_mb: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def trains(self, family: str | None, version: str | None) -> bool:
@@ -67,6 +69,7 @@ def register_worker(session: Session, worker_id: str, host: str, pid: int, offer
             family_versions=dumps(dict(offer.versions)),
             labels=dumps(dict(offer.labels)),
             version=__version__,
+            memory_mb=offer.memory_mb,
             started_at=at,
             heartbeat_at=at,
         )
@@ -110,8 +113,9 @@ def claimable(session: Session, offer: Offer) -> list[Claimable]:
 
 _CLAIM_COLUMNS = (
     Study.id, Study.public_id, Study.revision, Study.priority, Study.device, Study.worker_labels, Study.best_value,
-    Study.max_parallel, Study.leased, Study.waiting, Study.running, Study.next_number, Study.trial_limit,
-    Study.sampled_count, Study.sample_limit, Study.family, Study.family_version,
+    Study.max_parallel, Study.generation, Study.leased, Study.waiting, Study.running, Study.next_number,
+    Study.trial_limit, Study.sampled_count, Study.sample_limit, Study.generation_size, Study.finished_count,
+    Study.family, Study.family_version,
 )  # fmt: skip
 
 
@@ -119,10 +123,12 @@ def _has_work(study: Row[*tuple[Any, ...]]) -> bool:
     if study.max_parallel is not None and study.leased >= study.max_parallel:
         return False
     unleased = study.waiting - (study.leased - study.running)
+    if study.generation is not None and study.leased and not unleased:
+        return False
     fresh = (study.trial_limit is None or study.next_number < study.trial_limit) and (
         study.sample_limit is None or study.sampled_count < study.sample_limit
     )
-    return unleased > 0 or fresh
+    return unleased > 0 or (fresh and generation_room(study, 1) > 0)
 
 
 def halted_studies(session: Session, study_ids: Sequence[int]) -> set[int]:

@@ -23,6 +23,7 @@ from app.domain.json import dumps
 from app.domain.study import StudyState
 from app.domain.trial import LIVE_STATES, FailureReason, Proposal, Reservation, TrialState
 from app.store.bulk import DIALECTS, one_of, unindexed
+from app.store.duplicates import finish_reused, sort_duplicates
 from app.store.engine import now
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
 from app.store.log import NewEvent
@@ -47,7 +48,9 @@ _START = (
         hyperparameters=bindparam("all_values"),
         sampled=bindparam("drawn"),
         system_attributes=bindparam("attributes"),
+        identity=bindparam("hash"),
         **{name: bindparam(name) for name in ("worker_id", "device", "started_at", "lease_expires_at")},
+        **{name: bindparam(name) for name in ("parent", "first_epoch")},
     )
 )
 _LEASED_COLUMNS = [_t.c[n] for n in ("id", "number", "state", "attempt", "charged", "started_at", "lease_token")]
@@ -110,7 +113,7 @@ def reserve(session: Session, study_id: int, worker_id: str, count: int, ttl_s: 
 def start(
     session: Session, study_id: int, proposals: Sequence[Proposal], worker_id: str, device: str, ttl_s: float
 ) -> set[int]:
-    """Make sampled reservations RUNNING; the ids of those whose lease still stands.
+    """Make sampled reservations RUNNING; the ids of those that run, whose lease still stands.
 
     Repeating a start, after a commit whose answer was lost, changes nothing and finds its trials started.
     """
@@ -129,7 +132,11 @@ def start_locked(
     device: str,
     ttl_s: float,
 ) -> tuple[set[int], list[NewEvent]]:
-    """Start trials of a locked study, whose `rows` are locked; the ids of those started, and the events."""
+    """Start trials of a locked study, whose `rows` are locked; the ids of those started, and the events.
+
+    Those that take another trial's result are over, and those that are to be drawn anew keep their reservation: neither
+    is among the started ones.
+    """
     held = [p for p in proposals if _stands(rows.get(p.reservation.trial_id), p.reservation.token)]
     again = {p.reservation.trial_id for p in held if rows[p.reservation.trial_id].state == TrialState.RUNNING}
     starting = sorted(
@@ -137,6 +144,19 @@ def start_locked(
     )
     if not starting or study.state != StudyState.RUNNING or study.halt_reason is not None:
         return again, []
+    by_fate = sort_duplicates(study, starting)
+    events = _start_trained(study, by_fate.trained, worker_id, device, ttl_s)
+    if by_fate.reused:
+        events += [*finish_reused(study, by_fate.reused, worker_id, device), *settle(study)]
+    return again | {p.reservation.trial_id for p in by_fate.trained}, events
+
+
+def _start_trained(
+    study: LockedStudy, starting: Sequence[Proposal], worker_id: str, device: str, ttl_s: float
+) -> list[NewEvent]:
+    """Make reservations RUNNING."""
+    if not starting:
+        return []
     told = [(dumps(p.hyperparameters), p) for p in starting]
     study.connection.execute(
         _START,
@@ -148,10 +168,13 @@ def start_locked(
                 "all_values": all_values,
                 "drawn": dumps(p.sampled),
                 "attributes": dumps(p.system_attributes),
+                "hash": p.identity,
                 "worker_id": worker_id,
                 "device": device,
                 "started_at": study.at,
                 "lease_expires_at": study.at + ttl_s,
+                "parent": p.parent,
+                "first_epoch": p.first_epoch,
             }
             for all_values, p in told
         ],
@@ -166,9 +189,10 @@ def start_locked(
         events.append(study_event("study.started", study))
     where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
     for all_values, p in told:
-        fields = f'{{"hyperparameters":{all_values},"attempt":{p.reservation.attempt},{where}}}'
+        ancestry = "" if p.parent is None else f',"parent":{p.parent},"first_epoch":{p.first_epoch}'
+        fields = f'{{"hyperparameters":{all_values},"attempt":{p.reservation.attempt},{where}{ancestry}}}'
         events.append(NewEvent("trial.started", fields, trial=p.reservation.number))
-    return again | {p.reservation.trial_id for p in starting}, events
+    return events
 
 
 def _stands(row: Row[Any] | None, token: str) -> bool:

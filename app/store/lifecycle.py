@@ -16,9 +16,11 @@ from sqlalchemy.orm import Session
 
 from app.domain.families import Scalar
 from app.domain.json import dumps
+from app.domain.population import population_of
 from app.domain.study import StudyDefinition, StudyState
 from app.domain.trial import FailureReason, TrialState
 from app.errors import NameTaken, NotFound, StateConflict
+from app.store import datasets
 from app.store.locking import LockedStudy, lock_study, tell
 from app.store.log import NewEvent, append, clock
 from app.store.settling import cancel_live, end_study, fail_trials, live_trials, settle, study_event
@@ -32,8 +34,12 @@ def create_study(
 
     Raises:
         NameTaken: another study of the project has the name.
+        NotFound: the upload that it trains on was deleted.
     """
+    upload = definition.dataset.id if definition.dataset is not None else None
+    held = datasets.hold(session, project, upload) if upload is not None else None
     at = clock(session)
+    population = population_of(definition)
     study = Study(
         public_id=f"st_{secrets.token_hex(10)}",
         project=project,
@@ -49,6 +55,7 @@ def create_study(
         keep_models=definition.execution.keep_models,
         max_attempts=definition.execution.max_attempts,
         sample_limit=sample_limit,
+        generation_size=population.size if population is not None else None,
         created_by=created_by,
         created_at=at,
     )
@@ -62,6 +69,8 @@ def create_study(
             f"Expected a name that no study of the project {project!r} has. Received: {definition.name!r}"
         ) from None
     session.execute(insert(EventCounter).values(study_id=study.id, last_seq=0))
+    if held is not None:
+        datasets.use(session, study.id, held)
     _write_labels(session, study, definition)
     append(session, study.id, study.public_id, [study_event("study.created", study)], at=at)
     return study
@@ -74,6 +83,7 @@ def _apply(study: Study, definition: StudyDefinition) -> None:
     study.description = definition.description
     study.priority = definition.execution.priority
     study.max_parallel = definition.max_parallel
+    study.generation = definition.generation
     study.trial_limit = budget.trials
     study.seconds_limit = budget.seconds
     study.device_seconds_limit = budget.device_seconds
@@ -188,7 +198,7 @@ def cancel(session: Session, study_id: int) -> Study:
     if StudyState(study.state).is_over:
         raise _conflict(study, "cancelled")
     events = cancel_live(study, "The study was cancelled.", TrialState.WAITING, TrialState.RUNNING)
-    events.append(end_study(study, StudyState.CANCELLED, "Cancelled by request."))
+    events += end_study(study, StudyState.CANCELLED, "Cancelled by request.")
     return _told(session, study, events)
 
 
@@ -213,6 +223,11 @@ def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar])
     study = lock_study(session, study_id)
     if study.state not in {StudyState.RUNNING, StudyState.PAUSED} or study.halt_reason is not None:
         raise _conflict(study, "given trials")
+    if study.generation_size is not None:
+        raise StateConflict(
+            "Expected a study whose trials can be enqueued. Received one that trains a population: its sampler decides "
+            "how every member goes on."
+        )
     if study.trial_limit is not None and study.next_number >= study.trial_limit:
         raise StateConflict(
             f"Expected room in the budget. Received a study whose {study.trial_limit} trials are taken."

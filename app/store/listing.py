@@ -61,10 +61,13 @@ class ShownTrial(NamedTuple):
     metrics: str | None
     selected_epoch: int | None
     epochs: int
+    parent: int | None
+    first_epoch: int
     worker_id: str | None
     device: str | None
     error_code: str | None
     error_message: str | None
+    reused_from: int | None
     created_at: float
     started_at: float | None
     finished_at: float | None

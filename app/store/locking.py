@@ -41,9 +41,11 @@ class LockedStudy:
     max_attempts: int
     trial_limit: int | None
     sample_limit: int | None
+    generation_size: int | None
     seconds_limit: float | None
     device_seconds_limit: float | None
     no_improvement_limit: int | None
+    generation: int | None
 
     state: str
     state_reason: str | None

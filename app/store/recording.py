@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
 from app.domain.trial import ArtifactPointer, Outcome, TrialState
+from app.store import checkpoints
 from app.store.bulk import Along, Rows
 from app.store.leases import held
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
@@ -48,7 +49,8 @@ _t = table_of(Trial)
 # Statements on a trial's way are built once: building one costs more than running it.
 _RECORDED_COLUMNS = (
     "state", "reason", "feasible", "objective_values", "value", "metrics", "selected_epoch", "epochs", "curve",
-    "violations", "error_code", "error_message", "system_attributes", "device_seconds", "finished_at", "finish_seq",
+    "violations", "test_metrics", "error_code", "error_message", "system_attributes", "device_seconds", "finished_at",
+    "finish_seq",
 )  # fmt: skip
 _RECORD = (
     update(_t)
@@ -190,6 +192,8 @@ def _record_outcomes(
             study.since_improvement += 1
         published.add(outcome, row.attempt, better=better)
     study.connection.execute(_RECORD, changes)
+    left = [checkpoints.New(o.trial_id, o.token, row.attempt, o.checkpoint) for o, row in ending if o.checkpoint]
+    recorded.superseded_paths += checkpoints.put(study.connection, left, at=study.at)
     write_logs(study, logs)
     recorded.superseded_paths += published.write(study)
     return events
@@ -210,6 +214,7 @@ def _columns(outcome: Outcome, at: float, finish_seq: int) -> dict[str, Any]:
         "epochs": outcome.epochs,
         "curve": dumps(outcome.curve),
         "violations": dumps(outcome.violations) if outcome.violations else None,
+        "test_metrics": dumps(outcome.test_metrics) if outcome.test_metrics else None,
         "error_code": outcome.error_code,
         "error_message": outcome.error_message,
         "system_attributes": dumps(outcome.system_attributes),

@@ -65,14 +65,29 @@ def reserve_locked(study: LockedStudy, worker_id: str, count: int, ttl_s: float)
     """Reserve trials of a locked study that was settled."""
     if study.state != StudyState.RUNNING or study.halt_reason is not None:
         return []
+    unleased = study.waiting - (study.leased - study.running)
     room = count if study.max_parallel is None else min(count, study.max_parallel - study.leased)
+    if study.generation is not None and room > 0 and not unleased:
+        # A whole generation or nothing, however many were asked for.
+        room = study.generation if study.leased == 0 else 0
     if room <= 0:
         return []
-    unleased = study.waiting - (study.leased - study.running)
     taken = _take_queued(study, room, worker_id, ttl_s) if unleased else []
-    fresh = _new_trials(study, room - len(taken), worker_id, ttl_s)
+    alone = study.generation is not None and unleased
+    fresh = [] if alone else _new_trials(study, room - len(taken), worker_id, ttl_s)
     study.leased += len(taken) + len(fresh)
     return [*taken, *fresh]
+
+
+def generation_room(study: LockedStudy | Row[Any], otherwise: int) -> int:
+    """How many new trials the study's generations leave room for: `otherwise` without generations.
+
+    A generation begins once all trials of the one before have finished.
+    """
+    if study.generation_size is None:
+        return otherwise
+    begun = study.finished_count // study.generation_size + 1
+    return int(begun * study.generation_size - study.sampled_count)
 
 
 def _take_queued(study: LockedStudy, room: int, worker_id: str, ttl_s: float) -> list[Reservation]:
@@ -108,6 +123,7 @@ def _new_trials(study: LockedStudy, room: int, worker_id: str, ttl_s: float) -> 
         room = min(room, study.trial_limit - study.next_number)
     if study.sample_limit is not None:
         room = min(room, study.sample_limit - study.sampled_count)
+    room = min(room, generation_room(study, room))
     if room <= 0:
         return []
     number, ordinal = study.next_number, study.sampled_count

@@ -17,6 +17,7 @@ from app.domain.trial import BLAMELESS_REASONS, FailureReason, TrialState
 from app.store.bulk import unindexed
 from app.store.locking import LockedStudy
 from app.store.log import NewEvent
+from app.store.scoring import told_scores
 from app.store.tables import Study, Trial, table_of
 
 STUDY_ENDED = "STUDY_ENDED"
@@ -150,10 +151,10 @@ def cancel_live(study: LockedStudy, message: str, *states: TrialState) -> list[N
     return fail_trials(study, rows, reason=FailureReason.CANCELLED, code=STUDY_ENDED, message=message)
 
 
-def end_study(study: LockedStudy, state: StudyState, reason: str) -> NewEvent:
-    """Put the study in its final state."""
+def end_study(study: LockedStudy, state: StudyState, reason: str) -> list[NewEvent]:
+    """Put the study in its final state; the scores on its test part are told before that it is."""
     study.state, study.state_reason, study.finished_at = state, reason, study.at
-    return study_event("study.finished", study)
+    return [*told_scores(study), study_event("study.finished", study)]
 
 
 def settle(study: LockedStudy) -> list[NewEvent]:
@@ -164,24 +165,25 @@ def settle(study: LockedStudy) -> list[NewEvent]:
     failure = _failure(study)
     if failure is not None:
         events += cancel_live(study, failure, TrialState.WAITING, TrialState.RUNNING)
-        return [*events, end_study(study, StudyState.FAILED, failure)]
-    if study.halt_reason is None:
+        return [*events, *end_study(study, StudyState.FAILED, failure)]
+    # In a deterministic study limits are looked at between generations: within one it is chance who ends first.
+    if study.halt_reason is None and not (study.generation and study.leased):
         study.halt_reason = _limit_met(study)
     if study.halt_reason is not None:
         # A trial that was given back or lost meanwhile waits again: it must not keep the study open.
         if study.waiting:
             events += cancel_live(study, study.halt_reason, TrialState.WAITING)
         if study.running == 0:
-            events.append(end_study(study, StudyState.COMPLETED, study.halt_reason))
+            events += end_study(study, StudyState.COMPLETED, study.halt_reason)
     elif study.state == StudyState.STOPPING:
         if study.waiting:
             events += cancel_live(study, "The study is stopping.", TrialState.WAITING)
         if study.running == 0:
-            events.append(end_study(study, StudyState.STOPPED, "Stopped by request."))
+            events += end_study(study, StudyState.STOPPED, "Stopped by request.")
     elif study.waiting == 0 and study.running == 0:
         exhausted = _exhausted(study)
         if exhausted is not None:
-            events.append(end_study(study, StudyState.COMPLETED, exhausted))
+            events += end_study(study, StudyState.COMPLETED, exhausted)
     return events
 
 
@@ -212,6 +214,9 @@ def _limit_met(study: LockedStudy) -> str | None:
 def _exhausted(study: LockedStudy) -> str | None:
     if study.trial_limit is not None and study.next_number >= study.trial_limit:
         return f"All {study.trial_limit} trials of the budget are done."
+    if study.sample_limit is not None and study.sampled_count >= study.sample_limit and study.generation_size:
+        generations = study.sample_limit // study.generation_size
+        return f"All {generations} generations of {study.generation_size} trials are done."
     if study.sample_limit is not None and study.sampled_count >= study.sample_limit:
         return f"The search space is exhausted: all {study.sample_limit} combinations were tried."
     return None

@@ -97,10 +97,14 @@ class Study(Base):
     max_attempts: Mapped[int] = mapped_column(default=3)
     trial_limit: Mapped[int | None]
     sample_limit: Mapped[int | None]
-    """How many trials the sampler can draw: the cells of a grid."""
+    """How many trials the sampler can draw: the cells of a grid, the generations of a population."""
+    generation_size: Mapped[int | None]
+    """Trials of a generation, where one begins only once all trials of the one before have finished."""
     seconds_limit: Mapped[float | None]
     device_seconds_limit: Mapped[float | None]
     no_improvement_limit: Mapped[int | None]
+    generation: Mapped[int | None]
+    """Of a deterministic study: how many trials are reserved together, once all before them have ended."""
     deadline_at: Mapped[float | None]
 
     next_number: Mapped[int] = mapped_column(default=0)
@@ -161,6 +165,13 @@ class Trial(Base):
         Index("ix_fettle_trials_state", "study_id", "state", "feasible", "number"),
         Index("ix_fettle_trials_value", "study_id", "state", "feasible", "value", "number"),
         Index(
+            "ix_fettle_trials_identity",
+            "study_id",
+            "identity",
+            sqlite_where=text("identity IS NOT NULL"),
+            postgresql_where=text("identity IS NOT NULL"),
+        ),
+        Index(
             "ix_fettle_trials_queue",
             "study_id",
             "queue",
@@ -199,10 +210,17 @@ class Trial(Base):
     value: Mapped[float | None]
     """The first objective's value, for sorting."""
     metrics: Mapped[str | None] = mapped_column(Text)
+    test_metrics: Mapped[str | None] = mapped_column(Text)
+    """Scores on the test part that nobody has been told yet, as JSON (see `app.store.scoring`)."""
     selected_epoch: Mapped[int | None]
     epochs: Mapped[int] = mapped_column(default=0)
+    parent: Mapped[int | None]
+    """The number of the trial whose state this one goes on from (population-based training)."""
+    first_epoch: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """How many epochs its ancestors trained: its own epoch 0 is this one of its lineage."""
     curve: Mapped[str | None] = mapped_column(Text)
-    """The finished attempt's first objective by epoch, as JSON pairs [step, value]: whole-trial reads for pruners."""
+    """The finished attempt's objectives by epoch, as JSON lists [step, value, …]: whole-trial reads for pruners. Only
+    the first one is there where the others were not reported by epoch."""
     violations: Mapped[str | None] = mapped_column(Text)
     """How far each constraint is broken (positive: broken), as JSON, for the sampler."""
 
@@ -227,6 +245,10 @@ class Trial(Base):
     system_attributes: Mapped[str] = mapped_column(Text, default="{}")
     optuna_params: Mapped[str | None] = mapped_column(Text)
     """Plain Optuna's trials alone: {name: [internal value, distribution JSON]}, in order of suggestion."""
+    identity: Mapped[str | None] = mapped_column(String(32))
+    """A hash of what was sampled (`app.domain.identity`), of started trials of studies that don't allow duplicates."""
+    reused_from: Mapped[int | None]
+    """The number of the trial whose result this one has, without having been trained."""
 
 
 class Metric(Base):
@@ -270,6 +292,23 @@ class Artifact(Base):
     created_at: Mapped[float]
 
 
+class Checkpoint(Base):
+    """A trial's last checkpoint: a pointer below the artifact location, published by a fenced write.
+
+    While the trial lives its next attempt goes on from here; afterwards other trials may (`Trial.parent`).
+    """
+
+    __tablename__ = "fettle_checkpoints"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("fettle_trials.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int]
+    epochs: Mapped[int]
+    """How many of its epochs the trial had behind it."""
+    path: Mapped[str] = mapped_column(Text)
+    size_bytes: Mapped[int]
+    created_at: Mapped[float]
+
+
 class EventCounter(Base):
     """The number of a study's last event: incremented last in every transaction that tells events."""
 
@@ -309,6 +348,8 @@ class Worker(Base):
     family_versions: Mapped[str] = mapped_column(Text, default="{}")
     labels: Mapped[str] = mapped_column(Text, default="{}")
     version: Mapped[str] = mapped_column(String(32))
+    memory_mb: Mapped[float | None]
+    """What its device has: a GPU's memory, or what the machine or container lets a process have."""
     drain_requested: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[float]
     heartbeat_at: Mapped[float]
@@ -337,3 +378,41 @@ class IdempotencyKey(Base):
     headers: Mapped[str] = mapped_column(Text, default="{}")
     body: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]
+
+
+class StoredDataset(Base):
+    """A data set of a user: an upload, or a file that is named by `uri`.
+
+    `content_hash` is the SHA-256 of the file as it came, `reading` how it is read (JSON), `object_hash` the SHA-256 of
+    what comes of that, which is what workers train on; `details` describe it (JSON, see `app.data.normal`).
+    """
+
+    __tablename__ = "fettle_datasets"
+    __table_args__ = (
+        UniqueConstraint("project", "name"),
+        Index("ix_fettle_datasets_listing", "project", "id"),
+        Index("ix_fettle_datasets_object_hash", "object_hash"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(40), unique=True)
+    project: Mapped[str] = mapped_column(String(128), default="default")
+    name: Mapped[str] = mapped_column(Text)
+    content_hash: Mapped[str] = mapped_column(String(64))
+    object_hash: Mapped[str] = mapped_column(String(64))
+    uri: Mapped[str | None] = mapped_column(Text)
+    reading: Mapped[str] = mapped_column(Text)
+    details: Mapped[str] = mapped_column(Text)
+    size_bytes: Mapped[int]
+    created_by: Mapped[str | None] = mapped_column(String(128))
+    created_at: Mapped[float]
+
+
+class StudyDataset(Base):
+    """Which data set of a user a study trains on: as long as the row stands, the data set can't be deleted."""
+
+    __tablename__ = "fettle_study_datasets"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("fettle_studies.id", ondelete="CASCADE"), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("fettle_datasets.id"), index=True)

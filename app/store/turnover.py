@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from app.domain.trial import Outcome, Proposal, Reservation
+from app.domain.trial import Outcome, Proposal, Reservation, TrialState
+from app.store import checkpoints, leases
 from app.store.leases import start_locked
 from app.store.locking import lock_study, lock_trials, tell
-from app.store.recording import Recorded, Report, concerned, finish_locked
+from app.store.recording import Recorded, Report, concerned, finish_locked, record
 from app.store.reserving import reserve_locked
 
 
@@ -64,3 +65,24 @@ def finish_and_start(
     started, begun = start_locked(study, rows, proposals, worker_id, device, ttl_s)
     tell(study, [*events, *begun])
     return recorded, started
+
+
+def record_and_checkpoint(
+    session: Session,
+    study_id: int,
+    public_id: str,
+    written: Sequence[checkpoints.New],
+    reports: Sequence[Report],
+    ttl_s: float,
+) -> tuple[set[int], list[str]]:
+    """Point to checkpoints of running trials, and write all reports that wait.
+
+    Gives the ids of the trials whose lease still stands, and the paths that nothing points to any more.
+    """
+    pairs: list[leases.Lease] = [(c.trial_id, c.token) for c in written] + [(r.trial_id, r.token) for r in reports]
+    rows = {row.id: row for row in leases.held(session, pairs)}
+    running = {row.id: row.lease_token for row in rows.values() if row.state == TrialState.RUNNING}
+    standing = [c for c in written if running.get(c.trial_id) == c.token]
+    superseded = checkpoints.put(session.connection(), standing, at=max((row.at for row in rows.values()), default=0.0))
+    record(session, study_id, public_id, reports, ttl_s)
+    return {c.trial_id for c in standing}, superseded

@@ -64,7 +64,8 @@ def live_offers(session: Session) -> list[Offer]:
         Worker.heartbeat_at > now() - LIVE_HEARTBEAT_S, Worker.state == "ACTIVE", Worker.drain_requested.is_(False)
     )
     return [
-        Offer(w.device, loads(w.families), loads(w.labels), loads(w.family_versions)) for w in session.scalars(query)
+        Offer(w.device, loads(w.families), loads(w.labels), w.memory_mb, loads(w.family_versions))
+        for w in session.scalars(query)
     ]
 
 

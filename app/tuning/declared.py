@@ -8,14 +8,18 @@ the finished trials, so that any worker that has seen the same trials proposes t
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from optuna import samplers
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers._lazy_random_state import LazyRandomState
 
+from app.domain.population import population_of
 from app.domain.study import StudyDefinition, trial_seed
-from app.tuning.distributions import distributions
+from app.tuning.distributions import as_param, distributions
+from app.tuning.pbt import Pbt
 from app.tuning.samplers import axis_size, axis_value
 from app.tuning.tpe import Tpe
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, TrialState
 
-    from app.tuning.samplers import GpOptions, NsgaiiOptions, QmcOptions, TpeOptions
+    from app.tuning.samplers import GpOptions, NsgaiiiOptions, NsgaiiOptions, PbtOptions, QmcOptions, TpeOptions
 
 ORDINAL_KEY = "fettle:ordinal"
 """System attribute of a running trial, in memory alone: its place in a grid or sequence."""
@@ -69,6 +73,15 @@ def always_drawn(definition: StudyDefinition) -> Space:
 
 class Nsgaii(samplers.NSGAIISampler):
     """NSGA-II over the parameters that every trial has."""
+
+    declared_space: Space
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:  # noqa: ARG002
+        return dict(self.declared_space)
+
+
+class Nsgaiii(samplers.NSGAIIISampler):
+    """NSGA-III over the parameters that every trial has."""
 
     declared_space: Space
 
@@ -122,7 +135,7 @@ class Grid(samplers.BaseSampler):
         values: dict[str, Any] = {}
         for name, parameter in reversed(self._axes):
             cell, index = divmod(cell, axis_size(parameter))
-            values[name] = axis_value(parameter, index)
+            values[name] = as_param(parameter, axis_value(parameter, index))
         return values
 
     def sample_independent(
@@ -199,3 +212,27 @@ def nsgaii(definition: StudyDefinition, options: NsgaiiOptions) -> samplers.Base
     )
     sampler.declared_space = always_drawn(definition)
     return sampler
+
+
+def nsgaiii(definition: StudyDefinition, options: NsgaiiiOptions) -> samplers.BaseSampler:
+    """NSGA-III; parameters with conditions are drawn at random."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        sampler = Nsgaiii(
+            population_size=options.population_size,
+            mutation_prob=options.mutation_prob,
+            crossover_prob=options.crossover_prob,
+            swapping_prob=options.swapping_prob,
+            dividing_parameter=options.dividing_parameter,
+            seed=options.seed,
+        )
+    sampler.declared_space = always_drawn(definition)
+    return sampler
+
+
+def pbt(definition: StudyDefinition, options: PbtOptions) -> samplers.BaseSampler:
+    """Population-based training."""
+    population = population_of(definition)
+    if population is None:
+        raise ValueError(f"Expected a study of a population. Received the sampler {definition.sampler.name!r}")
+    return Pbt(definition, options, population)

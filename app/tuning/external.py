@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.domain.metrics import values_of
 from app.domain.study import StudyDefinition
 from app.domain.trial import Proposal, Reservation
 from app.store.engine import Database
@@ -69,10 +70,10 @@ class ExternalStudies:
     def judge(self, definition: StudyDefinition, trial: HeldTrial, curve: Curve) -> bool:
         """Whether to prune a trial after the last epoch of `curve`, which has all that its attempt has reported.
 
-        The same question has the same answer while this process lives. An epoch without the first objective's metric
-        is not judged.
+        The same question has the same answer while this process lives. An epoch without a metric of every
+        objective is not judged.
         """
-        study, metric = self._study(trial.study_id, definition), definition.objectives[0].metric
+        study = self._study(trial.study_id, definition)
         with study.lock:
             seen = study.judged.get(trial.trial_id)
             if seen is None or seen.token != trial.token or not study.view.holds(trial.trial_id):
@@ -84,7 +85,9 @@ class ExternalStudies:
             for epoch, metrics in curve:
                 if epoch > seen.epoch:
                     seen.epoch = epoch
-                    seen.prune = metric in metrics and study.view.report(trial.trial_id, epoch, metrics[metric])
+                    values = values_of(definition.objectives, metrics)
+                    whole = len(values) == len(definition.objectives)
+                    seen.prune = whole and study.view.report(trial.trial_id, epoch, values)
             return seen.prune
 
     def attributes(self, study_id: int, trial_id: int) -> dict[str, Any] | None:

@@ -20,8 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Row
 
 from app.domain.trial import BLAMELESS_REASONS, INFEASIBLE_REASONS
+from app.domain.warm_start import EarlierTrial
 from app.tuning.bound import BoundStorage
-from app.tuning.trials import CONSTRAINT_PREFIX, Space, managed_trial
+from app.tuning.trials import CONSTRAINT_PREFIX, Space, earlier_trial, managed_trial
 
 FAILED_KEY = f"{CONSTRAINT_PREFIX}failed"
 
@@ -53,10 +54,10 @@ class Lessons:
         self._worst: list[float] | None = None
         self._constraint_keys: list[str] = []
 
-    def take(self, row: Row[Any]) -> None:
-        """Take in a finished trial."""
+    def take(self, row: Row[Any]) -> FrozenTrial | None:
+        """Take in a finished trial; what happened in it, or None where it says nothing."""
         if row.reason in BLAMELESS_REASONS:
-            return
+            return None
         trial = managed_trial(row, self._space)
         unknown = trial.state == TrialState.COMPLETE and (
             trial.values is None or any(math.isnan(value) for value in trial.values)
@@ -65,7 +66,7 @@ class Lessons:
             trial.state, trial.values = TrialState.FAIL, None
         self._storage.add_finished(trial)
         if not self._required <= trial.params.keys():
-            return
+            return trial
         if unknown or row.reason in INFEASIBLE_REASONS:
             if self._failures:
                 self._take_failure(trial)
@@ -73,6 +74,21 @@ class Lessons:
             self._storage.add_lesson(trial)
             if trial.state == TrialState.COMPLETE:
                 self._take_complete(trial)
+        return trial
+
+    def take_earlier(self, trials: Sequence[EarlierTrial], generation_key: str | None) -> None:
+        """Take in trials of earlier studies, before any of this one: their numbers, and ids, are below 0.
+
+        `generation_key` is the attribute by which a genetic algorithm knows its generations: they are of the first.
+        """
+        for place, earlier in enumerate(trials):
+            trial = earlier_trial(earlier, place - len(trials), self._space)
+            if any(math.isnan(value) for value in earlier.values) or not self._required <= trial.params.keys():
+                continue
+            if generation_key is not None:
+                trial.system_attrs[generation_key] = 0
+            self._storage.add_lesson(trial)
+            self._take_complete(trial)
 
     def _take_complete(self, trial: FrozenTrial) -> None:
         self._complete.append(trial)

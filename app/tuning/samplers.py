@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StrictBool, StrictInt
 
 from app.domain.families import Scalar
+from app.domain.population import INTERVAL_EPOCHS, POPULATION_SIZE, SAMPLER, population_of
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import Seed, StudyDefinition
 from app.errors import FieldError
 from app.tuning.options import Choice, Fraction, Loc, Options, OptionsError, Startup, read_options, unknown_name
+from app.tuning.population import population_problems
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 SAMPLER_LOC: Loc = ("sampler", "options")
+MOST_REFERENCE_POINTS = 10_000
+"""Of `nsgaiii`: each generation compares every trial with all of them."""
 
 
 class SeededOptions(Options):
@@ -77,11 +81,41 @@ class NsgaiiOptions(SeededOptions):
     swapping_prob: Annotated[Fraction, Field(description="Probability that a value comes from the second one.")] = 0.5
 
 
+class PbtOptions(SeededOptions):
+    """Options of `pbt`."""
+
+    population_size: Annotated[StrictInt, Field(ge=2, le=1000, description="Members that train side by side.")] = (
+        POPULATION_SIZE
+    )
+    interval_epochs: Annotated[
+        StrictInt, Field(ge=1, le=100_000, description="Epochs of a trial, after which the worst copy the best.")
+    ] = INTERVAL_EPOCHS
+    quantile: Annotated[
+        float, Field(strict=True, gt=0, le=0.5, description="Share of the members that copy, and that are copied.")
+    ] = 0.25
+    perturbation: Annotated[
+        list[Annotated[float, Field(strict=True, gt=0, le=1e6)]],
+        Field(min_length=1, max_length=16, description="Factors of which a copied value is multiplied by one."),
+    ] = [0.8, 1.2]
+    resample_probability: Annotated[Fraction, Field(description="Probability that a value is drawn anew instead.")] = (
+        0.25
+    )
+
+
+class NsgaiiiOptions(NsgaiiOptions):
+    """Options of `nsgaiii`."""
+
+    dividing_parameter: Annotated[
+        StrictInt, Field(ge=1, le=100, description="Divisions of each objective's axis between reference points.")
+    ] = 3
+
+
 @dataclass(frozen=True, slots=True)
 class _Offer:
     model: type[SeededOptions]
     description: str
     learns: bool
+    multi_objective: bool = True
 
 
 _SAMPLERS: Mapping[str, _Offer] = {
@@ -91,13 +125,22 @@ _SAMPLERS: Mapping[str, _Offer] = {
     "qmc": _Offer(QmcOptions, "A quasi-random sequence that fills the space evenly.", learns=False),
     "gp": _Offer(GpOptions, "Gaussian process; needs the extra `fettle[gp]`.", learns=True),
     "nsgaii": _Offer(NsgaiiOptions, "Genetic algorithm for several objectives (Deb et al., 2002).", learns=True),
+    SAMPLER: _Offer(
+        PbtOptions,
+        "Population-based training: the worst members copy weights and values of the best (Jaderberg et al., 2017).",
+        learns=True,
+        multi_objective=False,
+    ),
+    "nsgaiii": _Offer(
+        NsgaiiiOptions, "The same with reference points, for three objectives and more (Deb, Jain, 2014).", learns=True
+    ),
 }
 
 
 def samplers() -> list[Choice]:
     """All samplers that a study may name."""
     return [
-        Choice(name, offer.description, multi_objective=True, options=offer.model.model_json_schema())
+        Choice(name, offer.description, offer.multi_objective, options=offer.model.model_json_schema())
         for name, offer in _SAMPLERS.items()
     ]
 
@@ -130,9 +173,27 @@ def sampler_problems(definition: StudyDefinition) -> list[FieldError]:
         sampler_options(name, definition.sampler.options)
     except OptionsError as error:
         return error.errors
+    if definition.warm_start.studies and not sampler_learns(definition):
+        message = f"Expected none with the sampler {name!r}, which learns from no trials"
+        return [FieldError(("warm_start", "studies"), message)]
     if name == "gp" and not all(importlib.util.find_spec(module) for module in ("torch", "scipy")):
         return [FieldError(("sampler", "name"), "Expected torch and scipy for the sampler 'gp': install fettle[gp]")]
-    return _grid_problems(definition) if name == "grid" else []
+    if name == "nsgaiii":
+        return _reference_problems(definition)
+    return _grid_problems(definition) if name == "grid" else list(population_problems(definition))
+
+
+def _reference_problems(definition: StudyDefinition) -> list[FieldError]:
+    options = sampler_options("nsgaiii", definition.sampler.options)
+    divisions = options.dividing_parameter if isinstance(options, NsgaiiiOptions) else 0
+    points = math.comb(len(definition.objectives) + divisions - 1, divisions)
+    if points <= MOST_REFERENCE_POINTS:
+        return []
+    message = (
+        f"Expected at most {MOST_REFERENCE_POINTS} reference points. Received {divisions}, which makes {points} with "
+        f"{len(definition.objectives)} objectives"
+    )
+    return [FieldError((*SAMPLER_LOC, "dividing_parameter"), message)]
 
 
 def _grid_problems(definition: StudyDefinition) -> list[FieldError]:
@@ -167,6 +228,12 @@ def axis_value(parameter: Float | Int | Categorical, index: int) -> Scalar:
     return min(parameter.low + index * (parameter.step or 0.0), parameter.high)
 
 
+def most_trials(definition: StudyDefinition) -> int | None:
+    """How many trials a `grid` or a population has; None for the other samplers, which never run out."""
+    population = population_of(definition)
+    return grid_cells(definition) if population is None else population.trials
+
+
 def grid_cells(definition: StudyDefinition) -> int | None:
     """How many trials a `grid` can draw; None for the other samplers, which never run out."""
     if definition.sampler.name != "grid":
@@ -186,8 +253,12 @@ def build_sampler(definition: StudyDefinition) -> BaseSampler:
             return declared.qmc(definition, options)
         case GpOptions():
             return declared.gp(definition, options)
+        case NsgaiiiOptions():
+            return declared.nsgaiii(definition, options)
         case NsgaiiOptions():
             return declared.nsgaii(definition, options)
+        case PbtOptions():
+            return declared.pbt(definition, options)
         case GridOptions():
             return declared.Grid(definition, options.seed)
         case _:

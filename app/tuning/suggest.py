@@ -14,6 +14,7 @@ from app.domain.registry import BUILT_IN
 from app.domain.space import is_active
 from app.domain.study import StudyDefinition
 from app.tuning.declared import ORDINAL_KEY
+from app.tuning.distributions import as_param, as_value
 from app.tuning.trials import RUNG_PREFIX, Space
 
 RELATIVE_PARAMS = ":relative_params:"
@@ -58,17 +59,20 @@ def draw(
     relative = sampler.sample_relative(study, trial, relative_space)
     sampled: dict[str, Scalar] = {}
     for name, distribution in space.distributions.items():
-        if not is_active(space.parameters[name], {**fixed, **sampled}):
+        parameter = space.parameters[name]
+        if not is_active(parameter, {**fixed, **sampled}):
             continue
         if name in requested:
             sampled[name] = requested[name]
-            if not space.parameters[name].contains(requested[name]):
+            if not parameter.contains(requested[name]):
                 continue
+            param = as_param(parameter, requested[name])
         elif name in relative and distribution._contains(distribution.to_internal_repr(relative[name])):
-            sampled[name] = relative[name]
+            param = relative[name]
         else:
-            sampled[name] = sampler.sample_independent(study, trial, name, distribution)
-        trial.params[name] = sampled[name]
+            param = sampler.sample_independent(study, trial, name, distribution)
+        sampled[name] = as_value(parameter, param)
+        trial.params[name] = param
         trial.distributions[name] = distribution
     return sampled
 

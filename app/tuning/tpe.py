@@ -152,8 +152,7 @@ class Tpe(TPESampler):
             self._good = sorted(number for *_, number in self._best[:count])
         elif news:
             finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-            good, _ = _split_trials(study, finished, default_gamma_multiobjective(self._finished))
-            self._good = [found.number for found in good]
+            self._good = good_of_several(study, finished, default_gamma_multiobjective(self._finished))
 
     def _read_running(self, storage: BoundStorage, asked: FrozenTrial) -> list[tuple[int, list[Point | None]]]:
         known, self._points = self._points, {}
@@ -203,6 +202,27 @@ def good_count(finished: int, parallel: int) -> int:
     """
     share = min(1.0, PARALLEL / parallel)
     return min(math.ceil(0.1 * finished * share), MOST_GOOD)
+
+
+def good_of_several(study: Study, finished: Sequence[FrozenTrial], count: int) -> list[int]:
+    """The numbers of the `count` best finished trials of several objectives, ascending.
+
+    COMPLETE ones come first, by fronts and then by hypervolume as with Optuna, then pruned ones by how far they came,
+    then those that break constraints. (Optuna ranks pruned trials by their one objective and raises with several.)
+    """
+    pruned = [trial for trial in finished if trial.state == TrialState.PRUNED]
+    if not pruned:
+        return [trial.number for trial in _split_trials(study, list(finished), count)[0]]
+    complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
+    sound: list[FrozenTrial] = []
+    broken: list[FrozenTrial] = []
+    for trial in complete:
+        (broken if any(amount > 0 for amount in trial.constraints.values()) else sound).append(trial)
+    good, _ = _split_trials(study, sound, count)
+    pruned.sort(key=lambda trial: (-max(trial.intermediate_values, default=-1), trial.number))
+    good += pruned[: count - len(good)]
+    good += _split_trials(study, broken, count - len(good))[0]
+    return sorted(trial.number for trial in good)
 
 
 def rank(trial: FrozenTrial, direction: StudyDirection) -> Rank:

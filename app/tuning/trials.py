@@ -16,7 +16,8 @@ from app.domain.families import Scalar
 from app.domain.json import decode_number, loads
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import StudyDefinition
-from app.tuning.distributions import distributions
+from app.domain.warm_start import EarlierTrial
+from app.tuning.distributions import as_param, distributions
 
 CONSTRAINT_PREFIX = "constraints:"
 """Optuna's prefix of the system attributes that hold constraint values; positive: broken."""
@@ -24,6 +25,10 @@ RUNG_PREFIX = "completed_rung_"
 """Optuna's prefix of the system attributes in which successive halving remembers a trial's value at a rung."""
 BROKEN = 1e9
 """The most that a constraint counts as broken or kept, in place of amounts that aren't finite."""
+
+
+Curve = dict[int, tuple[float, ...]]
+"""By epoch the values of all objectives, in their order."""
 
 
 class Space:
@@ -35,9 +40,11 @@ class Space:
         """In the order in which parameters are drawn: parents first, then by name."""
 
     def known(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """The searched parameters among `values`, in order; without those outside what was declared (enqueued ones)."""
+        """The searched parameters among `values` as Optuna sees them, in order; without those outside what was declared
+        (enqueued ones).
+        """
         return {
-            name: values[name]
+            name: as_param(self.parameters[name], values[name])
             for name in self.distributions
             if name in values and self.parameters[name].contains(values[name])
         }
@@ -59,8 +66,14 @@ def read_values(text: str | None) -> list[float] | None:
 
 
 def read_curve(text: str | None) -> dict[int, float]:
-    """A finished attempt's values by epoch from their JSON text."""
-    return {} if text is None else {epoch: decode_number(value) for epoch, value in loads(text)}
+    """A finished attempt's first objective by epoch from its JSON text."""
+    return {} if text is None else {epoch: decode_number(value) for epoch, value, *_ in loads(text)}
+
+
+def read_curves(text: str | None, objectives: int) -> Curve:
+    """A finished attempt's objectives by epoch from their JSON text; without the epochs that lack any of them."""
+    entries = [] if text is None else loads(text)
+    return {entry[0]: tuple(map(decode_number, entry[1:])) for entry in entries if len(entry) == objectives + 1}
 
 
 def constraints(violations: Iterable[float | str]) -> dict[str, float]:
@@ -97,6 +110,25 @@ def managed_trial(row: Row[Any], space: Space, reported: Mapping[int, float] | N
         user_attrs=json.loads(row.user_attributes),
         system_attrs=system_attributes,
         intermediate_values=dict(reported) if reported is not None else read_curve(row.curve),
+    )
+
+
+def earlier_trial(earlier: EarlierTrial, number: int, space: Space) -> FrozenTrial:
+    """A trial of an earlier study as one of this one, under a `number` that no trial of this one has."""
+    params = space.known(earlier.sampled)
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=TrialState.COMPLETE,
+        value=None,
+        values=list(earlier.values),
+        datetime_start=None,
+        datetime_complete=None,
+        params=params,
+        distributions={name: space.distributions[name] for name in params},
+        user_attrs={},
+        system_attrs=dict(constraints(earlier.violations)),
+        intermediate_values={},
     )
 
 

@@ -11,7 +11,7 @@ import math
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study, StudyDirection
@@ -19,23 +19,30 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Row
 
 from app.domain.families import Family, Scalar
+from app.domain.identity import identity
 from app.domain.json import loads
 from app.domain.study import StudyDefinition, trial_seed
 from app.domain.trial import Outcome, Proposal, Reservation
 from app.store import optuna as store
 from app.store.engine import Database
+from app.store.warm_start import earlier_trials
 from app.tuning.bound import BoundStorage
-from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, always_drawn, reseed
+from app.tuning.declared import ORDINAL_KEY, Gp, Nsgaii, Nsgaiii, always_drawn, reseed
+from app.tuning.duplicates import REDRAWS, Tried
 from app.tuning.halving import RungValues, brackets_of
+from app.tuning.judging import Judge
 from app.tuning.lessons import Lessons
+from app.tuning.pbt import Pbt, ancestry
 from app.tuning.pruners import build_pruner, pruner_compares
 from app.tuning.samplers import build_sampler, sampler_learns, study_seed
 from app.tuning.suggest import complete, draw, kept_attributes, of_new_attempt, running_trial
 from app.tuning.tpe import Tpe
-from app.tuning.trials import Space
+from app.tuning.trials import Curve, Space, read_curves
 
 CLAIM_TRIES = 3
 """Draws of a trial whose sampler finds another process' choice of parents each time; the last one stands."""
+REDRAW_SEED = 2**32
+"""Between the seeds of a trial's draws: study seeds are smaller."""
 
 
 class StudyView:
@@ -60,18 +67,27 @@ class StudyView:
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._sampler = build_sampler(definition)
             self._pruner = build_pruner(definition) if len(directions) == 1 else None
+            self._judge = Judge(definition) if len(directions) > 1 and definition.pruner.name != "none" else None
         self._storage = BoundStorage(study_id, definition.name, directions, self._claim)
         brackets = brackets_of(self._pruner)
         self._storage.rung_values = None if brackets is None else RungValues(brackets)
         self._study = Study(definition.name, self._storage, sampler=self._sampler, pruner=self._pruner)
-        required = always_drawn(definition) if isinstance(self._sampler, Gp | Nsgaii) else {}
-        genetic = isinstance(self._sampler, Nsgaii)
+        required = always_drawn(definition) if isinstance(self._sampler, Gp | Nsgaii | Nsgaiii) else {}
+        genetic = isinstance(self._sampler, Nsgaii | Nsgaiii)
         self._lessons = Lessons(
             self._storage, self._space, directions, required=frozenset(required), failures=not genetic
         )
-        self._reads_finished = sampler_learns(definition) or (self._pruner is not None and pruner_compares(definition))
+        self._reads_finished = sampler_learns(definition) or (
+            definition.pruner.name != "none" and pruner_compares(definition)
+        )
         self._reads_running = isinstance(self._sampler, Tpe | Gp)
         self._reads_attributes = genetic
+        self._is_warm_started = bool(definition.warm_start.studies)
+        """Whether earlier trials are still to be read."""
+        self._duplicates = definition.execution.duplicates
+        self._tried = Tried(definition) if self._duplicates == "resample" else None
+        if self._tried is not None:
+            self._reads_finished = self._reads_running = True
         self._seen = 0
         self._sampled: dict[int, str | None] = {}
         """What running trials had sampled at the last `sync`, as JSON, by id."""
@@ -85,6 +101,10 @@ class StudyView:
             if not (self._reads_finished or self._reads_running):
                 return
             with self._database.read() as session:
+                if self._is_warm_started:
+                    key = self._sampler._get_generation_key() if isinstance(self._sampler, Nsgaii | Nsgaiii) else None
+                    self._lessons.take_earlier(earlier_trials(session, self._study_id), key)
+                    self._is_warm_started = False
                 # Attributes first: the trials that they name have finished before they were set.
                 if self._reads_attributes:
                     found = store.study_attributes(session, [self._study_id], "system")
@@ -92,12 +112,24 @@ class StudyView:
                 running = store.running(session, self._study_id) if self._reads_running else []
                 rows = store.finished_after(session, self._study_id, self._seen)
             for row in rows:
-                self._lessons.take(row)
-                self._storage.held.pop(row.id, None)
+                self._take(row)
+                self.forget(row.id)
                 self._seen = row.finish_seq
             known = {*self._storage.held, *(row.id for row in rows)}
             self._storage.elsewhere = {row.id: self._elsewhere(row) for row in running if row.id not in known}
             self._sampled = {row.id: row.sampled for row in running}
+            if self._tried is not None:
+                self._tried.see_running(running)
+
+    def _take(self, row: Row[Any]) -> None:
+        """Take in a finished trial."""
+        if self._tried is not None:
+            self._tried.take(row)
+        trial = self._lessons.take(row)
+        if self._judge is not None and trial is not None:
+            feasible = all(amount <= 0 for amount in trial.constraints.values())
+            curves = read_curves(row.curve, len(self._definition.objectives))
+            self._judge.take(trial, curves, feasible=feasible)
 
     def _elsewhere(self, row: Row[Any]) -> FrozenTrial:
         """A running trial of another process, read anew only where it was sampled anew."""
@@ -132,27 +164,82 @@ class StudyView:
             sampled = dict(reservation.sampled or {})
             kept = of_new_attempt(attributes)
             self.adopt(reservation.trial_id, reservation.number, sampled, kept)
-            return Proposal(reservation, dict(reservation.hyperparameters), sampled, kept)
+            return self._again(reservation, sampled, kept)
         requested = dict(reservation.requested or {})
-        for _ in range(CLAIM_TRIES):
-            sampled = self._draw(reservation, requested)
-            if not self._storage.lost_claim:
-                break
-            self.sync()
+        sampled, on_duplicate = self._draw_new(reservation, requested)
+        attributes = kept_attributes(self._storage.held[reservation.trial_id].system_attrs)
         return Proposal(
             reservation,
             complete(self._definition, sampled, requested, self._family),
             sampled,
-            kept_attributes(self._storage.held[reservation.trial_id].system_attrs),
+            attributes,
+            *ancestry(attributes),
+            None if self._duplicates == "allow" else identity(sampled),
+            on_duplicate,
         )
 
-    def _draw(self, reservation: Reservation, requested: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    def _again(self, reservation: Reservation, sampled: dict[str, Scalar], kept: dict[str, Any]) -> Proposal:
+        """A trial that was sampled by an earlier attempt."""
+        if self._tried is not None:
+            self._tried.hold(reservation.trial_id, sampled)
+        return Proposal(
+            reservation,
+            dict(reservation.hyperparameters or {}),
+            sampled,
+            kept,
+            *ancestry(kept),
+            None if self._duplicates == "allow" else identity(sampled),
+            "reuse" if self._duplicates == "reuse" else "train",
+        )
+
+    def _draw_new(
+        self, reservation: Reservation, requested: Mapping[str, Scalar]
+    ) -> tuple[dict[str, Scalar], Literal["train", "reuse", "redraw"]]:
+        """The searched hyperparameters of a trial, drawn anew where they were tried; what if they were all the same."""
+        sampled = self._draw_agreed(reservation, requested)
+        if self._tried is None:
+            return sampled, "reuse" if self._duplicates == "reuse" else "train"
+        if sampled.keys() <= requested.keys():
+            return self._hold(reservation, sampled), "train"  # as it was asked for
+        for redraw in range(1, REDRAWS + 1):
+            if not self._tried.has(reservation.trial_id, identity(sampled)):
+                return self._hold(reservation, sampled), "redraw"
+            sampled = self._draw_agreed(reservation, requested, redraw)
+        seed = trial_seed(self._seed, reservation.number)
+        left = None if requested else self._tried.left(reservation.trial_id, seed)
+        if left is not None:
+            return self._hold(reservation, left), "redraw"
+        return self._hold(reservation, sampled), "train"
+
+    def _hold(self, reservation: Reservation, sampled: dict[str, Scalar]) -> dict[str, Scalar]:
+        """Note what a trial that is not to be repeated will train."""
+        if self._tried is not None:
+            self._tried.hold(reservation.trial_id, sampled)
+        drawn = self._storage.held[reservation.trial_id]
+        self.adopt(reservation.trial_id, reservation.number, sampled, drawn.system_attrs)
+        return sampled
+
+    def _draw_agreed(
+        self, reservation: Reservation, requested: Mapping[str, Scalar], redraw: int = 0
+    ) -> dict[str, Scalar]:
+        """Draw a trial, again where another process' choice of parents came first."""
+        sampled: dict[str, Scalar] = {}
+        for _ in range(CLAIM_TRIES):
+            sampled = self._draw(reservation, requested, redraw)
+            if not self._storage.lost_claim:
+                break
+            self.sync()
+        return sampled
+
+    def _draw(self, reservation: Reservation, requested: Mapping[str, Scalar], redraw: int) -> dict[str, Scalar]:
+        if isinstance(self._sampler, Pbt) and self._seen < self._sampler.needs_finished(reservation.number):
+            self.sync()
         ordinal = reservation.number if reservation.ordinal is None else reservation.ordinal
         trial = running_trial(reservation.trial_id, reservation.number, {}, self._space, {ORDINAL_KEY: ordinal})
         self._storage.held[reservation.trial_id] = trial
         self._storage.lost_claim = False
         self._study._thread_local.cached_all_trials = None
-        reseed(self._sampler, trial_seed(self._seed, reservation.number))
+        reseed(self._sampler, trial_seed(self._seed + redraw * REDRAW_SEED, reservation.number))
         fixed = {**self._definition.fixed, **{n: v for n, v in requested.items() if n in self._definition.fixed}}
         return draw(self._study, self._sampler, trial, self._space, fixed, requested)
 
@@ -162,12 +249,18 @@ class StudyView:
         number: int,
         sampled: Mapping[str, Scalar],
         system_attributes: Mapping[str, Any],
-        reported: Mapping[int, float] | None = None,
+        reported: Mapping[int, float | Sequence[float]] | None = None,
     ) -> None:
         """Take over a sampled trial: one that runs again, or one whose reports (by epoch) went to another process."""
         with self._lock:
             trial = running_trial(trial_id, number, sampled, self._space, dict(system_attributes))
-            trial.intermediate_values = dict(reported or {})
+            curve: Curve = {
+                epoch: (values,) if isinstance(values, int | float) else tuple(values)
+                for epoch, values in (reported or {}).items()
+            }
+            trial.intermediate_values = {epoch: values[0] for epoch, values in curve.items()}
+            if self._judge is not None:
+                self._judge.begin(trial, curve)
             self._storage.elsewhere.pop(trial_id, None)
             self._storage.held[trial_id] = trial
 
@@ -175,31 +268,50 @@ class StudyView:
         """Whether the trial was asked for or adopted here and is not known to be over."""
         return trial_id in self._storage.held
 
-    def report(self, trial_id: int, epoch: int, value: float) -> bool:
-        """Whether to prune the trial, given the first objective's `value` at `epoch`.
+    def report(self, trial_id: int, epoch: int, values: float | Sequence[float]) -> bool:
+        """Whether to prune the trial, given its objectives' `values` at `epoch`, in their order (a number: of one).
 
-        False for a trial that isn't held here (any longer), for an epoch that was reported before, and with several
-        objectives, which Optuna's pruners don't know.
+        False for a trial that isn't held here (any longer), and for an epoch that was reported before.
         """
-        if self._pruner is None:
+        if self._pruner is None and self._judge is None:
             return False
         with self._lock:
             trial = self._storage.held.get(trial_id)
-            if trial is None or epoch in trial.intermediate_values:
+            if trial is None:
                 return False
-            trial.intermediate_values[epoch] = value
-            if math.isnan(value):
-                with warnings.catch_warnings():
-                    # NumPy's, about slices that are all NaN.
-                    warnings.simplefilter("ignore", RuntimeWarning)
-                    return self._pruner.prune(self._study, trial)
-            return self._pruner.prune(self._study, trial)
+            values = (values,) if isinstance(values, int | float) else values
+            if self._judge is not None:
+                return self._judge.report(trial, epoch, values)
+            return self._report_one(trial, epoch, values[0])
+
+    def _report_one(self, trial: FrozenTrial, epoch: int, value: float) -> bool:
+        """Whether to prune a trial of one objective."""
+        if self._pruner is None or epoch in trial.intermediate_values:
+            return False
+        trial.intermediate_values[epoch] = value
+        if math.isnan(value):
+            with warnings.catch_warnings():
+                # NumPy's, about slices that are all NaN.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                return self._pruner.prune(self._study, trial)
+        return self._pruner.prune(self._study, trial)
 
     def system_attributes(self, trial_id: int) -> dict[str, Any]:
         """What the sampler and the pruner want remembered with the trial: to be written with its outcome."""
         with self._lock:
             trial = self._storage.held.get(trial_id)
-            return {} if trial is None else kept_attributes(trial.system_attrs)
+            if trial is None:
+                return {}
+            judged = {} if self._judge is None else self._judge.system_attributes(trial_id)
+            return kept_attributes(trial.system_attrs) | judged
+
+    def ended(self, trial_id: int) -> None:
+        """Forget a running trial that was recorded: in a deterministic study not before `sync` finds its end.
+
+        The pruner then sees the same trials whenever the record is made, until the next generation is proposed.
+        """
+        if not (self._definition.training.deterministic and self._reads_finished):
+            self.forget(trial_id)
 
     def finished(self, outcome: Outcome) -> None:
         """Forget a running trial whose outcome was recorded; `sync` brings it back as a finished one."""
@@ -209,6 +321,10 @@ class StudyView:
         """Forget a running trial that was given back or whose lease was lost."""
         with self._lock:
             self._storage.held.pop(trial_id, None)
+            if self._tried is not None:
+                self._tried.forget(trial_id)
+            if self._judge is not None:
+                self._judge.forget(trial_id)
 
     def _claim(self, key: str, value: Any) -> Any:
         return self._database.run(

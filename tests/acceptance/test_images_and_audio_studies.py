@@ -18,6 +18,7 @@ from app.domain.study import DatasetSpec
 from tests.acceptance.conftest import running_service
 from tests.processes import ROOT
 from worker.training.data import SOURCES
+from worker.training.data.sources import source
 from worker.training.data.split import parts_of
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -35,7 +36,7 @@ def raw_parts(definition: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """Raw features and targets of the training and validation part, split as the worker splits them."""
     spec = DatasetSpec(**definition["dataset"])
     x, y = SOURCES[spec.name].load()
-    train, validation, _ = parts_of(spec, y)
+    train, validation, _ = parts_of(source(spec.name), spec, y)
     x = x.reshape(len(x), -1)
     return x[train], y[train], x[validation], y[validation]
 

@@ -122,11 +122,13 @@ def test_verdicts_and_early_stopping_end_members_at_different_epochs(cache: Prog
     [
         ("image-cnn", "wine", {}, {}, "image samples"),
         ("image-cnn", "digits", {"conv_layers": 4}, {}, "2×2 pixels"),
-        ("mlp", "mnist", {}, {}, "Expected a data set among"),
+        ("mlp", "imagenet", {}, {}, "Expected a data set among"),
         ("mlp", "wine", {"depth": 3}, {}, "depth"),
         ("mlp", "wine", {}, {"objectives": [Objective(metric="val_mae")]}, "val_mae"),
         ("mlp", "diabetes", {}, {"objectives": [Objective(metric="val_accuracy")]}, "val_accuracy"),
         ("mlp", "wine", {"warmup_epochs": 3.0}, {}, "warmup_epochs below the 3 epochs"),
+        ("mlp", "diabetes", {}, {"training": TrainingSpec(class_weights="balanced")}, "no classes"),
+        ("mlp", "wine", {"units": 512}, {"memory_mb": 1.0}, "fits the 1 MB of its device"),
     ],
 )
 def test_the_impossible_is_refused_in_words(
@@ -200,7 +202,7 @@ def test_a_kept_model_takes_raw_features_in_plain_keras_and_scores_as_reported(
         measured = (outputs.argmax(1) == targets[rows]).mean()
     assert measured == pytest.approx(supervisor.results[1].values[0], rel=1e-4)
     assert kept.metadata["selected_epoch"] == supervisor.results[1].selected_epoch
-    assert f"test_{score}" in kept.metadata["test_metrics"]
+    assert f"test_{score}" in kept.test_metrics
 
 
 def test_signatures_ignore_what_is_not_structural() -> None:

@@ -15,6 +15,7 @@ from app.domain.families import Scalar
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from worker.protocol import Member, TrainStack
 from worker.training import initializers
+from worker.training.loop import class_weights
 from worker.training.network import load
 from worker.training.program import Program, Variant
 from worker.training.signature import filled, structural_signature
@@ -64,7 +65,13 @@ def program_of(request: TrainStack, members: int | None = None, *, xla: bool = F
 def start(slots: Slots, slot: int, request: TrainStack, member: int) -> None:
     """Start a member of the stack in a slot."""
     values = filled(slots.program.signature.declaration, request.members[member].hyperparameters)
-    slots.reset(slot, values, seed=request.members[member].seed, epochs=request.training.epochs)
+    slots.reset(
+        slot,
+        values,
+        seed=request.members[member].seed,
+        epochs=request.training.epochs,
+        class_weights=class_weights(request.training.class_weights, slots.program.split),
+    )
 
 
 def trained(slots: Slots, active: Sequence[int]) -> dict[int, MemberMetrics]:
@@ -139,14 +146,15 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
     values: dict[str, Any] = filled(program.signature.declaration, request.members[member].hyperparameters)
     seed, split, epochs = request.members[member].seed, program.split, request.training.epochs
     keras.utils.set_random_seed(seed)
-    features = keras.Input(split.shape)
-    model = keras.Model(features, program.network.applied(features, values))
+    model = _model(program, values, request.training.precision)
     load(program.network, model, *program.network.fresh(seed))
     penalise(model, values)
     classify = split.info.task == "classification"
     smoothing = values["label_smoothing"]
+    batch_size = values["batch_size"] * values["gradient_accumulation_steps"]
+    weights = class_weights(request.training.class_weights, split)
     model.compile(
-        optimizer=keras_optimizer(values, -(-len(split.train) // values["batch_size"]), epochs),
+        optimizer=keras_optimizer(values, -(-len(split.train) // batch_size), epochs),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing) if classify else "mse",
         metrics=["accuracy" if classify else "mae"],
         jit_compile=False,
@@ -162,22 +170,24 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
         history = model.fit(
             split.train.x[order],
             targets(split.train.y[order]),
-            batch_size=values["batch_size"],
+            batch_size=batch_size,
             shuffle=False,
+            class_weight=dict(enumerate(weights)) or None,
             validation_batch_size=len(split.validation),
             verbose=0,
             validation_data=(split.validation.x, targets(split.validation.y)),
         ).history
         score = "accuracy" if classify else "mae"
         unit = split.targets.deviation
-        last_step = model.optimizer.iterations - 1
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        last_step = optimizer.iterations - 1
         metrics.append(
             MemberMetrics(
                 loss=history["loss"][0],
                 score=history[score][0] * unit,
                 val_loss=history["val_loss"][0],
                 val_score=history[f"val_{score}"][0] * unit,
-                learning_rate=float(model.optimizer._learning_rate(last_step)),
+                learning_rate=float(optimizer._learning_rate(last_step)),
             )
         )
     weights, statistics = program.network.variables(model)
@@ -190,6 +200,18 @@ def penalise(model: Any, values: Mapping[str, Any]) -> None:
         for variable in model.trainable_variables:
             if variable.name.endswith("kernel"):
                 variable.regularizer = keras.regularizers.L1L2(values["l1"], values["l2"])
+
+
+def _model(program: Program, values: Mapping[str, Any], precision: str) -> Any:
+    """The network under Keras' policy of that name; the last layer in float32, as Keras' guide advises."""
+    keras.config.set_dtype_policy(precision)
+    try:
+        features = keras.Input(program.split.shape)
+        model = keras.Model(features, program.network.applied(features, values))
+        model.layers[-1].dtype_policy = "float32"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return model
 
 
 def _joined(variables: list[Any]) -> np.ndarray:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.api.validation import sample_limit
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Outcome, Proposal, TrialState
 from app.store import leases, lifecycle, recording
 from app.store.engine import Database
-from app.tuning.samplers import grid_cells
 from app.tuning.view import StudyView
 
 TTL_S = 600.0
@@ -30,8 +30,8 @@ GRID: dict[str, Any] = {
     "kind": {"type": "categorical", "choices": ["a", "b"]},
 }
 
-Judge = Callable[[Mapping[str, Any]], float | FailureReason]
-"""The last epoch's value of a trial, or why it fails."""
+Judge = Callable[[Mapping[str, Any]], float | tuple[float, ...] | FailureReason]
+"""The last epoch's value of a trial, or those of all objectives, or why it fails."""
 
 
 def definition(
@@ -43,6 +43,7 @@ def definition(
     space: Mapping[str, Any] | None = None,
     objectives: int = 1,
     trials: int = 40,
+    duplicates: str = "allow",
 ) -> StudyDefinition:
     """A study of the family `external`, so that any names go."""
     metrics = [{"metric": f"value{i}", "direction": "minimize"} for i in range(objectives)]
@@ -56,6 +57,7 @@ def definition(
             "sampler": {"name": sampler, "options": dict(options or {})},
             "pruner": {"name": pruner, "options": dict(pruner_options or {})},
             "budget": {"trials": trials},
+            "execution": {"duplicates": duplicates},
         }
     )
 
@@ -71,7 +73,7 @@ class Running:
 
     proposal: Proposal
     epoch: int = 0
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[tuple[float, ...]] = field(default_factory=list)
 
 
 class Fleet:
@@ -89,13 +91,15 @@ class Fleet:
         self.database, self.definition, self.judge = database, study, judge
         with database.write() as session:
             row = lifecycle.create_study(
-                session, study, project=project, created_by=None, sample_limit=grid_cells(study)
+                session, study, project=project, created_by=None, sample_limit=sample_limit(study)
             )
             self.study_id, self.public_id = row.id, row.public_id
         self.views = [StudyView(database, self.study_id, study) for _ in range(size)]
         self.running: list[dict[int, Running]] = [{} for _ in range(size)]
         self.proposals: dict[int, Proposal] = {}
         self.states: dict[int, TrialState] = {}
+        self.reused: dict[int, Proposal] = {}
+        """The proposals that took another trial's result."""
 
     def ask(self, worker: int, count: int) -> list[Proposal]:
         """Reserve, sample and start up to `count` trials."""
@@ -106,11 +110,26 @@ class Fleet:
         proposals = view.ask(reservations)
         with self.database.write() as session:
             started = leases.start(session, self.study_id, proposals, name, "cpu", TTL_S)
-        assert started == {p.reservation.trial_id for p in proposals}
+        others = [p for p in proposals if p.reservation.trial_id not in started]
+        if others:
+            self.let_go(worker, others)
         for proposal in proposals:
+            if proposal in others:
+                continue
             self.proposals[proposal.reservation.number] = proposal
             self.running[worker][proposal.reservation.trial_id] = Running(proposal)
         return proposals
+
+    def let_go(self, worker: int, proposals: list[Proposal]) -> None:
+        """Give back what didn't start: its study's rule for duplicates said so."""
+        pairs = [(p.reservation.trial_id, p.reservation.token) for p in proposals]
+        assert self.definition.execution.duplicates != "allow"
+        with self.database.write() as session:
+            released = leases.release(session, self.study_id, pairs, "RELEASED")
+        for proposal in proposals:
+            self.views[worker].forget(proposal.reservation.trial_id)
+            if proposal.reservation.trial_id not in released:
+                self.reused[proposal.reservation.number] = proposal
 
     def advance(self, worker: int, trial_id: int) -> None:
         """One more epoch of a trial, and its end where it is pruned, fails or was at its last one."""
@@ -119,15 +138,16 @@ class Fleet:
         if isinstance(final, FailureReason):
             self.finish(worker, trial_id, TrialState.FAIL, reason=final)
             return
-        value = final + (EPOCHS - 1 - trial.epoch) / EPOCHS
-        trial.curve.append((trial.epoch, value))
-        prune = self.views[worker].report(trial_id, trial.epoch, value)
+        if not isinstance(final, tuple):
+            final = (final, *([-final] * (len(self.definition.objectives) - 1)))
+        values = tuple(value + (EPOCHS - 1 - trial.epoch) / EPOCHS for value in final)
+        trial.curve.append((trial.epoch, *values))
+        prune = self.views[worker].report(trial_id, trial.epoch, values)
         trial.epoch += 1
         if prune:
             self.finish(worker, trial_id, TrialState.PRUNED)
         elif trial.epoch == EPOCHS:
-            count = len(self.definition.objectives)
-            self.finish(worker, trial_id, TrialState.COMPLETE, values=(value, *([-value] * (count - 1))))
+            self.finish(worker, trial_id, TrialState.COMPLETE, values=values)
 
     def finish(self, worker: int, trial_id: int, state: TrialState, **fields: Any) -> None:
         """Record a trial's end."""
@@ -154,7 +174,7 @@ class Fleet:
             worker = turns.randrange(len(self.views))
             mine = self.running[worker]
             if not exhausted and len(mine) < in_flight and turns.random() < 0.5:
-                exhausted = not self.ask(worker, turns.randint(1, in_flight - len(mine)))
+                exhausted = not self.ask(worker, turns.randint(1, in_flight - len(mine))) and not any(self.running)
             elif mine:
                 self.advance(worker, turns.choice(sorted(mine)))
 

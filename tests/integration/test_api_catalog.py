@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.datasets import KERAS
 from app.main import OpenToStrangers, check_exposure, create_app
 from app.settings import Settings
 from app.store.engine import Database
@@ -32,6 +33,8 @@ PATHS = {
     "/v1/studies/{study_id}/export": {"get"},
     "/v1/studies/{study_id}/events": {"get"},
     "/v1/events": {"get"},
+    "/v1/datasets": {"get", "post"},
+    "/v1/datasets/{dataset_id}": {"get", "delete"},
     "/v1/families": {"get"},
     "/v1/samplers": {"get"},
     "/v1/pruners": {"get"},
@@ -53,7 +56,9 @@ def test_the_catalog_lists_what_a_definition_may_name(service: Any) -> None:
     assert "seed" in samplers["tpe"]["options"]["properties"]
     assert {"none", "median"} <= {item["name"] for item in service.client.get("/v1/pruners").json()["items"]}
     datasets = service.client.get("/v1/datasets").json()["items"]
-    assert [d["name"] for d in datasets] == ["digits", "breast-cancer", "wine", "diabetes", "shapes", "spoken-digits"]
+    bundled = [d["name"] for d in datasets if d["origin"] == "bundled"]
+    assert bundled[:6] == ["digits", "breast-cancer", "wine", "diabetes", "shapes", "spoken-digits"]
+    assert {d["name"] for d in datasets if d["origin"] == "keras"} == set(KERAS)
     assert service.client.get("/v1/datasets/digits").json() == datasets[0]
 
 

@@ -21,7 +21,7 @@ from app.store.tables import Study, Trial
 FIELDS = {
     "study_id", "number", "state", "reason", "feasible", "attempt", "hyperparameters", "sampled", "values", "metrics",
     "selected_epoch", "epochs", "worker_id", "device", "created_at", "started_at", "finished_at", "duration_seconds",
-    "error", "artifacts",
+    "error", "artifacts", "parent", "first_epoch", "reused_from",
 }  # fmt: skip
 
 

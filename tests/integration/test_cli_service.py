@@ -130,6 +130,21 @@ def test_submit_and_watch_show_a_study_to_its_end(service: Service) -> None:
     assert re.search(r"Study watched is COMPLETED.*Best trial \d: value ", ran.stdout.splitlines()[-1])
 
 
+def test_a_trial_is_asked_for(service: Service) -> None:
+    waiting = sphere("asked") | {"execution": {"worker_labels": {"nobody": "here"}}}
+    assert service.run("submit", "-", stdin=json.dumps(waiting)).returncode == 0
+    asked = service.run("enqueue", "asked", "x0=0.25")
+    assert (asked.returncode, asked.stdout) == (0, "Trial 0 waits.\n")
+    trial = json.loads(service.run("enqueue", "asked", "--json").stdout)
+    assert (trial["number"], trial["state"]) == (1, "WAITING")
+    (first, _) = json.loads(service.run("trials", "asked", "--json").stdout)["items"]
+    assert first["hyperparameters"]["x0"] == 0.25
+    outside = service.run("enqueue", "asked", "x0=1e9")
+    assert outside.returncode == 4
+    assert "Expected a number from" in outside.stderr
+    assert service.run("cancel", "asked").returncode == 0
+
+
 def test_the_lists_tell_what_happened(service: Service) -> None:
     study = json.loads(service.run("submit", "-", "--json", stdin=json.dumps(sphere("listed"))).stdout)
     lines = service.run("watch", "listed", "--json").stdout.splitlines()
@@ -200,6 +215,28 @@ def test_validate_stores_nothing(service: Service) -> None:
     assert json.loads(ran.stdout)["definition"]["execution"]["max_attempts"] == 3
     with FettleClient(service.url) as client:
         assert not [study for study in client.studies() if study.name == "unstored"]
+
+
+def test_a_table_is_uploaded_shown_and_deleted(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("age,city,left\n" + "".join(f"{i},{'ab'[i % 2]},{'ny'[i % 2]}\n" for i in range(20)))
+    ran = service.run("datasets", "upload", str(path), "--target", "left", "--column", "age=category")
+    assert ran.returncode == 0, ran.stderr
+    assert "Data set people has the id ds_" in ran.stdout
+    assert re.search(r"^age +category +feature +0 +0, 1, 2, 3, 4, 5, …$", ran.stdout, re.MULTILINE)
+    listed = json.loads(service.run("datasets", "--json").stdout)["items"]
+    assert [d["name"] for d in listed if d["origin"] == "upload"] == ["people"]
+    assert re.search(
+        r"^people +upload +classification +vector +2 +20 +2 +ds_", service.run("datasets").stdout, re.MULTILINE
+    )
+    shown = json.loads(service.run("datasets", "show", "people", "--json").stdout)
+    assert shown == listed[-1]
+    ran = service.run("datasets", "upload", str(path), "--target", "gone")
+    assert (ran.returncode, "target: Expected one of the columns age, city, left" in ran.stderr) == (4, True)
+    for arguments in (("upload", str(tmp_path / "none.csv")), ("upload", str(path), "--column", "age")):
+        assert service.run("datasets", *arguments).returncode == 2
+    assert service.run("datasets", "delete", "people").returncode == 0
+    assert service.run("datasets", "show", "people").returncode == 4
 
 
 def test_the_client_does_the_rounds(service: Service) -> None:

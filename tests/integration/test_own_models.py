@@ -53,7 +53,7 @@ def join(service: Any, name: str, version: str | None) -> None:
     plugin = FamilyPlugin(**{f: getattr(PLUGIN, f) for f in PLUGIN.__dataclass_fields__} | {"version": version or "1"})
 
     def work(session: Any) -> None:
-        fleet.register_worker(session, name, "host", 1, Offer("cpu", [*versions], {}, versions))
+        fleet.register_worker(session, name, "host", 1, Offer("cpu", [*versions], {}, versions=versions))
         if version is not None:
             advertise(session, [plugin.family()])
 

@@ -70,7 +70,7 @@ def test_a_study_waits_for_a_worker_with_its_version(database: Database) -> None
             return [c.study_id for c in fleet.claimable(session, offer)]
 
     def join(name: str, versions: dict[str, str]) -> Offer:
-        offer = Offer("cpu", [*versions], {}, versions)
+        offer = Offer("cpu", [*versions], {}, versions=versions)
 
         def register(session: Session) -> None:
             fleet.register_worker(session, name, "host", 1, offer)
@@ -86,7 +86,7 @@ def test_a_study_waits_for_a_worker_with_its_version(database: Database) -> None
     able = join("c", {"own": "1"})
     assert (claimed(able), reason()) == ([study_id], None)
     # A worker whose trainer can't build it takes it back.
-    database.run(lambda session: fleet.set_offer(session, "c", Offer("cpu", [], {}, {})))
+    database.run(lambda session: fleet.set_offer(session, "c", Offer("cpu", [], {})))
     assert "version '1'" in str(reason())
 
 
@@ -97,4 +97,4 @@ def test_a_study_from_before_versions_were_kept_takes_any(database: Database) ->
         )
     )
     with database.read() as session:
-        assert len(fleet.claimable(session, Offer("cpu", ["function"], {}, {"function": "9"}))) == 1
+        assert len(fleet.claimable(session, Offer("cpu", ["function"], {}, versions={"function": "9"}))) == 1

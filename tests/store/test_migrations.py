@@ -74,25 +74,33 @@ def test_files_of_the_first_schema_come_to_know_their_study(empty_database: Data
     with empty_database.engine.begin() as connection:
         _upgrade(connection, "0001")
     old = MetaData()
+    file = {"name": "model.keras", "attempt": 1, "path": "x", "media_type": "application/zip", "size_bytes": 1}
     trial = {
-        "number": 0, "state": "COMPLETE", "attempt": 1, "charged": 0, "queue": 1, "epochs": 1, "finish_seq": 1,
-        "device_seconds": 0.0, "created_at": 1.7e9, "user_attributes": "{}", "system_attributes": "{}",
+        "attempt": 1, "charged": 0, "queue": 1, "epochs": 1, "device_seconds": 0.0, "created_at": 1.7e9,
+        "user_attributes": "{}", "system_attributes": "{}", "number": 0, "state": "COMPLETE", "finish_seq": 1,
     }  # fmt: skip
-    file = {
-        "name": "model.keras", "attempt": 1, "path": "x", "media_type": "application/zip", "size_bytes": 1,
-        "details": "{}", "created_at": 0.0,
-    }  # fmt: skip
+    counters = {"next_number": 1, "sampled_count": 1, "waiting": 0, "complete": 1, "pruned": 0, "fail": 0}
     with empty_database.engine.begin() as connection:
         old.reflect(connection)
         for key in (1, 2):
-            study = STUDY | {"id": key, "public_id": f"st_{key}", "name": f"study-{key}"}
-            connection.execute(old.tables["fettle_studies"].insert(), study)
-            connection.execute(old.tables["fettle_trials"].insert(), trial | {"id": 10 * key, "study_id": key})
-            connection.execute(old.tables["fettle_artifacts"].insert(), file | {"trial_id": 10 * key})
+            own = {"id": key, "public_id": f"st_{key}", "name": f"study {key}", "finished_count": 1, **counters}
+            for table, row in (
+                ("studies", STUDY | own),
+                ("event_counters", {"study_id": key, "last_seq": 1}),
+                ("events", {"study_id": key, "seq": 1, "position": key, "type": "study.created", "data": "{}"}),
+                ("trials", trial | {"id": key + 10, "study_id": key}),
+                ("metrics", {"trial_id": key + 10, "attempt": 1, "epoch": 0, "metrics": "{}", "at": 1.7e9}),
+                ("artifacts", file | {"trial_id": key + 10, "details": "{}", "created_at": 0.0}),
+            ):
+                connection.execute(old.tables[f"fettle_{table}"].insert(), row)
     migrate(empty_database)
-    with empty_database.read() as session:
-        found = artifacts_of(session, [10, 20])
-    assert {trial_id: [file.study_id for file in files] for trial_id, files in found.items()} == {10: [1], 20: [2]}
+    for key in (1, 2):
+        bench = Bench(empty_database, key, f"st_{key}")
+        with empty_database.read() as session:
+            (kept,) = artifacts_of(session, [bench.trial(0).id])[bench.trial(0).id]
+        assert (kept.study_id, kept.trial_id) == (key, key + 10)
+        assert bench.metrics(kept.trial_id) == [(1, 0)]
+        bench.check()
 
 
 def test_optunas_own_storage_and_ours_share_a_database(database_url: str, empty_database: Database) -> None:

@@ -57,6 +57,22 @@ def start(bench: Bench) -> Callable[[], Any]:
     return lambda: bench.start(reservations)
 
 
+def start_alike(bench: Bench) -> Callable[[], Any]:
+    """Two trials that take the results of others, among many whose identities are known."""
+    with bench.database.write() as session:
+        session.execute(
+            text("UPDATE fettle_trials SET identity = 'id' || id WHERE study_id = :study AND state = 'COMPLETE'"),
+            {"study": bench.study_id},
+        )
+    alike = [f"id{bench.trial(number).id}" for number in (0, 1)]
+    reservations = bench.reserve(2)
+    made = [
+        Proposal(r, {"x0": 0.5}, {"x0": 0.5}, {}, identity, "reuse")
+        for r, identity in zip(reservations, alike, strict=True)
+    ]
+    return lambda: bench.act(leases.start, made, "w1", "cpu", TTL_S)
+
+
 def record(bench: Bench) -> Callable[[], Any]:
     reports = _reports(bench, bench.running(2))
     return lambda: bench.record(*reports)
@@ -130,13 +146,14 @@ def end(bench: Bench) -> Callable[[], Any]:
 
 
 WORKS: list[Work] = [
-    reserve, reserve_given_back, start, record, finish, finish_and_reserve, finish_and_start, publish, release, charge,
-    fail, keep, reap, end,
+    reserve, reserve_given_back, start, start_alike, record, finish, finish_and_reserve, finish_and_start, publish,
+    release, charge, fail, keep, reap, end,
 ]  # fmt: skip
 BREAKS: list[tuple[str, Work]] = [
     ("ix_fettle_trials_queue", reserve_given_back),
     ("ix_fettle_trials_lease_expires_at", reap),
     ("ix_fettle_artifacts_study", publish),
+    ("ix_fettle_trials_identity", start_alike),
 ]
 """Indexes, and work that reads too much without them. A study's live trials begin two of them: either one will do."""
 ON_SQLITE_ALONE = {"ix_fettle_trials_lease_expires_at"}

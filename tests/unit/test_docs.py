@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import pytest
 
 from app.api.validation import accepted
 from app.cli import COMMANDS
+from app.data.assembly import read_dataset
+from app.data.limits import DataLimits
+from app.data.reading import Reading
+from app.domain.datasets import BUILT_IN, Dataset
 from app.domain.study import StudyDefinition
 from app.settings import Settings
 from docs import tables
@@ -22,7 +27,9 @@ JSON_BLOCK = re.compile(r"^```json\n(.*?)^```", re.DOTALL | re.MULTILINE)
 POSTED = re.compile(r"-d '(\{.*?\})'", re.DOTALL)
 OTHER_VARIABLES = {"FETTLE_URL", "FETTLE_API_KEY", "FETTLE_PUBLISHED_PORT"}
 """Variables of the client commands and of the compose file: they are no settings of the service."""
-OTHER_COMMANDS = {"version"}
+OTHER_COMMANDS = {"version", "datasets"}
+UPLOADS = {"customers": "left"}
+"""The tables among the examples, and what is predicted of each."""
 
 
 def _definitions() -> Iterator[Any]:
@@ -47,9 +54,20 @@ def test_every_table_is_on_a_page() -> None:
     assert shown == set(tables.TABLES)
 
 
+@cache
+def _uploads() -> dict[str, Dataset]:
+    """The files that come with the examples, as they are understood when they are uploaded."""
+    found = {}
+    for name, target in UPLOADS.items():
+        path, reading = ROOT / "examples" / f"{name}.csv", Reading(format="csv", target=target)
+        normal = read_dataset(path, reading, DataLimits(), name=name, description="", origin="upload")
+        found[name] = normal.dataset
+    return found
+
+
 @pytest.mark.parametrize("definition", list(_definitions()))
 def test_definitions_in_docs_and_examples_can_be_run(definition: dict[str, Any]) -> None:
-    checked = accepted(StudyDefinition.model_validate(definition), Settings())
+    checked = accepted(StudyDefinition.model_validate(definition), Settings(), {**BUILT_IN, **_uploads()})
     assert not checked.errors
     assert not checked.warnings
 

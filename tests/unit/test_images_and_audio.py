@@ -17,6 +17,7 @@ from app.domain.size import parameter_estimate
 from app.domain.study import DatasetSpec, StudyDefinition
 from worker.conversation import Refused
 from worker.training.data import SOURCES
+from worker.training.data.sources import source
 from worker.training.data.split import parts_of
 from worker.training.data.spoken_digits import CLIPS, SAMPLE_RATE, VOICES, WORDS, decoded, spoken_digits
 from worker.training.models import BUILDERS, architecture
@@ -132,7 +133,7 @@ def test_a_grouped_split_hears_no_voice_in_two_parts() -> None:
         spec = DatasetSpec(
             name="spoken-digits", grouped=True, validation_fraction=0.2, test_fraction=0.1, split_seed=seed
         )
-        parts = parts_of(spec, words)
+        parts = parts_of(source(spec.name), spec, words)
         assert tuple(len(np.unique(voices[part])) for part in parts) == SPOKEN.grouped_split(0.2, 0.1) == (7, 3, 2)
         assert sorted(np.concatenate([np.unique(voices[part]) for part in parts])) == list(range(VOICES))
         assert sorted(np.concatenate(parts)) == list(range(len(words)))
@@ -142,13 +143,13 @@ def test_a_grouped_split_hears_no_voice_in_two_parts() -> None:
 
 def test_a_random_split_hears_voices_in_both_parts() -> None:
     _, words, voices = spoken_digits()
-    train, validation, _ = parts_of(DatasetSpec(name="spoken-digits"), words)
+    train, validation, _ = parts_of(source("spoken-digits"), DatasetSpec(name="spoken-digits"), words)
     assert set(voices[validation]) == set(voices[train])
 
 
 def test_a_grouped_split_of_data_without_groups_is_refused_by_the_trainer_too() -> None:
     with pytest.raises(Refused, match="form groups"):
-        parts_of(DatasetSpec(name="digits", grouped=True), np.zeros(1797, np.int32))
+        parts_of(source("digits"), DatasetSpec(name="digits", grouped=True), np.zeros(1797, np.int32))
     spec = DatasetSpec(name="spoken-digits", grouped=True, validation_fraction=0.95)
     with pytest.raises(Refused, match="12 groups"):
-        parts_of(spec, spoken_digits()[1])
+        parts_of(source(spec.name), spec, spoken_digits()[1])

@@ -163,9 +163,9 @@ def test_every_pruner_has_a_schema_and_is_built_from_its_defaults() -> None:
     for choice in pruners():
         assert choice.options["additionalProperties"] is False
         options = {"upper": 1.0} if choice.name == "threshold" else {}
-        definition = study(choice.name, **options)
+        definition = study(choice.name, objectives=2 if choice.name == "pareto" else 1, **options)
         assert pruner_problems(definition) == []
-        assert (build_pruner(definition) is None) == (choice.name == "none")
+        assert (build_pruner(definition) is None) == (choice.name in ("none", "pareto"))
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,39 @@ def test_pruners_in_one_another_end_somewhere() -> None:
         pruner_options("patient", options)
 
 
-def test_a_pruner_is_refused_with_several_objectives() -> None:
-    assert [problem.loc for problem in pruner_problems(study("median", objectives=2))] == [("pruner", "name")]
-    assert pruner_problems(study("none", objectives=2)) == []
+@pytest.mark.parametrize(
+    ("name", "objectives", "options", "loc"),
+    [
+        ("median", 2, {}, ("pruner", "options")),
+        ("median", 2, {"metric": "value7"}, ("pruner", "options", "metric")),
+        ("median", 1, {"metric": "other"}, ("pruner", "options", "metric")),
+        ("median", 1, {"rule": "all"}, ("pruner", "options", "rule")),
+        ("median", 2, {"rule": "all", "metric": "value1"}, ("pruner", "options", "rule")),
+        ("pareto", 1, {}, ("pruner", "name")),
+        ("patient", 2, {"rule": "any", "pruner": {"name": "pareto"}}, ("pruner", "options", "pruner", "name")),
+        (
+            "patient",
+            2,
+            {"rule": "any", "pruner": {"name": "median", "options": {"rule": "any"}}},
+            ("pruner", "options", "pruner", "options", "rule"),
+        ),
+    ],
+)
+def test_how_several_objectives_are_judged_must_be_said(
+    name: str, objectives: int, options: dict[str, Any], loc: tuple[str, ...]
+) -> None:
+    definition = study(name, objectives=objectives).model_copy(
+        update={"pruner": study().pruner.model_copy(update={"name": name, "options": options})}
+    )
+    assert [problem.loc for problem in pruner_problems(definition)] == [loc]
+
+
+@pytest.mark.parametrize("options", [{"rule": "any"}, {"rule": "all"}, {"metric": "value1"}])
+def test_every_pruner_of_one_objective_takes_several_if_told_how(options: dict[str, Any]) -> None:
+    for choice in pruners():
+        if choice.name not in ("none", "pareto"):
+            more = {"upper": 1.0} if choice.name == "threshold" else {}
+            assert pruner_problems(study(choice.name, objectives=2, **options, **more)) == []
 
 
 def test_resources_that_no_trial_reaches_are_refused() -> None:

@@ -29,6 +29,9 @@ GRID: dict[str, Any] = {
 }
 
 
+NAMES = ["tpe", "random", "grid", "qmc", "gp", "nsgaii", "pbt", "nsgaiii"]
+
+
 def study(sampler: str = "tpe", *, space: dict[str, Any] | None = None, **options: Any) -> StudyDefinition:
     return StudyDefinition.model_validate(
         {
@@ -47,7 +50,7 @@ def reservation(number: int, **fields: Any) -> Reservation:
 
 
 def test_every_sampler_has_a_schema_and_defaults() -> None:
-    assert [choice.name for choice in samplers()] == ["tpe", "random", "grid", "qmc", "gp", "nsgaii"]
+    assert [choice.name for choice in samplers()] == NAMES
     for choice in samplers():
         assert choice.options["additionalProperties"] is False
         assert sampler_options(choice.name, {}).seed == 0
@@ -56,7 +59,7 @@ def test_every_sampler_has_a_schema_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "loc", "words"),
     [
-        ("cmaes", {}, ("sampler", "name"), "Expected a sampler among: tpe, random, grid, qmc, gp, nsgaii"),
+        ("cmaes", {}, ("sampler", "name"), f"Expected a sampler among: {', '.join(NAMES)}"),
         ("tpe", {"gamma": 3}, ("sampler", "options", "gamma"), "Received: 'gamma'"),
         ("tpe", {"seed": -1}, ("sampler", "options", "seed"), "greater than or equal to 0"),
         ("tpe", {"seed": True}, ("sampler", "options", "seed"), "valid integer"),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from worker.training.program import Program, Variant
 from worker.training.signature import Signature
-from worker.training.variants import Timings, candidates, fits_memory, member_epoch_s
+from worker.training.variants import Timings, candidates, fits_memory, fixed_variant, member_epoch_s
 
 MAX_PROGRAMS = 32
 """Programs kept. One of a small network takes about 10 MB, most of it the graph."""
@@ -46,6 +46,8 @@ class ProgramCache:
         self._trial: Future[tuple[Program, dict[Variant, float]]] | None = None
         self._failed: set[tuple[Signature, Variant]] = set()
         self._tried: dict[Signature, set[Variant]] = {}
+        self.memory_mb: float | None = None
+        """What the device has, where that is known."""
         self.hits = 0
         self.misses = 0
 
@@ -66,23 +68,31 @@ class ProgramCache:
         usable = [variant for variant in kept if variant.members > 1 or slots == 1]
         return self._get(signature, wanted if wanted in kept or not usable else usable[-1])
 
-    def single(self, signature: Signature) -> Program:
-        """The plainest program of a signature: one member a call, no compiler."""
-        return self._get(signature, Variant(1, xla=False))
-
     def give_up(self, program: Program) -> Program:
         """The plainest program of the signature instead of one that can't be compiled, which isn't tried again."""
         self._failed.add((program.signature, program.variant))
         self._programs.pop((program.signature, program.variant), None)
         return self.single(program.signature)
 
-    def prepare(self, signature: Signature, slots: int, expected: int) -> None:
-        """Compile the program that `program` would give, on the second thread.
+    def fixed(self, signature: Signature, slots: int) -> Program:
+        """The program of a deterministic study: the same variant whatever was measured, kept or is free.
 
         Raises:
             Refused: the data set or the network is impossible.
         """
-        program = self.program(signature, slots, expected)
+        return self._get(signature, fixed_variant(signature, slots), shrinks=False)
+
+    def single(self, signature: Signature) -> Program:
+        """The plainest program of a signature: one member a call, no compiler."""
+        return self._get(signature, Variant(1, xla=False))
+
+    def prepare(self, signature: Signature, slots: int, expected: int, *, fixed: bool = False) -> None:
+        """Compile the program that `program`, or `fixed`, would give, on the second thread.
+
+        Raises:
+            Refused: the data set or the network is impossible.
+        """
+        program = self.fixed(signature, slots) if fixed else self.program(signature, slots, expected)
         if self._second is not None and program.compile_s is None:
             self._jobs = [job for job in self._jobs if not job.done()]
             self._jobs.append(self._second.submit(_attempt, program.compile))
@@ -131,7 +141,7 @@ class ProgramCache:
         possible = [v for v in candidates(signature, slots) if (signature, v) not in self._failed]
         return possible or [Variant(1, xla=False)]
 
-    def _get(self, signature: Signature, variant: Variant) -> Program:
+    def _get(self, signature: Signature, variant: Variant, *, shrinks: bool = True) -> Program:
         key = signature, variant
         if key in self._programs:
             self.hits += 1
@@ -139,7 +149,7 @@ class ProgramCache:
             return self._programs[key]
         self.misses += 1
         program = Program(signature, variant)
-        if not fits_memory(program, variant.members):
+        if shrinks and not fits_memory(program, variant.members, self.memory_mb):
             return self._get(signature, Variant(1, variant.xla))
         return self._keep(program)
 

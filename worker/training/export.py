@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
-from worker.training.data import Split
+from worker.training.data import Split, model_entry, model_input
 from worker.training.network import load
 from worker.training.program import Program
 
@@ -28,14 +28,11 @@ def exported_model(
 ) -> Any:
     """The member with these weights, [P], and moving statistics, [S], as a Keras model of built-in layers alone.
 
-    It takes raw features, [n, *shape] float32, and gives class probabilities, [n, classes], in the order of the data
-    set's classes, or the value in the target's own unit, [n, 1].
+    It takes raw features, [n, *shape] float32, or a table's columns by name where some are categories. It gives class
+    probabilities, [n, classes], in the order of the data set's classes, or the value in the target's own unit, [n, 1].
     """
     split = program.split
-    features = keras.Input(split.raw_shape, name="raw_features")
-    x = features
-    for layer in split.preparation.layers():
-        x = layer(x)
+    features, x = model_entry(split.preparation, split.raw_shape)
     x = program.network.applied(x, hyperparameters)
     model = keras.Model(features, _made_sense_of(split)(x), name=program.signature.family.replace("-", "_"))
     load(program.network, model, weights, statistics)
@@ -76,7 +73,7 @@ def test_metrics(model: Any, split: Split) -> dict[str, float]:
     if not len(split.test):
         return {}
     starts = range(0, len(split.test), ROWS_AT_ONCE)
-    pieces = [model(split.test.x[start : start + ROWS_AT_ONCE], training=False) for start in starts]
+    pieces = [model(model_input(split.test.x[start : start + ROWS_AT_ONCE]), training=False) for start in starts]
     outputs = np.concatenate([piece.numpy().astype(np.float64) for piece in pieces])
     if split.info.task == "regression":
         error = outputs[:, 0] - split.test.y

@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -98,8 +99,11 @@ class KerasNetwork:
         outputs: int,
         runtime: tuple[str, ...] = (),
         optional: bool = False,
+        precision: str = "float32",
     ) -> None:
-        """Build the model; `optional` says that not every structure has a layer for each of the `runtime` rates.
+        """Build the model, which computes in `precision` as under Keras' policy of that name.
+
+        `optional` says that not every structure has a layer for each of the `runtime` rates.
 
         Raises:
             Refused: it is no model that can be trained here.
@@ -108,7 +112,7 @@ class KerasNetwork:
         self._builder, self._shape, self._outputs = builder, shape, outputs
         self.columns = runtime
         rates = {name: RuntimeRate(name) for name in runtime}
-        self._model, self._made_by = _built(builder, {**structure, **rates}, shape, outputs)
+        self._model, self._made_by = _built(builder, {**structure, **rates}, shape, outputs, precision)
         self._trained = list(self._model.trainable_variables)
         others = list(self._model.non_trainable_variables)
         self._seeds = [v for v in others if _is_seed(v)]
@@ -219,7 +223,7 @@ class KerasNetwork:
         def call(inputs: Any, training: bool = False) -> Any:
             if not training:
                 return inputs
-            mine = self._now.draws[id(layer)]
+            mine = tf.cast(self._now.draws[id(layer)], inputs.dtype)
             if kind == "dropout":
                 return inputs * mine
             return inputs * (1.0 + mine) if gaussian else inputs + mine
@@ -237,13 +241,13 @@ class KerasNetwork:
 
 
 def _built(
-    builder: KerasBuilder, hyperparameters: Mapping[str, Scalar], shape: Shape, outputs: int
+    builder: KerasBuilder, hyperparameters: Mapping[str, Scalar], shape: Shape, outputs: int, precision: str
 ) -> tuple[Any, dict[int, Any]]:
     """The model, and by the id of each of its variables the initializer that it was made with.
 
     In a stateless scope Keras puts off a variable's first value, and keeps what will give it.
     """
-    with keras.StatelessScope():
+    with _policy(precision), keras.StatelessScope():
         model = builder(hyperparameters, shape, outputs)
         if not isinstance(model, keras.Model):
             raise Refused(f"Expected a builder that returns a keras.Model. Received: {type(model).__name__}")
@@ -259,6 +263,17 @@ def _built(
     if any(initializer is None for initializer in made_by.values()):
         raise Refused("Expected variables that an initializer makes. Received a model that holds values of its own.")
     return model, made_by
+
+
+@contextmanager
+def _policy(precision: str) -> Iterator[None]:
+    """Layers that are made meanwhile compute in `precision`; Keras keeps this by thread."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _layers(model: Any) -> list[Any]:

@@ -34,27 +34,37 @@ def row_of(
     *,
     seed: int,
     epochs: int,
+    class_weights: Sequence[float] = (),
     own: Sequence[str] = (),
 ) -> NDArray[np.float64]:
     """A member's row, [columns] float64, from all of its family's hyperparameters.
 
-    `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule. `own` are the
-    runtime hyperparameters that its network alone reads: the last columns. What a family doesn't have is 0.
+    `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule. Weights of
+    classes, where the program takes any, stand behind the columns, and behind them `own`, the runtime hyperparameters
+    that its network alone reads. What a family doesn't have is 0.
     """
     values: dict[str, Any] = {**dict.fromkeys(COLUMNS, 0.0), **hyperparameters, "epochs": epochs, "seed": seed}
     values["schedule"] = SCHEDULES.index(str(values["lr_schedule"]))
     values["activation"] = activations.index(str(values["activation"])) if activations else 0
-    return np.array([*(float(values[name]) for name in COLUMNS), *(float(hyperparameters[name]) for name in own)])
+    shared, mine = (float(values[name]) for name in COLUMNS), (float(hyperparameters[name]) for name in own)
+    return np.array([*shared, *class_weights, *mine])
 
 
 def columns_of(runtime: Any) -> dict[str, Any]:
     """The columns of a [K, columns] matrix that all networks have, by name, each [K] float64."""
-    return dict(zip(COLUMNS, tf.unstack(runtime, axis=1), strict=False))
+    return dict(zip(COLUMNS, tf.unstack(runtime[:, : len(COLUMNS)], axis=1), strict=True))
+
+
+def class_weights_of(runtime: Any, own: Sequence[str] = ()) -> Any:
+    """The weights of classes behind the columns of a runtime matrix: [K, classes] float32, or None without any."""
+    end = runtime.shape[1] - len(own)
+    return tf.cast(runtime[:, len(COLUMNS) : end], tf.float32) if end > len(COLUMNS) else None
 
 
 def own_columns_of(runtime: Any, names: Sequence[str]) -> dict[str, Any]:
     """The columns of a [K, columns] matrix that one network alone reads, by name, each [K] float32."""
-    return {name: tf.cast(runtime[:, len(COLUMNS) + i], tf.float32) for i, name in enumerate(names)}
+    start = runtime.shape[1] - len(names)
+    return {name: tf.cast(runtime[:, start + i], tf.float32) for i, name in enumerate(names)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,21 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
+from app.domain.class_weights import balanced_weights, given_weights
 from app.domain.families import Scalar
+from app.domain.json import dumps
+from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
 from worker.conversation import Channel, Refused, check_metrics, converse, fail_all, refuse_all
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
+from worker.snapshots import Arrays, Shelf
 from worker.training.cache import ProgramCache
+from worker.training.data import Fold, Split, inputs_of
+from worker.training.determinism import deterministic_operations, explained
 from worker.training.export import exported_model, save_model, test_metrics
+from worker.training.memory import PeakMemory, check_fits
 from worker.training.networks import BUILT_IN_NETWORKS, Networks
 from worker.training.program import Program
+from worker.training.rows import Weights, arrays_of, restored
 from worker.training.signature import Signature, filled, structural_signature, structure_of
-from worker.training.slots import MemberMetrics, Slots, Weights
+from worker.training.slots import MemberMetrics, Slots
+
+if TYPE_CHECKING:
+    from worker.training.folds import FoldedTrainee
 
 SCORES = {"classification": "accuracy", "regression": "mae"}
 """The metric that people read, by task."""
@@ -43,11 +57,12 @@ def train_stack(
     channel: Channel,
     cache: ProgramCache,
     lanes: ThreadPoolExecutor | None = None,
+    shelf: Shelf | None = None,
     networks: Networks = BUILT_IN_NETWORKS,
 ) -> None:
     """Train a stack of one of `networks`: all of its conversation after `TrainStack`.
 
-    `lanes` train blocks of members side by side.
+    `lanes` train blocks of members side by side, `shelf` holds snapshots from stack to stack.
 
     What goes wrong fails members, in words, and never the trainer; only a broken pipe raises.
 
@@ -55,35 +70,83 @@ def train_stack(
         ChannelBroken: the supervisor is gone.
         TypeError: the supervisor sent a message out of turn.
     """
-    started = time.perf_counter()
+    with deterministic_operations(wanted=request.training.deterministic):
+        _train_stack(request, channel, cache, lanes, shelf, networks)
+
+
+def _train_stack(
+    request: TrainStack,
+    channel: Channel,
+    cache: ProgramCache,
+    lanes: ThreadPoolExecutor | None,
+    shelf: Shelf | None,
+    networks: Networks,
+) -> None:
+    started, peak = time.perf_counter(), PeakMemory()
     try:
         signature = structural_signature(request, networks)
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
-        program = cache.program(signature, request.slots, request.expected)
-        try:
-            program.compile()
-        except Exception:  # noqa: BLE001 - not every graph compiles, and memory may be short: the plain form says more
-            program = cache.give_up(program)
-            program.compile()
+        check_fits(signature, request.memory_mb)
+        cache.memory_mb = request.memory_mb
+        stack_of = partial(_stack_of, request, signature, cache, lanes, peak)
+        trainee: StackTrainee | FoldedTrainee = stack_of(0)
+        if request.training.instances > 1:
+            from worker.training.folds import FoldedTrainee
+
+            trainee = FoldedTrainee(request.training, cache, stack_of)
     except Refused as error:
         refuse_all(request, channel, str(error))
         return
     except Exception as error:  # noqa: BLE001 - building a program may exhaust the device or meet a bug of ours
-        fail_all(request, channel, _reason(error), error)
+        fail_all(request, channel, _reason(error), explained(error))
         return
-    trainee = StackTrainee(request, program, cache, lanes)
     last = request.training.select_epoch == "last"
-    converse(request, channel, trainee, select_last=last, preparing_s=time.perf_counter() - started)
-    cache.note(trainee.program)
+    preparing_s = time.perf_counter() - started
+    go_on = None if isinstance(trainee, StackTrainee) else trainee.next_instance
+    converse(request, channel, trainee, select_last=last, preparing_s=preparing_s, shelf=shelf, next_instance=go_on)
+    for stack in trainee.stacks:
+        cache.note(stack.program)
     if trainee.out_of_memory:
         cache.clear()
+
+
+def _stack_of(
+    request: TrainStack,
+    signature: Signature,
+    cache: ProgramCache,
+    lanes: ThreadPoolExecutor | None,
+    peak: PeakMemory,
+    fold: int,
+) -> StackTrainee:
+    """A stack without members, in a program that is compiled, which holds out one of the folds where there are any.
+
+    Raises:
+        Refused: the data set or the network is impossible.
+    """
+    training = request.training
+    signature = replace(signature, fold=Fold(fold, training.folds))
+    weights = class_weights(training.class_weights, signature.split())
+    if training.deterministic:
+        program = cache.fixed(signature, request.slots)
+    else:
+        program = cache.program(signature, request.slots, request.expected)
+    try:
+        program.compile()
+    except Exception:  # not every graph compiles, and memory may be short: the plain form says more
+        if training.deterministic:
+            raise
+        program = cache.give_up(program)
+        program.compile()
+    return StackTrainee(request, program, cache, lanes, peak, weights)
 
 
 def prepare(wanted: Prepare, cache: ProgramCache, networks: Networks = BUILT_IN_NETWORKS) -> None:
     """Compile ahead what a stack to come will need; what can't be trained is told when it comes."""
     if wanted.family != "function":
         try:
-            cache.prepare(structural_signature(wanted, networks), wanted.slots, wanted.expected)
+            signature = replace(structural_signature(wanted, networks), fold=Fold(0, wanted.training.folds))
+            check_fits(signature, wanted.memory_mb)
+            cache.prepare(signature, wanted.slots, wanted.expected, fixed=wanted.training.deterministic)
         except Exception:  # noqa: BLE001 - told to the trial, in words, once it is there
             return
 
@@ -92,13 +155,21 @@ class StackTrainee:
     """The members of a stack in the slots of a program: each takes the lowest free one, so that blocks stay full."""
 
     def __init__(
-        self, request: TrainStack, program: Program, cache: ProgramCache, lanes: ThreadPoolExecutor | None
+        self,
+        request: TrainStack,
+        program: Program,
+        cache: ProgramCache,
+        lanes: ThreadPoolExecutor | None,
+        peak: PeakMemory,
+        weights: Sequence[float],
     ) -> None:
         self._cache = cache
         self._lanes = lanes
         self._slots = Slots(program, lanes)
         self._most = request.slots
-        self._epochs = request.training.epochs
+        self._training = request.training
+        self._class_weights = weights
+        self._peak = peak
         self._slot_of: dict[int, int] = {}
         self._hyperparameters: dict[int, dict[str, Scalar]] = {}
         self._score = SCORES[program.split.info.task]
@@ -112,35 +183,78 @@ class StackTrainee:
         return self._slots.program
 
     @property
+    def stacks(self) -> list[StackTrainee]:
+        """This one."""
+        return [self]
+
+    @property
     def width(self) -> int:
         lanes = 1 if self._lanes is None else self._lanes._max_workers
         return min(self._most, max(BLOCKS, lanes) * self.program.members)
 
+    @property
+    def identity(self) -> str:
+        signature = self.program.signature
+        return dumps(
+            [signature.family, signature.version, dict(signature.structure), signature.precision, signature.layers]
+        )
+
     def start(self, member: Member) -> None:
+        values = self._values_of(member)
+        slot = self._take_slot(member, values)
+        epochs, weights = self._training.epochs, self._class_weights
+        self._slots.reset(slot, values, seed=member.seed, epochs=epochs, class_weights=weights)
+
+    def resume(self, member: Member, arrays: Arrays, *, inherited: bool) -> None:
+        values = self._values_of(member)
+        length, weights = self._training.epochs, self._class_weights
+        fresh = self.program.fresh(values, seed=member.seed, epochs=length, class_weights=weights)
+        row, best = restored(arrays, fresh)
+        slot = self._take_slot(member, values)
+        epochs = int(arrays["epochs"])
+        self._slots.restore(slot, row, seed=member.seed, epochs=epochs, best=None if inherited else best)
+
+    def snapshot(self, members: Sequence[Member]) -> dict[int, Arrays]:
+        taken = self._slots.rows([self._slot_of[m.member] for m in members])
+        return {
+            m.member: arrays_of(*taken[slot], self._slots.best_of(slot))
+            for m in members
+            for slot in [self._slot_of[m.member]]
+        }
+
+    def _values_of(self, member: Member) -> dict[str, Scalar]:
+        """All hyperparameters of a member.
+
+        Raises:
+            Refused: it can't be trained in this stack.
+        """
         signature = self.program.signature
         family = signature.declaration
         values = filled(family, member.hyperparameters)
-        if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._epochs:
+        if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._training.epochs:
             raise Refused(
-                f"Expected warmup_epochs below the {self._epochs} epochs of training. "
+                f"Expected warmup_epochs below the {self._training.epochs} epochs of training. "
                 f"Received: {values['warmup_epochs']}"
             )
         unknown = bool(signature.activations) and values["activation"] not in signature.activations
         if structure_of(family, values) != signature.structure or unknown:
             raise Refused(f"Expected a member of the stack's structure. Received: {values}")
+        return values
+
+    def _take_slot(self, member: Member, values: dict[str, Scalar]) -> int:
         slot = next(s for s in range(len(self._slot_of) + 1) if s not in self._slot_of.values())
         self._slot_of[member.member] = slot
         self._hyperparameters[member.member] = values
-        self._slots.reset(slot, values, seed=member.seed, epochs=self._epochs)
+        return slot
 
     def train_epoch(self, members: Sequence[Member]) -> dict[int, dict[str, float] | Exception]:
-        better = self._cache.better(self.program, self._most)
+        better = None if self._training.deterministic else self._cache.better(self.program, self._most)
         if better is not None:
             self._slots.move_to(better)
         slots = [self._slot_of[m.member] for m in members]
         metrics = self._slots.run_epoch(slots)
         failed = [slot for slot in slots if isinstance(metrics[slot], Exception)]
-        if failed:
+        if failed and not self._training.deterministic:
             metrics = metrics | self._retried(failed, metrics)
         return {m.member: self._told(self._slot_of[m.member], metrics) for m in members}
 
@@ -162,7 +276,7 @@ class StackTrainee:
     def _told(self, slot: int, metrics: Mapping[int, MemberMetrics | Exception]) -> dict[str, float] | Exception:
         mine = metrics[slot]
         if isinstance(mine, Exception):
-            return mine
+            return explained(mine)
         return {
             "loss": mine.loss,
             "val_loss": mine.val_loss,
@@ -176,11 +290,24 @@ class StackTrainee:
         self._slots.mark_best(self._slot_of[member.member])
 
     def result_metrics(self, member: Member) -> dict[str, float]:  # noqa: ARG002 - the same for all of a stack
-        return {"parameter_count": float(self.program.architecture.parameter_count)}
+        return {
+            "parameter_count": float(self.program.architecture.parameter_count),
+            "peak_memory_mb": self._peak.mb(),
+        }
 
     def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
-        values, best = self._hyperparameters[member.member], self._slots.best(self._slot_of[member.member])
-        return partial(_write, self.program, values, best, model, selected_epoch)
+        return self.keeping(member, self.best(member), model, selected_epoch, {})
+
+    def best(self, member: Member) -> Weights:
+        """The weights of a member's selected epoch so far."""
+        return self._slots.best(self._slot_of[member.member])
+
+    def keeping(
+        self, member: Member, weights: Weights, model: KeepModel, selected_epoch: int, more: Mapping[str, Any]
+    ) -> Callable[[], KeptModel]:
+        """What writes the model of a member with these weights; `more` goes into its metadata."""
+        values = self._values_of(member)
+        return partial(_write, self.program, values, weights, model, selected_epoch, more)
 
     def end(self, member: Member) -> None:
         slot = self._slot_of.pop(member.member, None)
@@ -198,11 +325,16 @@ class StackTrainee:
 
 
 def _write(
-    program: Program, values: dict[str, Scalar], best: Weights, model: KeepModel, selected_epoch: int
+    program: Program,
+    values: dict[str, Scalar],
+    best: Weights,
+    model: KeepModel,
+    selected_epoch: int,
+    more: Mapping[str, Any],
 ) -> KeptModel:
-    """Write a member's model, and score it on the test part where there is one."""
+    """Write a member's model where it is wanted, and score it on the test part where there is one."""
     exported = exported_model(program, values, *best)
-    size = save_model(exported, model.path)
+    size = 0 if model.path is None else save_model(exported, model.path)
     metadata = {
         "family": program.signature.family,
         "task": program.split.info.task,
@@ -211,11 +343,32 @@ def _write(
         "selected_epoch": selected_epoch,
         "hyperparameters": values,
         "program": {"members": program.variant.members, "xla": program.variant.xla},
+        **more,
     }
-    tested = test_metrics(exported, program.split)
-    if tested:
-        metadata["test_metrics"] = tested
-    return KeptModel(member=model.member, path=model.path, size_bytes=size, metadata=metadata)
+    if program.split.info.columns:
+        metadata["inputs"] = inputs_of(program.split.info)
+    return KeptModel(
+        member=model.member,
+        path=model.path,
+        size_bytes=size,
+        metadata=metadata,
+        test_metrics=test_metrics(exported, program.split),
+    )
+
+
+def class_weights(given: ClassWeights | None, split: Split) -> list[float]:
+    """A weight for each class in the order of the model's outputs; none where the study gives none.
+
+    Raises:
+        Refused: the data have no classes.
+    """
+    if given is None:
+        return []
+    if split.info.task != "classification":
+        raise Refused(f"Expected no class_weights for {split.info.name}, whose targets are no classes.")
+    if isinstance(given, dict):
+        return given_weights(given, split.info.classes)
+    return balanced_weights(np.bincount(split.train.y, minlength=split.outputs).tolist())
 
 
 def _reason(error: Exception) -> FailureReason:

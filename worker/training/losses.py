@@ -23,11 +23,14 @@ class Losses:
     task: Task
     target_deviation: float
 
-    def __call__(self, outputs: Any, targets: Any, sample_weight: Any, label_smoothing: Any) -> tuple[Any, Any]:
+    def __call__(
+        self, outputs: Any, targets: Any, sample_weight: Any, label_smoothing: Any, class_weights: Any = None
+    ) -> tuple[Any, Any]:
         """Sums over the batch of loss and score, each [K] float32.
 
         `outputs` is [K, B, C] float32, `targets` [K, B] (int32 classes, or float32), `sample_weight` [B] of 0 and 1,
-        `label_smoothing` [K].
+        `label_smoothing` [K]. `class_weights`, [K, C], multiply the losses of their classes' samples alone: the sum is
+        still divided by the number of samples, as in Keras' `fit`.
         """
         if self.task == "regression":
             error = outputs[:, :, 0] - targets
@@ -38,5 +41,7 @@ class Losses:
             smoothing = label_smoothing[:, tf.newaxis]
             of_label = tf.reduce_sum(log_probabilities * label, 2)
             loss = -(1.0 - smoothing) * of_label - smoothing * tf.reduce_mean(log_probabilities, 2)
+            if class_weights is not None:
+                loss *= tf.reduce_sum(label * class_weights[:, tf.newaxis], 2)
             score = tf.cast(tf.equal(tf.argmax(outputs, 2, tf.int32), targets), tf.float32)
         return tf.reduce_sum(loss * sample_weight, 1), tf.reduce_sum(score * sample_weight, 1)

@@ -20,6 +20,7 @@ from worker.training.models import Architecture, Builder, architecture
 from worker.training.models.augmentation import Augmentation
 from worker.training.models.plain import Plain, split_flat, variables_in_order
 from worker.training.models.stacked import Stacked
+from worker.training.precision import cast_weights
 from worker.training.randomness import uniform
 
 Floats = NDArray[np.float32]
@@ -88,6 +89,7 @@ class BlockNetwork:
         outputs: int,
         activations: tuple[str, ...],
         xla: bool,
+        precision: str = "float32",
     ) -> None:
         """Lay out the network.
 
@@ -96,7 +98,7 @@ class BlockNetwork:
         """
         self.builder = builder
         self._structure, self._outputs = structure, outputs
-        self._activations, self._xla = activations, xla
+        self._activations, self._xla, self._precision = activations, xla, precision
         self.architecture = architecture(builder, shape, structure, outputs)
 
     def fresh(self, seed: int) -> tuple[Floats, Floats]:
@@ -121,10 +123,11 @@ class BlockNetwork:
     def forward(
         self, weights: Any, statistics: Any, x: Any, knobs: Knobs, masks: list[Any] | None, valid: Any, counts: Any
     ) -> tuple[Any, Any, Any]:
+        parts = pieces(weights, self.architecture.weights)
         blocks = Stacked(
             members=weights.shape[0],
             xla=self._xla,
-            weights=iter(pieces(weights, self.architecture.weights)),
+            weights=iter(cast_weights(parts, self.architecture.weights, self._precision)),
             statistics=iter(pieces(statistics, self.architecture.statistics)),
             activations=self._activations,
             activation_index=knobs.activation,

@@ -85,6 +85,7 @@ def in_blocks(builder: Builder) -> Maker:
             outputs=split.outputs,
             activations=signature.activations,
             xla=xla,
+            precision=signature.precision,
         )
 
     return make
@@ -108,6 +109,7 @@ def in_keras(builder_for: Callable[[Signature], KerasBuilder], *, optional: bool
                     outputs=split.outputs,
                     runtime=signature.own_runtime,
                     optional=optional,
+                    precision=signature.precision,
                 )
                 while len(kept) > KEPT_NETWORKS:
                     kept.popitem(last=False)

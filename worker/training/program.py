@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from worker.training.data import Split
 from worker.training.epoch import Epoch, State
 from worker.training.knobs import COLUMNS, row_of
 from worker.training.optimizers import optimizer
+from worker.training.precision import SCALING_SLOTS, scales_loss
 from worker.training.signature import Signature
 
 RECENT_EPOCHS = 8
@@ -48,7 +49,11 @@ class Row:
 
 
 class Program:
-    """One variant of one structural signature. Calls may run side by side."""
+    """One variant of one structural signature. Calls may run side by side.
+
+    A step updates the weights by `batch_size` samples. With gradient accumulation these go through the network in
+    `parts` of `samples_at_once`, whose gradients are added up: the update is that of the whole, the memory that of one.
+    """
 
     def __init__(self, signature: Signature, variant: Variant) -> None:
         """Load the data set and lay out the network; the tracing comes with `compile`.
@@ -64,41 +69,60 @@ class Program:
         self.network = signature.network(xla=variant.xla)
         self.architecture = self.network.architecture
         self.metrics = signature.metrics
-        self.batch_size = min(int(structure["batch_size"]), len(self.split.train))
-        self.steps_per_epoch = -(-len(self.split.train) // self.batch_size)
+        samples = len(self.split.train)
+        self.samples_at_once = min(int(structure["batch_size"]), samples)
+        self.parts = min(int(structure.get("gradient_accumulation_steps", 1)), -(-samples // self.samples_at_once))
+        self.batch_size = self.samples_at_once * self.parts
+        self.steps_per_epoch = -(-samples // self.batch_size)
+        classes = self.split.outputs if signature.weighs_classes else 0
+        self.columns = len(COLUMNS) + classes + len(self.network.columns)
         rule = optimizer(str(structure["optimizer"]), nesterov=bool(structure["nesterov"]))
-        self._optimizer_slots = rule.slots
+        scaling = SCALING_SLOTS if scales_loss(signature.precision) else ()
+        self._slot_starts = [(self.architecture.weight_count, 0.0)] * rule.slots + [(1, start) for start in scaling]
         self.compile_s: float | None = None
         self.trained_s = 0.0
         self._recent_s: deque[float] = deque(maxlen=RECENT_EPOCHS)
         self._compiling = threading.Lock()
         self.epoch = Epoch(self, rule)
 
-    def fresh(self, hyperparameters: Mapping[str, Scalar], *, seed: int, epochs: int) -> Row:
+    def fresh(
+        self,
+        hyperparameters: Mapping[str, Scalar],
+        *,
+        seed: int,
+        epochs: int,
+        class_weights: Sequence[float] = (),
+    ) -> Row:
         """A new member: weights by `seed`, empty optimizer slots, step 0.
 
-        `hyperparameters` are all of the family's; `epochs` is the length of its schedule.
+        `hyperparameters` are all of the family's; `epochs` is the length of its schedule; `class_weights` are in the
+        order of the data set's classes where the signature weighs them.
         """
-        empty = np.zeros(self.architecture.weight_count, np.float32)
+        signature = self.signature
         weights, statistics = self.network.fresh(seed)
         return Row(
             weights=weights,
             statistics=statistics,
             count=0,
-            slots=(empty,) * self._optimizer_slots,
+            slots=tuple(np.full(size, start, np.float32) for size, start in self._slot_starts),
             runtime=row_of(
-                hyperparameters, self.signature.activations, seed=seed, epochs=epochs, own=self.network.columns
+                hyperparameters,
+                signature.activations,
+                seed=seed,
+                epochs=epochs,
+                class_weights=class_weights,
+                own=self.network.columns,
             ),
         )
 
     def blank(self) -> State:
-        """The state of a block without members: zeros in host memory."""
+        """The state of a block without members, in host memory."""
         weights = np.zeros((self.members, self.architecture.weight_count), np.float32)
         return State(
             weights=weights,
             statistics=np.zeros((self.members, self.architecture.statistic_count), np.float32),
             counts=np.zeros(self.members, np.int64),
-            slots=tuple(weights.copy() for _ in range(self._optimizer_slots)),
+            slots=tuple(np.full((self.members, size), start, np.float32) for size, start in self._slot_starts),
         )
 
     def compile(self) -> None:
@@ -137,11 +161,6 @@ class Program:
         self.trained_s += seconds
         self._recent_s.append(seconds)
         return new, metrics
-
-    @property
-    def columns(self) -> int:
-        """Columns of a block's runtime matrix."""
-        return len(COLUMNS) + len(self.network.columns)
 
     @property
     def epoch_s(self) -> float:

@@ -11,7 +11,7 @@ from app.domain.families.shared import OPTIMIZATION, PENALTIES
 from app.domain.study import DatasetSpec, ModelSpec
 from worker.conversation import Refused
 from worker.protocol import Prepare, TrainStack
-from worker.training.data import Split, load_split
+from worker.training.data import WHOLE, Fold, Split, load_split
 from worker.training.metrics import OwnMetrics
 from worker.training.network import Network
 from worker.training.networks import BUILT_IN_NETWORKS, Networks
@@ -27,7 +27,8 @@ class Signature:
     `structure` holds the structural hyperparameters, sorted by name; one without effect (`nesterov` of an optimizer
     other than sgd) has its default. `activations` are the candidates that the program computes, in the families' order.
     `layers` is the list of a model that is given layer by layer, JSON text, and `input` what it takes.
-    Objectives, epochs, seeds and runtime hyperparameters play no part.
+    Objectives, epochs, seeds and runtime hyperparameters play no part; of `training` the precision does, and whether
+    classes are weighted at all: their weights are the members'. `data` is where an upload's file lies.
     """
 
     family: str
@@ -38,6 +39,10 @@ class Signature:
     layers: str = ""
     input: InputKind | None = None
     networks: Networks = field(default=BUILT_IN_NETWORKS, compare=False, repr=False)
+    precision: str = "float32"
+    weighs_classes: bool = False
+    fold: Fold = WHOLE
+    data: str | None = field(default=None, compare=False)
 
     @property
     def declaration(self) -> Family:
@@ -81,7 +86,7 @@ class Signature:
         Raises:
             Refused: an unknown data set, or one that the family can't take.
         """
-        return load_split(self.dataset, self.input_kind, self.hyperparameters)
+        return load_split(self.dataset, self.input_kind, self.hyperparameters, self.data, self.fold)
 
 
 def filled(family: Family, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -121,6 +126,8 @@ def structural_signature(request: TrainStack | Prepare, networks: Networks = BUI
         raise Refused(f"Expected a family among: {', '.join(networks.names)}. Received: {request.family!r}{version}")
     if request.dataset is None:
         raise Refused(f"Expected a data set for the family {request.family}. Received: none")
+    if isinstance(request, TrainStack) and request.data_problem is not None:
+        raise Refused(request.data_problem)
     if not members:
         raise Refused("Expected at least one member. Received: none")
     values = [filled(family, hyperparameters) for hyperparameters in members]
@@ -142,6 +149,9 @@ def structural_signature(request: TrainStack | Prepare, networks: Networks = BUI
         layers=layers,
         input=model.input,
         networks=networks,
+        precision=request.training.precision,
+        weighs_classes=request.training.class_weights is not None,
+        data=request.data,
     )
 
 

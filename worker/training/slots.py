@@ -20,11 +20,10 @@ from app.domain.families import Scalar
 from worker.training import initializers
 from worker.training.epoch import State
 from worker.training.program import Program, Row
+from worker.training.rows import Weights
 
 SHARED_METRICS = 5
 """Metrics of `MemberMetrics`, which every family has."""
-Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""A member's weights, [P], and moving statistics, [S]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,11 @@ class _Block:
         self.state = State(*tf.nest.map_structure(tf.constant, state))
         self.arriving = {}
 
+    def on_host(self) -> State:
+        """The state of all rows in host memory: on a CPU the tensors' own."""
+        self.settle()
+        return State(*tf.nest.map_structure(np.asarray, self.state))
+
 
 class Slots:
     """Members in training, by slot: 0, 1, 2, … as many as are asked for. Not thread-safe.
@@ -77,11 +81,27 @@ class Slots:
         self.own: dict[int, dict[str, float]] = {}
         """By slot the metrics of the family's own that the last epoch gave."""
 
-    def reset(self, slot: int, hyperparameters: Mapping[str, Scalar], *, seed: int, epochs: int) -> None:
+    def reset(
+        self,
+        slot: int,
+        hyperparameters: Mapping[str, Scalar],
+        *,
+        seed: int,
+        epochs: int,
+        class_weights: Sequence[float] = (),
+    ) -> None:
         """Start a member in `slot`: weights by `seed`, empty optimizer slots, step 0; other slots are untouched."""
-        self._place(slot, self.program.fresh(hyperparameters, seed=seed, epochs=epochs))
+        self._place(slot, self.program.fresh(hyperparameters, seed=seed, epochs=epochs, class_weights=class_weights))
         self._seeds[slot], self._epochs[slot] = seed, 0
         self._best.pop(slot, None)
+
+    def restore(self, slot: int, row: Row, *, seed: int, epochs: int, best: Weights | None) -> None:
+        """Let a member go on in `slot` as `row` says, with `epochs` epochs behind it."""
+        self._place(slot, row)
+        self._seeds[slot], self._epochs[slot] = seed, epochs
+        self._best.pop(slot, None)
+        if best is not None:
+            self._best[slot] = best
 
     def run_epoch(self, active: Sequence[int]) -> dict[int, MemberMetrics | Exception]:
         """Train the members in the slots `active` for one epoch and evaluate them; the metrics by slot.
@@ -110,6 +130,19 @@ class Slots:
         """Weights [P] and moving statistics [S] of `slot` when it was last marked best."""
         return self._best[slot]
 
+    def best_of(self, slot: int) -> Weights | None:
+        """As `best`; None where `slot` was never marked."""
+        return self._best.get(slot)
+
+    def rows(self, slots: Sequence[int]) -> dict[int, tuple[Row, int]]:
+        """Copies of members' rows in host memory, and how many epochs each has behind it, by slot."""
+        taken: dict[int, tuple[Row, int]] = {}
+        for number in {slot // self.program.members for slot in slots}:
+            state = self._blocks[number].on_host()
+            mine = [slot for slot in slots if slot // self.program.members == number]
+            taken |= {slot: (self._row_in(state, slot), self._epochs[slot]) for slot in mine}
+        return taken
+
     def free(self, slot: int) -> None:
         """Forget what is kept of a member that ended."""
         for kept in (self._best, self._seeds, self._epochs, self.own):
@@ -117,9 +150,9 @@ class Slots:
 
     def move_to(self, program: Program) -> None:
         """Let the members go on in another variant of the program, exactly where they are."""
-        rows = {slot: self._row(slot) for slot in self._seeds}
+        rows = self.rows(list(self._seeds))
         self.program, self._blocks = program, []
-        for slot, row in rows.items():
+        for slot, (row, _) in rows.items():
             self._place(slot, row)
 
     def _where(self, slot: int) -> tuple[_Block, int]:
@@ -134,10 +167,9 @@ class Slots:
         block, index = self._where(slot)
         block.arriving[index] = row
 
-    def _row(self, slot: int) -> Row:
+    def _row_in(self, state: State, slot: int) -> Row:
+        """A copy of a member's row of its block's `state` in host memory."""
         block, index = self._where(slot)
-        block.settle()
-        state = State(*tf.nest.map_structure(np.asarray, block.state))
 
         def mine(values: Any) -> Any:
             return values[index].copy()

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import tensorflow as tf
 
+from app.domain.memory import MB, trial_bytes
 from worker.training.network import Network
 from worker.training.program import Program, Variant
 from worker.training.signature import Signature
@@ -30,8 +31,6 @@ CACHED_BYTES = 2_000_000
 33 ms an epoch instead of 82, 28×28 images with 8 and 16 filters 0.52 s instead of 0.38."""
 MEMORY_SHARE = 0.25
 """Of the memory that is free, what one call of a program may take."""
-COPIES = 8
-"""How many times a call holds a member's weights: as they were and are, their gradient and slots, the best epoch's."""
 KEPT_SIGNATURES = 2000
 """Signatures whose timings are remembered; the one not measured for longest goes first."""
 
@@ -60,6 +59,17 @@ def candidates(signature: Signature, slots: int) -> list[Variant]:
     return [Variant(m, xla) for m in members for xla in ((False, True) if plain_first else (True, False))]
 
 
+def fixed_variant(signature: Signature, slots: int) -> Variant:
+    """The variant of a program that a deterministic study trains in: by signature and slots, never by measurement.
+
+    XLA is left out: on a GPU it chooses its kernels by timing them.
+
+    Raises:
+        Refused: the data set or the network is impossible.
+    """
+    return Variant(candidates(signature, slots)[0].members, xla=False)
+
+
 def _patch_bytes(signature: Signature, network: Network) -> int:
     """What the layers of one member give for a batch, a convolution's patches included."""
     return 4 * network.architecture.activation_count * int(signature.hyperparameters["batch_size"])
@@ -70,14 +80,18 @@ def member_epoch_s(epoch_s: float, members: int, slots: int) -> float:
     return epoch_s * -(-slots // members) / slots
 
 
-def fits_memory(program: Program, slots: int) -> bool:
-    """Whether the members of a call fit the memory that is free, by what they hold; a single one is always tried."""
+def fits_memory(program: Program, slots: int, memory_mb: float | None = None) -> bool:
+    """Whether the members of a call fit the memory that is free, by what they hold; a single one is always tried.
+
+    `memory_mb` is what the device has: of a GPU that counts alone.
+    """
     if program.members == 1:
         return True
     layout = program.architecture
-    held = COPIES * layout.weight_count + 3 * layout.activation_count * program.batch_size
-    free = psutil.virtual_memory().available
-    return bool(4 * held * max(program.members, slots) < MEMORY_SHARE * free)
+    held = trial_bytes(layout.weight_count, layout.activation_count, program.samples_at_once)
+    has = float("inf") if memory_mb is None else memory_mb * MB
+    free = has if on_gpu() and memory_mb is not None else min(has, psutil.virtual_memory().available)
+    return held * max(program.members, slots) < MEMORY_SHARE * free
 
 
 class Timings:
@@ -115,7 +129,8 @@ class Timings:
         parts = [self._machine, signature.family, signature.version, signature.dataset.model_dump_json()]
         if signature.layers:
             parts.append(hashlib.sha256(f"{signature.input} {signature.layers}".encode()).hexdigest()[:16])
-        return " | ".join((*parts, str(dict(signature.structure)), ",".join(signature.activations)))
+        computed = () if signature.precision == "float32" else (signature.precision,)
+        return " | ".join((*parts, str(dict(signature.structure)), ",".join(signature.activations), *computed))
 
 
 def _name(variant: Variant) -> str:

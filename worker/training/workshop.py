@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worker.conversation import Channel
 from worker.protocol import Prepare, TrainStack
+from worker.snapshots import Shelf
 from worker.training.cache import ProgramCache
 from worker.training.device import lanes
 from worker.training.loop import prepare, train_stack
@@ -22,9 +23,9 @@ class Workshop:
         count = lanes()
         self._lanes = ThreadPoolExecutor(count, "lane") if count > 1 else None
 
-    def train(self, request: TrainStack, channel: Channel) -> None:
-        """Train a stack to its end."""
-        train_stack(request, channel, self._cache, self._lanes, self._networks)
+    def train(self, request: TrainStack, channel: Channel, shelf: Shelf) -> None:
+        """Train a stack to its end. `shelf` holds snapshots from stack to stack."""
+        train_stack(request, channel, self._cache, self._lanes, shelf, self._networks)
 
     def prepare(self, wanted: Prepare) -> None:
         """Compile ahead what a stack to come will need."""

@@ -35,5 +35,12 @@ OPTIMIZATION = (
     float_parameter(
         "warmup_epochs", 0.0, 0.0, 1e6, "Epochs over which the rate first rises linearly; below the study's epochs."
     ),
-    int_parameter("batch_size", 32, 1, 65_536, "Samples of one gradient step."),
+    int_parameter("batch_size", 32, 1, 65_536, "Samples that go through the network at once."),
+    int_parameter(
+        "gradient_accumulation_steps",
+        1,
+        1,
+        1_024,
+        "Batches whose gradients are added up for one step: that of a batch so many times as large.",
+    ),
 )

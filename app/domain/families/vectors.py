@@ -14,6 +14,13 @@ MLP = Family(
         int_parameter("units", 64, 1, 16_384, "Units of each hidden layer."),
         choice("activation", "relu", ACTIVATIONS, "Activation after each hidden layer.", structural=False),
         flag("batch_norm", "Batch normalisation between each hidden layer and its activation."),
+        choice(
+            "normalization",
+            "standard",
+            ("standard", "minmax", "none"),
+            "What is done to columns of numbers, by the training part; images are scaled to [0, 1] except by none.",
+            structural=True,
+        ),
         *REGULARIZATION,
         *OPTIMIZATION,
     ),

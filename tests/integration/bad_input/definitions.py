@@ -132,7 +132,6 @@ DEFINITIONS: list[DefinitionCase] = [
     ("a gap in coordinates", function(hyperparameters={"x0": flt(), "x2": flt()}), ["hyperparameters", "x1"]),
     ("bad label", mlp(labels={"a b": "c"}), ["labels", "a b"]),
     ("a number for a label", mlp(labels={"a": 1}), ["labels", "a"]),
-    ("warm start", mlp(warm_start={"studies": ["x"]}), ["warm_start", "studies"]),
     ("not an object", [], []),
     ("text", "study", []),
     ("null", None, []),

@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from app.domain.families import InputKind, Scalar
 from worker.training.data.sources import DatasetInfo
 from worker.training.data.spectrogram import fit_log_mel
+from worker.training.data.tables import MATRIX, Scale, Table, fit_scale, fit_table
 
 Floats = NDArray[np.float32]
-
-SMALLEST_DEVIATION = 1e-7
-"""What Keras' Normalization divides by at least."""
 
 
 class Preparation(Protocol):
@@ -53,15 +51,13 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Standardised:
-    """Tables: `(x - mean) / deviation`, both [features] float32 of the training part."""
+    """Vectors: `(x - mean) / deviation`, both [features] float32 of the training part."""
 
     mean: Floats
     variance: Floats
 
     def prepared(self, features: NDArray[Any]) -> Floats:
-        deviation = np.maximum(np.sqrt(self.variance), np.float32(SMALLEST_DEVIATION))
-        standardised: Floats = ((features - self.mean) / deviation).astype(np.float32)
-        return standardised
+        return Scale(self.mean, self.variance)(features)
 
     def layers(self) -> list[Any]:
         import keras
@@ -92,16 +88,30 @@ def targets_of(info: DatasetInfo, training: NDArray[Any]) -> Targets:
 
 
 def fit_vectors(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Preparation:
-    """Tables are standardised; flattened images are scaled like images."""
+    """Vectors and tables are normalised, by `normalization`; flattened images are scaled like images, or left alone."""
     if info.kind == "image":
-        return fit_images(info, training, options)
-    mean, variance = training.mean(0, dtype=np.float64), training.var(0, dtype=np.float64)
-    return Standardised(mean.astype(np.float32), variance.astype(np.float32))
+        return Scaled(1.0) if options.get("normalization") == "none" else fit_images(info, training, options)
+    if info.columns:
+        return fit_table(info, training, options)
+    scale = fit_scale(training, options.get("normalization", "standard"))
+    return Standardised(scale.shift, scale.variance)
 
 
 def fit_images(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Preparation:  # noqa: ARG001
     """Pixels are scaled by the data set's brightest possible value."""
     return Scaled(1.0 / info.maximum)
+
+
+def model_entry(preparation: Preparation, raw_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """What an exported model takes, and the prepared features that come of it."""
+    import keras
+
+    if isinstance(preparation, Table):
+        return preparation.entry()
+    features = x = keras.Input(raw_shape, name=MATRIX)
+    for layer in preparation.layers():
+        x = layer(x)
+    return features, x
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class Fit:
 
 
 FITS: dict[InputKind, Fit] = {
-    "vector": Fit(fit_vectors),
+    "vector": Fit(fit_vectors, ("normalization",)),
     "image": Fit(fit_images),
     "audio": Fit(fit_log_mel, ("frame_length", "frame_step", "mel_bands")),
 }

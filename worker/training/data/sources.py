@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.datasets import Column
 from app.domain.families import InputKind, Task
 from worker.conversation import Refused
 from worker.training.data.spoken_digits import RECORDINGS, SAMPLE_RATE, SAMPLES, WORDS, spoken_digits
@@ -25,6 +26,7 @@ class DatasetInfo:
 
     `classes` are the labels' names in the order of the model's outputs, empty for regression. `n` counts samples.
     `maximum` is the brightest value that a pixel of an image may have, `sample_rate` samples a second of recordings.
+    `columns` are those of a table that a model takes, in order.
     """
 
     name: str
@@ -35,6 +37,7 @@ class DatasetInfo:
     n: int
     maximum: float = 1.0
     sample_rate: int = 0
+    columns: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def sequence(listed: Sequence[Layer], shape: Shape, outputs: int) -> Any:
         x = _made(layer)(x)
     if len(x.shape) != 2:
         x = keras.layers.Flatten()(x)
-    return keras.Model(features, keras.layers.Dense(outputs, name="output")(x), name="network")
+    return keras.Model(features, keras.layers.Dense(outputs, name="output", dtype="float32")(x), name="network")
 
 
 def _made(layer: Layer) -> Any:

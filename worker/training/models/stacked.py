@@ -52,11 +52,11 @@ class Stacked:
     """One pass of K members; a fresh one for each trace.
 
     `xla` says for which compiler operations are chosen: on CPUs XLA makes matrix products fast and convolutions slow.
-    `weights` and `statistics` are iterated in the order of the architecture, each [K, …] float32. `activations` are the
-    names that members may have, `activation_index` [K] int32 the position of each one's. `masks`, a [K, B, …] float32
-    for each dropout, already scaled by 1/(1 - rate), and `augment` are given in training alone; `sample_weight`, [B]
-    float32, is 0 for the padding of a batch and 1 otherwise. `new_statistics` collects the moving statistics after a
-    training pass.
+    `weights` and `statistics` are iterated in the order of the architecture, each [K, …]; a layer computes in the type
+    of its kernel. `activations` are the names that members may have, `activation_index` [K] int32 the position of each
+    one's. `masks`, a [K, B, …] float32 for each dropout, already scaled by 1/(1 - rate), and `augment` are given in
+    training alone; `sample_weight`, [B] float32, is 0 for the padding of a batch and 1 otherwise. `new_statistics`
+    collects the moving statistics after a training pass.
     """
 
     members: int
@@ -82,10 +82,11 @@ class Stacked:
 
     def dense(self, x: Any, units: int) -> Any:  # noqa: ARG002 - the kernel knows it
         kernel, bias = next(self.weights), next(self.weights)
-        return self._product(x, kernel) + _per_channel(bias, x)
+        return self._product(tf.cast(x, kernel.dtype), kernel) + _per_channel(bias, x)
 
     def convolution(self, x: Any, filters: int, kernel_size: int, stride: int = 1) -> Any:  # noqa: ARG002
         kernels, biases = next(self.weights), next(self.weights)
+        x = tf.cast(x, kernels.dtype)
         if self.xla:
             return self._convolution_as_products(x, kernels, stride) + _per_channel(biases, x)
         # Grouped convolutions have no gradient on CPUs; one convolution a member runs everywhere. The bias is added by
@@ -140,9 +141,13 @@ class Stacked:
         return x if self.augment is None else self.augment(x, kind)
 
     def batch_norm(self, x: Any) -> Any:
-        """As Keras on the true, partial batch: rows of weight 0 take no part in the statistics (biased variance)."""
+        """As Keras on the true, partial batch: rows of weight 0 take no part in the statistics (biased variance).
+
+        In float32 whatever the precision, as Keras does.
+        """
         gamma, beta = next(self.weights), next(self.weights)
         mean, variance = next(self.statistics), next(self.statistics)
+        given, x = x.dtype, tf.cast(x, tf.float32)
         if self.training:
             axes = list(range(1, len(x.shape) - 1))
             weight = tf.reshape(self.sample_weight, [1, -1] + [1] * (len(x.shape) - 2))
@@ -159,7 +164,7 @@ class Stacked:
         else:
             centred = x - _per_channel(mean, x)
         scale = gamma * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
-        return centred * _per_channel(scale, x) + _per_channel(beta, x)
+        return tf.cast(centred * _per_channel(scale, x) + _per_channel(beta, x), given)
 
     def activation(self, x: Any) -> Any:
         """Every candidate's values, of which each member takes its own; a single member computes its own alone."""
@@ -173,4 +178,4 @@ class Stacked:
         return y
 
     def dropout(self, x: Any) -> Any:
-        return x if self.masks is None else x * next(self.masks)
+        return x if self.masks is None else x * tf.cast(next(self.masks), x.dtype)

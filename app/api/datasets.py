@@ -1,0 +1,161 @@
+"""Data sets: those that come along, and those that users bring."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from anyio import to_thread
+from fastapi import Request, Response
+from sqlalchemy.orm import Session
+
+from app.api.answers import answer, page
+from app.api.dataset_views import DatasetInfo, DatasetPage, dataset_view
+from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project, Service
+from app.api.idempotency import once
+from app.api.pagination import Cursors
+from app.api.routing import router as make_router
+from app.api.uploads import FORM, Brought, DatasetOptions, UploadRoute, brought, fingerprint, source_of
+from app.domain.datasets import BUILT_IN
+from app.errors import NameTaken, NotFound, StateConflict, Unready
+from app.store import datasets
+
+router = make_router("datasets", UploadRoute)
+log = logging.getLogger(__name__)
+
+FORM_BYTES = 2_000_000
+"""What a form may take beside its file: fields, names of columns, boundaries."""
+_OPTIONS = DatasetOptions.model_json_schema(ref_template="#/components/schemas/{model}")
+_FORM: dict[str, Any] = {
+    **_OPTIONS,
+    "properties": {"file": {"type": "string", "format": "binary"}, **_OPTIONS["properties"]},
+    "required": ["file", "name"],
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            FORM: {"schema": {**_FORM, "title": "Upload"}},
+            "application/json": {"schema": {**_OPTIONS, "title": "Reference", "required": ["uri", "name"]}},
+        },
+    }
+}
+
+
+@router.post("/v1/datasets", status_code=201, response_model=DatasetInfo, openapi_extra=_BODY)
+async def create_dataset(request: Request, api: Api, project: Project, key: IdempotencyKey = None) -> Response:
+    """Upload a `.csv`, `.parquet` or `.npz` file, or register one by its URI. What it holds is inferred and answered.
+
+    The same file, read the same way under the same name, is the same data set: 200.
+    """
+    async with brought(request) as what:
+        return await to_thread.run_sync(partial(_create, request, api, project, key, what), limiter=api.readers)
+
+
+def _create(request: Request, api: Service, project: str, key: str | None, what: Brought) -> Response:
+    from app.data.assembly import read_dataset
+    from app.data.files import DatasetFiles
+    from app.data.limits import data_limits
+    from app.data.normal import write
+
+    options = what.options
+    if options.name in BUILT_IN:
+        raise NameTaken(f"Expected a name that no data set has. Received that of a built-in one: {options.name!r}")
+    with source_of(what, api.settings) as (source, reading, folder):
+        normal = read_dataset(
+            source.path,
+            reading,
+            data_limits(api.settings),
+            name=options.name,
+            description=options.description,
+            origin="upload" if options.uri is None else "reference",
+        )
+        kept = folder / "kept.npz"
+        object_hash = write(normal, kept)
+        request.state.json = fingerprint(options, source.digest)
+        new = datasets.NewDataset(
+            normal.dataset, source.digest, object_hash, source.size, reading.model_dump_json(), options.uri
+        )
+        work = partial(_add, new, project)
+        if options.uri is not None:
+            return once(api, project, request, key, work)
+        try:
+            files = DatasetFiles(api.settings.resolved_dataset_url)
+            files.ensure(object_hash, kept)
+            try:
+                response = once(api, project, request, key, work)
+            except Exception:
+                files.remove(object_hash, lambda: _is_wanted(api, object_hash))
+                raise
+            if _is_wanted(api, object_hash):
+                files.ensure(object_hash, kept)  # a deletion may have come between
+            else:
+                files.remove(object_hash, lambda: _is_wanted(api, object_hash))  # an old answer, of one deleted since
+        except OSError as error:
+            log.exception("data sets can't be written")
+            raise Unready("Expected a place for data sets that can be written (FETTLE_DATASET_URL).") from error
+        return response
+
+
+def _add(new: datasets.NewDataset, project: str, session: Session) -> Response:
+    row, is_new = datasets.add_dataset(session, new, project=project, created_by=None)
+    content = dataset_view(datasets.dataset_of(row), row)
+    return answer(content, 201 if is_new else 200, location=f"/v1/datasets/{row.public_id}")
+
+
+def _is_wanted(api: Service, object_hash: str) -> bool:
+    with api.database.read() as session:
+        return datasets.is_wanted(session, object_hash)
+
+
+@router.get("/v1/datasets", response_model=DatasetPage)
+def list_datasets(api: Api, project: Project, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Response:
+    """The data sets: those that come along, then the project's own, the oldest first."""
+    cursors = Cursors(["datasets", project], [int, int])
+    came_along, stored = cursors.decode(cursor) or (0, 0)
+    built_in = list(BUILT_IN.values())[came_along : came_along + limit]
+    items = [dataset_view(dataset) for dataset in built_in]
+    came_along += len(items)
+    with api.database.read() as session:
+        rows = datasets.list_datasets(session, project, after=stored, limit=limit - len(items) + 1)
+    shown = rows[: limit - len(items)]
+    items += [dataset_view(datasets.dataset_of(row), row) for row in shown]
+    stored = shown[-1].id if shown else stored
+    is_last = came_along == len(BUILT_IN) and len(rows) == len(shown)
+    return page(items, None if is_last else cursors.encode((came_along, stored)))
+
+
+@router.get("/v1/datasets/{dataset_id:id}", response_model=DatasetInfo)
+def get_dataset(dataset_id: str, api: Api, project: Project) -> Response:
+    """One data set, by its id or its name."""
+    if dataset_id in BUILT_IN:
+        return answer(dataset_view(BUILT_IN[dataset_id]))
+    with api.database.read() as session:
+        row = datasets.find_dataset(session, project, dataset_id)
+    if row is None:
+        raise NotFound(
+            f"Expected the id or name of a data set. Received: {dataset_id[:100]!r}", code="DATASET_NOT_FOUND"
+        )
+    return answer(dataset_view(datasets.dataset_of(row), row))
+
+
+@router.delete("/v1/datasets/{dataset_id:id}", status_code=204, response_class=Response)
+def delete_dataset(dataset_id: str, api: Api, project: Project) -> Response:
+    """Forget a data set that no study uses, and its file where no other one has it."""
+    if dataset_id in BUILT_IN:
+        raise StateConflict(f"Expected a data set of your own. Received a built-in one: {dataset_id!r}")
+    row = api.database.run(lambda session: datasets.delete_dataset(session, project, dataset_id))
+    if row.uri is None:
+        _remove_file(api, row.object_hash)
+    return Response(status_code=204)
+
+
+def _remove_file(api: Service, object_hash: str) -> None:
+    """Delete a file that no data set has any more. One that can't be deleted stays: nothing points to it."""
+    from app.data.files import DatasetFiles
+
+    try:
+        DatasetFiles(api.settings.resolved_dataset_url).remove(object_hash, lambda: _is_wanted(api, object_hash))
+    except OSError as error:
+        log.warning("the file of a deleted data set remains: %s: %s", object_hash, error)

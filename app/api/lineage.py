@@ -1,0 +1,25 @@
+"""Where a trial of a population comes from."""
+
+from __future__ import annotations
+
+from fastapi import Response
+
+from app.api import schemas
+from app.api.answers import page
+from app.api.deps import Api, Project
+from app.api.routing import router as make_router
+from app.api.trial_texts import trial_texts
+from app.store.lineage import lineage
+from app.store.studies import find_study
+from app.store.trials import find_trial
+
+router = make_router("trials")
+
+
+@router.get("/v1/studies/{study_id:id}/trials/{number:number}/lineage", response_model=schemas.TrialPage)
+def get_lineage(study_id: str, number: int, api: Api, project: Project) -> Response:
+    """A trial and those whose weights it went on from, the first one first: its schedule of hyperparameters."""
+    with api.database.read() as session:
+        study = find_study(session, project, study_id)
+        find_trial(session, study.id, number)
+        return page(trial_texts(session, study, lineage(session, study.id, number)))

@@ -1,0 +1,35 @@
+"""What an uploaded file may hold at most: looked at before its contents are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+MAX_CLASSES = 1_000
+MAX_CATEGORIES = 1_000
+"""Values of one category at most: each is a number of the network's input."""
+MAX_VALUE_CHARACTERS = 200
+"""Characters of a class' or a category's name."""
+MAX_TEXT_CHARACTERS = 100_000
+MAX_COLUMNS = 10_000
+MAX_MEMBERS = 64
+"""Files in a `.npz` archive: more is something else."""
+MAX_WIDTH = 1_000_000
+"""Numbers in one sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataLimits:
+    """The operator's limits on one file: its bytes, what it unpacks to, and its rows."""
+
+    file_bytes: int = 200_000_000
+    unpacked_bytes: int = 1_000_000_000
+    rows: int = 10_000_000
+
+
+def data_limits(settings: Settings) -> DataLimits:
+    """The limits that the settings give."""
+    return DataLimits(settings.max_upload_bytes, settings.max_unpacked_bytes, settings.max_dataset_rows)

@@ -1,0 +1,52 @@
+"""All that can be drawn from a finite search space, conditions included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from app.domain.families import Scalar
+from app.domain.space import Categorical, Float, Int, is_active, resolution_order
+from app.domain.study import StudyDefinition
+
+MOST_COUNTED = 10_000
+"""A space with more combinations than this is taken for endless: drawing finds new ones."""
+
+
+def combinations(definition: StudyDefinition) -> Iterator[dict[str, Scalar]]:
+    """Every combination of searched values, parents before children; nothing where a parameter is continuous."""
+    searched = definition.searched
+    if any(isinstance(parameter, Float) and parameter.step is None for parameter in searched.values()):
+        return
+    order = resolution_order(searched, definition.fixed)
+    yield from _completed(definition, order, {})
+
+
+def combination_count(definition: StudyDefinition) -> int | None:
+    """How many combinations there are; None where they are endless, or more than `MOST_COUNTED`."""
+    count = sum(1 for _ in islice(combinations(definition), MOST_COUNTED + 1))
+    return count if 0 < count <= MOST_COUNTED else None
+
+
+def _completed(definition: StudyDefinition, left: list[str], drawn: dict[str, Scalar]) -> Iterator[dict[str, Scalar]]:
+    if not left:
+        yield dict(drawn)
+        return
+    name, *others = left
+    parameter = definition.searched[name]
+    if not is_active(parameter, {**definition.fixed, **drawn}):
+        yield from _completed(definition, others, drawn)
+        return
+    for value in _values(parameter):
+        yield from _completed(definition, others, {**drawn, name: value})
+
+
+def _values(parameter: Float | Int | Categorical) -> Iterator[Scalar]:
+    if isinstance(parameter, Categorical):
+        yield from parameter.choices
+    elif isinstance(parameter, Int):
+        yield from range(parameter.low, parameter.high + 1, parameter.step)
+    else:
+        step = parameter.step or parameter.high - parameter.low
+        for i in range(round((parameter.high - parameter.low) / step) + 1):
+            yield min(parameter.low + i * step, parameter.high)
