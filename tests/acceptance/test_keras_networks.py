@@ -60,6 +60,13 @@ CASES: dict[str, tuple[list[Any], str, DatasetSpec, dict[str, Any], list[dict[st
         {"units": 8, "activation": "relu", "blocks": 2, "batch_size": 64, "optimizer": "adam"},
         [{"l2": 1e-2, "l1": 1e-3, "label_smoothing": 0.1}, {"learning_rate": 3e-4, "global_clipnorm": 0.2}],
     ),
+    "accumulated": (
+        [DENSE[0], {"layer": "LayerNormalization"}, {"layer": "Dropout", "rate": {"hyperparameter": "rate"}}],
+        "vector",
+        WINE,
+        {"units": 8, "activation": "relu", "batch_size": 24, "gradient_accumulation_steps": 2, "rate": 0.0},
+        [{"l2": 1e-2}, {"learning_rate": 3e-4, "global_clipnorm": 0.2}],
+    ),
     "normalised regression": (
         NORMALISED,
         "vector",
