@@ -15,6 +15,7 @@ FettleError
 ├── Invalid               422  INVALID_REQUEST: fields that are unknown, missing or of the wrong type
 │   ├── InvalidStudy           INVALID_STUDY: a definition that can't be run
 │   └── IdempotencyMismatch    IDEMPOTENCY_MISMATCH: the key was used with another request
+├── LibraryMissing        501  LIBRARY_MISSING: an optional library that this needs isn't installed
 └── SchemaTooNew / Unready 503 UNREADY: the database can't be reached or has another schema
 """
 
@@ -129,6 +130,15 @@ class IdempotencyMismatch(Invalid):
     """The Idempotency-Key was used with another request."""
 
     code, title = "IDEMPOTENCY_MISMATCH", "Idempotency key reused"
+
+
+class LibraryMissing(FettleError):
+    """An optional library that a request needs isn't installed where the service runs."""
+
+    status, code, title = 501, "LIBRARY_MISSING", "A library is missing"
+
+    def __init__(self, library: str, wanted: str, instead: str) -> None:
+        super().__init__(f"{wanted} needs {library}, which isn't installed where the service runs. {instead}.")
 
 
 class Unready(FettleError):

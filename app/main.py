@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__
-from app.api import catalog, events, health, openapi, problems, results, studies, trials, workers
+from app.api import catalog, events, health, insights, openapi, problems, results, studies, trials, workers
 from app.api.deps import Service
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for part in (studies, trials, results, events, catalog, workers, health):
+    for part in (studies, trials, results, insights, events, catalog, workers, health):
         app.include_router(part.router)
     return app
 
@@ -79,7 +79,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     database = Database(settings.resolved_database_url)
     hub = Hub(database, poll_s=settings.stream_poll_s, ping_s=settings.stream_ping_s)
     app.state.database = database
-    app.state.service = Service(settings=settings, database=database, hub=hub, in_flight=InFlight())
+    app.state.service = Service(
+        settings=settings, database=database, hub=hub, in_flight=InFlight(), insights=insights.Insights(database)
+    )
     background = [asyncio.create_task(work) for work in (hub.run(), _reap(database), _forget(database))]
     try:
         with _ending_streams(hub):

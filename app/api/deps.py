@@ -12,6 +12,7 @@ from app.api.answers import IDEMPOTENCY_KEY_PATTERN
 if TYPE_CHECKING:
     from app.api.hub import Hub
     from app.api.idempotency import InFlight
+    from app.api.insights import Insights
     from app.settings import Settings
     from app.store.engine import Database
 
@@ -26,6 +27,7 @@ class Service:
     database: Database
     hub: Hub
     in_flight: InFlight
+    insights: Insights
 
 
 async def _service(request: Request) -> Service:
