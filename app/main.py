@@ -14,7 +14,20 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__
-from app.api import catalog, events, health, insights, openapi, problems, results, studies, trials, workers
+from app.api import (
+    catalog,
+    events,
+    health,
+    insights,
+    openapi,
+    problems,
+    recipes,
+    report,
+    results,
+    studies,
+    trials,
+    workers,
+)
 from app.api.deps import Service
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
@@ -68,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for part in (studies, trials, results, insights, events, catalog, workers, health):
+    for part in (studies, trials, results, insights, recipes, report, events, catalog, workers, health):
         app.include_router(part.router)
     return app
 

@@ -16,7 +16,7 @@ import fsspec
 import structlog
 
 from app.domain.trial import ArtifactPointer
-from worker.protocol import KeptModel
+from worker.protocol import KeptFile, KeptModel
 
 MODEL_NAME = "model.keras"
 MODEL_MEDIA_TYPE = "application/vnd.keras"
@@ -35,26 +35,41 @@ class ArtifactWriter:
         """A path on this machine where the trainer may write the model of the attempt that holds `token`."""
         return str(self._scratch / f"{token}.keras")
 
-    def publish(self, study: str, number: int, attempt: int, token: str, kept: KeptModel) -> ArtifactPointer:
-        """Copy a written model below the artifact location; the pointer to it.
+    def publish(
+        self, study: str, number: int, attempt: int, token: str, kept: KeptModel
+    ) -> tuple[ArtifactPointer, ...]:
+        """Copy a written model, and the files that came with it, below the artifact location; the pointers to them.
 
         Raises:
             OSError: the location can't be written.
         """
-        path = f"{study}/{number:06d}/{attempt}-{token[:12]}/{MODEL_NAME}"
-        target = f"{self._root}/{path}"
-        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.put_file(kept.path, target)
-        Path(kept.path).unlink()
-        return ArtifactPointer(MODEL_NAME, path, MODEL_MEDIA_TYPE, kept.size_bytes, kept.metadata)
+        folder = f"{study}/{number:06d}/{attempt}-{token[:12]}"
+        self._files.makedirs(f"{self._root}/{folder}", exist_ok=True)
+        model = KeptFile(
+            name=MODEL_NAME,
+            path=kept.path,
+            media_type=MODEL_MEDIA_TYPE,
+            size_bytes=kept.size_bytes,
+            details=kept.metadata,
+        )
+        return tuple(self._published(file, folder) for file in (model, *kept.files))
+
+    def _published(self, file: KeptFile, folder: str) -> ArtifactPointer:
+        path = f"{folder}/{file.name}"
+        self._files.put_file(file.path, f"{self._root}/{path}")
+        Path(file.path).unlink()
+        return ArtifactPointer(file.name, path, file.media_type, file.size_bytes, file.details)
 
     def remove(self, paths: Sequence[str]) -> None:
-        """Delete files that nothing points to any more. One that can't be deleted stays an orphan."""
-        for path in paths:
+        """Delete files that nothing points to any more, with their folders: an attempt's files go together.
+
+        What can't be deleted stays an orphan.
+        """
+        for folder in dict.fromkeys(path.rpartition("/")[0] for path in paths):
             try:
-                self._files.rm(f"{self._root}/{path.rpartition('/')[0]}", recursive=True)
+                self._files.rm(f"{self._root}/{folder}", recursive=True)
             except OSError as error:
-                log.warning("artifact_not_removed", path=path, error=str(error))
+                log.warning("artifact_not_removed", path=folder, error=str(error))
 
     def close(self) -> None:
         """Delete the scratch folder."""

@@ -94,7 +94,9 @@ class Trainee(Protocol):
         """What comes with the member's result, beyond what the conversation knows itself."""
         ...
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
+    def keep(
+        self, member: Member, model: KeepModel, selected_epoch: int, history: Sequence[Mapping[str, float]]
+    ) -> Callable[[], KeptModel]:
         """Take the selected epoch's model aside; the call that writes it is made on another thread."""
         ...
 
@@ -294,7 +296,7 @@ def _keeping(trainee: Trainee, progress: Progress | None, model: KeepModel) -> C
     if progress is None or progress.selected_epoch is None:
         problem = f"Expected a member that ended in this round with a selected epoch. Received: {model.member}"
         return lambda: KeptModel(member=model.member, path=model.path, error=problem)
-    write = trainee.keep(progress.member, model, progress.selected_epoch)
+    write = trainee.keep(progress.member, model, progress.selected_epoch, progress.history)
 
     def attempt() -> KeptModel:
         try:

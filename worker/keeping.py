@@ -53,7 +53,10 @@ class Keeping:
             if chosen and len(objectives) == 1:
                 pick = max if objectives[0].direction == "maximize" else min
                 chosen = [pick(chosen, key=lambda result: result.values[0])]
-        return [KeepModel(member=r.member, path=self._artifacts.scratch(tokens[r.member])) for r in chosen]
+        extras: list[str] = [*self._study.definition.execution.artifacts]
+        return [
+            KeepModel(member=r.member, path=self._artifacts.scratch(tokens[r.member]), extras=extras) for r in chosen
+        ]
 
     def _may_be_best(self, result: MemberResult) -> bool:
         """Whether it may turn out as the best when it is recorded: another worker may have a better one by then."""
@@ -74,12 +77,13 @@ class Keeping:
         if model.error is not None:
             return self._failed(reservation, model.error)
         try:
-            pointer = self._artifacts.publish(
+            pointers = self._artifacts.publish(
                 self._study.public_id, reservation.number, reservation.attempt, reservation.token, model
             )
         except Exception as error:  # noqa: BLE001 - a store's driver may raise anything: the result counts without it
             return self._failed(reservation, f"{type(error).__name__}: {error}")
-        return Published((pointer,), model.metadata.get("test_metrics", {}))
+        note = "".join(f"{line}\n" for line in model.notes)
+        return Published(pointers, model.metadata.get("test_metrics", {}), note)
 
     def _failed(self, reservation: Reservation, message: str) -> Published:
         log.warning("artifact_not_written", study=self._study.public_id, trial=reservation.number, error=message)

@@ -28,6 +28,8 @@ class Progress:
     epochs: int = 0
     selected_epoch: int | None = None
     selected: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    """The metrics of every epoch so far."""
     train_seconds: float = 0.0
     device_seconds: float = 0.0
     failure: str | None = None
@@ -41,6 +43,7 @@ class Progress:
         epoch, self.epochs = self.epochs, self.epochs + 1
         self.train_seconds += seconds
         self.device_seconds += seconds / members
+        self.history.append(metrics)
         self._watch(metrics)
         objective = next((o for o in self.objectives if o.metric in metrics), None)
         if not self.select_last and objective is not None:

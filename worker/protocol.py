@@ -112,10 +112,14 @@ class Halt(Message):
 
 
 class KeepModel(Message):
-    """Write the selected epoch's model of a member as a Keras file at `path`."""
+    """Write the selected epoch's model of a member as a Keras file at `path`, and what comes with it beside.
+
+    `extras` are what the study asks for beyond that, such as "tensorboard".
+    """
 
     member: int
     path: str
+    extras: list[str] = []
 
 
 class Keep(Message):
@@ -193,13 +197,25 @@ class MembersDone(Message):
     results: list[MemberResult]
 
 
+class KeptFile(Message):
+    """A file that was written beside a model: what it is called as an artifact, and where it lies."""
+
+    name: str
+    path: str
+    media_type: str
+    size_bytes: int
+    details: dict[str, Any] = {}
+
+
 class KeptModel(Message):
-    """A file that was written, or why it was not."""
+    """A file that was written, or why it was not; `files` came with it. `notes` are lines for the trial's log."""
 
     member: int
     path: str
     size_bytes: int = 0
     metadata: dict[str, Any] = {}
+    files: list[KeptFile] = []
+    notes: list[str] = []
     error: str | None = None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.check_artifacts import check_artifacts
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
 from app.domain.families import FAMILIES, Family, Scalar
@@ -59,6 +60,7 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         known = ", ".join(sorted(FAMILIES))
         found.refuse(("model", "family"), f"Expected one of {known}. Received: {definition.model.family!r}")
         return Checked(definition, tuple(found.errors))
+    found.errors += check_artifacts(definition, family)
     dataset = _check_dataset(definition, family, datasets, found)
     filled = fill_defaults(definition, family)
     if len(definition.searched) <= limits.max_searched:

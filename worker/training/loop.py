@@ -14,6 +14,7 @@ from app.domain.trial import FailureReason
 from worker.conversation import Channel, Refused, check_metrics, converse, fail_all, refuse_all
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
+from worker.training.beside import Run, write_beside
 from worker.training.cache import ProgramCache
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.program import Program
@@ -86,6 +87,7 @@ class StackTrainee:
     def __init__(
         self, request: TrainStack, program: Program, cache: ProgramCache, lanes: ThreadPoolExecutor | None
     ) -> None:
+        self._request = request
         self._cache = cache
         self._lanes = lanes
         self._slots = Slots(program, lanes)
@@ -167,9 +169,12 @@ class StackTrainee:
     def result_metrics(self, member: Member) -> dict[str, float]:  # noqa: ARG002 - the same for all of a stack
         return {"parameter_count": float(self.program.architecture.parameter_count)}
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
+    def keep(
+        self, member: Member, model: KeepModel, selected_epoch: int, history: Sequence[Mapping[str, float]]
+    ) -> Callable[[], KeptModel]:
         values, best = self._hyperparameters[member.member], self._slots.best(self._slot_of[member.member])
-        return partial(_write, self.program, values, best, model, selected_epoch)
+        run = Run(self._request, member, values, selected_epoch, tuple(history))
+        return partial(_write, self.program, run, best, model)
 
     def end(self, member: Member) -> None:
         slot = self._slot_of.pop(member.member, None)
@@ -186,25 +191,24 @@ class StackTrainee:
         return reason
 
 
-def _write(
-    program: Program, values: dict[str, Scalar], best: Weights, model: KeepModel, selected_epoch: int
-) -> KeptModel:
-    """Write a member's model, and score it on the test part where there is one."""
-    exported = exported_model(program, values, *best)
+def _write(program: Program, run: Run, best: Weights, model: KeepModel) -> KeptModel:
+    """Write a member's model and what comes with it, and score it on the test part where there is one."""
+    exported = exported_model(program, run.hyperparameters, *best)
     size = save_model(exported, model.path)
     metadata = {
         "family": program.signature.family,
         "task": program.split.info.task,
         "classes": list(program.split.info.classes),
         "input_shape": list(program.split.shape),
-        "selected_epoch": selected_epoch,
-        "hyperparameters": values,
+        "selected_epoch": run.selected_epoch,
+        "hyperparameters": run.hyperparameters,
         "program": {"members": program.variant.members, "xla": program.variant.xla},
     }
     tested = test_metrics(exported, program.split)
     if tested:
         metadata["test_metrics"] = tested
-    return KeptModel(member=model.member, path=model.path, size_bytes=size, metadata=metadata)
+    files, notes = write_beside(program, run, exported, best, model, metadata)
+    return KeptModel(member=model.member, path=model.path, size_bytes=size, metadata=metadata, files=files, notes=notes)
 
 
 def _reason(error: Exception) -> FailureReason:
