@@ -17,6 +17,7 @@ from app import __version__
 from app.api import (
     catalog,
     events,
+    export,
     health,
     insights,
     openapi,
@@ -81,7 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for part in (studies, trials, results, insights, recipes, report, events, catalog, workers, health):
+    for part in (studies, trials, results, export, insights, recipes, report, events, catalog, workers, health):
         app.include_router(part.router)
     return app
 

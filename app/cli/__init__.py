@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, serve
+from app.cli import client, results, serve
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -36,7 +36,11 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     client.studies,
     client.trials,
     client.best,
-    client.export,
+    results.export,
+    results.importances,
+    results.plot,
+    results.report,
+    results.recipe,
     client.pause,
     client.resume,
     client.stop,

@@ -64,11 +64,11 @@ def assessment_figure(content: Mapping[str, Any]) -> tuple[str, str, dict[str, A
 def _confusion(content: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
     classes, matrix = [str(name) for name in content["classes"]], content["matrix"]
     shares = [[cell / max(1, sum(row)) for cell in row] for row in matrix]
-    cell: dict[str, Any] = {"hovertemplate": "true %{y}, predicted %{x}: %{customdata}<extra></extra>"}
+    cell: dict[str, Any] = {"hovertemplate": "true %{y}, predicted %{x}: %{text}<extra></extra>"}
     if len(classes) <= MOST_LABELLED_CLASSES:
-        cell |= {"texttemplate": "%{customdata}"}
+        cell |= {"texttemplate": "%{text}"}
     heat = {
-        "type": "heatmap", "z": shares, "x": classes, "y": classes, "customdata": matrix, "zmin": 0, "zmax": 1,
+        "type": "heatmap", "z": shares, "x": classes, "y": classes, "text": matrix, "zmin": 0, "zmax": 1,
         "colorscale": [[0, "#eef3f8"], [1, "#1f5c99"]], "colorbar": {"title": {"text": "share of row"}}, **cell,
     }  # fmt: skip
     axis = {"type": "category", "automargin": True}

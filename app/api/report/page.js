@@ -23,8 +23,13 @@
       ...axes(own, { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true }),
     };
   };
+  // Lines of parallel coordinates run from the page's colour to another: on a dark page from the dark end of a scale.
+  const coloured = (data, dark) => data.map((trace) => trace.type !== "parcoords" ? trace : {
+    ...trace, line: dark ? { ...trace.line, colorscale: "YlGnBu", reversescale: false } : trace.line,
+    tickfont: { color: dark ? "#e6eaf0" : "#1c2430" }, rangefont: { color: dark ? "#e6eaf0" : "#1c2430" },
+  });
   const draw = (dark) => Promise.all(figures.map(({ place, figure }) =>
-    Plotly.react(place, figure.data, dressed(figure.layout, dark), { responsive: true, displaylogo: false })));
+    Plotly.react(place, coloured(figure.data, dark), dressed(figure.layout, dark), { responsive: true, displaylogo: false })));
   document.documentElement.dataset.drawn = "no";
   draw(query.matches).then(() => { document.documentElement.dataset.drawn = String(figures.length); });
   query.addEventListener("change", () => draw(query.matches));
