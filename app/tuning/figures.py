@@ -23,6 +23,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_POINTS = 2_000
 """Trials that a figure shows at most: a browser draws them in a blink, and the answer stays below a megabyte."""
 MOST_CURVES = 100
+FRONT_COLOUR = "#c0392b"
 MOST_CONTOUR_POINTS = 100
 """Each pair of hyperparameters is a grid of as many rows and columns: 500 made an answer of 33 MB."""
 MOST_AXES: Mapping[Kind, int] = {"parallel": 24, "slice": 24, "contour": 6}
@@ -283,7 +284,10 @@ def _pareto(snapshot: Snapshot, wanted: Wanted) -> Drawn:
     others = evenly([t for t in snapshot.complete if t.number not in front], max(1, MOST_POINTS - len(front)))
     shown = front | {trial.number for trial in others}
     chosen = [trial for trial in snapshot.complete if trial.number in shown]
-    return plot_pareto_front(snapshot.study(metrics, chosen), target_names=metrics), len(chosen)
+    drawn = plot_pareto_front(snapshot.study(metrics, chosen), target_names=metrics)
+    # By default the front's first trial is the palest of all.
+    drawn.update_traces(marker={"color": FRONT_COLOUR, "showscale": False}, selector={"name": "Best Trial"})
+    return drawn, len(chosen)
 
 
 def _empty(words: str) -> Any:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from app import __version__
-from app.api.report.content import Content, Figure
+from app.api.report.content import SHOWN_TRIALS, Content, Figure
 from app.store.log import rfc3339
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -89,7 +89,8 @@ def _facts(content: Content) -> list[tuple[str, str]]:
         name, value = next(iter(study["best"]["values"].items()))
         facts.insert(0, (f"Best {name}", f"{_value(value)} (trial {study['best']['number']})"))
     elif len(definition["objectives"]) > 1:
-        facts.insert(0, ("Pareto front", f"{len(content.best)} trials shown"))
+        more = " or more" if len(content.best) == SHOWN_TRIALS else ""
+        facts.insert(0, ("Pareto front", f"{len(content.best)} trials{more}"))
     return facts
 
 
