@@ -72,7 +72,8 @@ MEANINGS = {
     "execution.max_attempts": "Attempts of a trial whose worker was lost or whose trainer crashed.",
     "execution.trial_timeout_seconds": "Longest time of one attempt. It then ends as FAIL, `TIMEOUT`.",
     "execution.duplicates": "Equal hyperparameters may be tried twice: the only choice there is.",
-    "execution.keep_models": "`best`: the best trial's model (with several objectives every complete trial's); "
+    "execution.artifacts": "Asked for beside a kept model's usual files: `tensorboard`, an event file of its epochs.",
+    "execution.keep_models": "`best`: the best trial's model (with several objectives the Pareto front's); "
     "`all`: every complete trial's; `none`.",
     "execution.priority": "Workers take trials of the higher priority first.",
     "warm_start.studies": "Must be empty: warm starts are not there yet.",

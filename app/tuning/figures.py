@@ -23,6 +23,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_POINTS = 2_000
 """Trials that a figure shows at most: a browser draws them in a blink, and the answer stays below a megabyte."""
 MOST_CURVES = 100
+MOST_LINES = 500
+"""Trials of a parallel-coordinates plot: each is a trace of its own."""
 FRONT_COLOUR = "#c0392b"
 MOST_CONTOUR_POINTS = 100
 """Each pair of hyperparameters is a grid of as many rows and columns: 500 made an answer of 33 MB."""
@@ -202,7 +204,7 @@ def _axes(snapshot: Snapshot, kind: Kind, wanted: Wanted) -> list[str]:
 def _parallel(snapshot: Snapshot, wanted: Wanted) -> Drawn:
     from optuna.visualization import plot_parallel_coordinate
 
-    return _by_axes(snapshot, wanted, "parallel", plot_parallel_coordinate, MOST_POINTS)
+    return _by_axes(snapshot, wanted, "parallel", plot_parallel_coordinate, MOST_LINES)
 
 
 def _slice(snapshot: Snapshot, wanted: Wanted) -> Drawn:
@@ -286,8 +288,12 @@ def _pareto(snapshot: Snapshot, wanted: Wanted) -> Drawn:
     chosen = [trial for trial in snapshot.complete if trial.number in shown]
     drawn = plot_pareto_front(snapshot.study(metrics, chosen), target_names=metrics)
     # By default the front's first trial is the palest of all.
-    drawn.update_traces(marker={"color": FRONT_COLOUR, "showscale": False}, selector={"name": "Best Trial"})
+    drawn.update_traces(marker={"color": FRONT_COLOUR, "showscale": False}, selector=_is_front)
     return drawn, len(chosen)
+
+
+def _is_front(trace: Any) -> bool:
+    return str(trace.hovertemplate).endswith("<extra>Best Trial</extra>")
 
 
 def _empty(words: str) -> Any:

@@ -149,8 +149,8 @@ def test_the_curves_of_all_trials_with_reports_are_shown(service: Any, bowl: dic
 
 
 def test_axes_are_the_searched_hyperparameters_or_those_asked_for(service: Any, bowl: dict[str, Any]) -> None:
-    parallel = next(t for t in get(service, bowl, "plots/parallel")["data"] if "dimensions" in t)
-    assert [d["label"] for d in parallel["dimensions"]] == ["value", "x0", "x1", "x2"]
+    line = get(service, bowl, "plots/parallel")["data"][0]
+    assert [label for label, _ in line["customdata"]] == ["value", "x0", "x1", "x2"]
     figure = get(service, bowl, "plots/slice", hyperparameter=["x2", "x0"])
     titles = {axis["title"]["text"] for name, axis in figure["layout"].items() if name.startswith("xaxis")}
     assert titles == {"x0", "x2"}
@@ -191,7 +191,8 @@ def test_the_pareto_plot_shows_the_front(service: Any) -> None:
     values = [[1.0, 1.0], [2.0, 3.0], [3.0, 2.0], [0.5, 0.5], [4.0, 9.0]]
     past(service.database, study["id"], [{"sampled": {"l2": 0.0}, "values": v} for v in values])
     figure = get(service, study, "plots/pareto")
-    front = trace(figure, "Best Trial")
+    (front,) = [t for t in figure["data"] if "Best Trial" in t["hovertemplate"]]
+    assert front["marker"]["color"] == figures.FRONT_COLOUR
     assert sorted(zip(front["x"], front["y"], strict=True)) == [(0.5, 0.5), (1.0, 1.0), (2.0, 3.0), (4.0, 9.0)]
     assert figure["layout"]["xaxis"]["title"]["text"] == "val_loss"
 
@@ -203,7 +204,8 @@ def test_a_large_study_is_thinned_and_its_best_line_is_exact(service: Any, bowl:
     for kind in ("history", "parallel", "slice", "timeline", "edf"):
         figure = get(service, bowl, f"plots/{kind}")
         shown = figure["layout"]["meta"]["trials_shown"]
-        assert figures.MOST_POINTS <= shown < figures.MOST_POINTS + 60
+        most = figures.MOST_LINES if kind == "parallel" else figures.MOST_POINTS
+        assert most <= shown < most + 60
         assert "trials)" in figure["layout"]["title"]["text"]
     best = trace(get(service, bowl, "plots/history"), "best so far")["y"]
     assert best[-1] == min(feasible)

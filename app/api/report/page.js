@@ -12,24 +12,20 @@
     }
     return found;
   };
-  const dressed = (layout, dark) => {
+  const dressed = (layout, dark, kind) => {
     const ink = dark ? "#e6eaf0" : "#1c2430", line = dark ? "#2c3542" : "#e3e7ed";
     const { template, title, width, height, ...own } = layout;
     return {
       margin: { t: 30, r: 20, b: 50, l: 60 }, ...own, autosize: true, paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "system-ui, sans-serif", size: 12 },
+      // The darkest lines of parallel coordinates are the best ones: they need a light ground.
+      plot_bgcolor: dark && kind === "parallel" ? "#dfe5ec" : "rgba(0,0,0,0)", font: { color: ink, family: "system-ui, sans-serif", size: 12 },
       colorway: dark ? ["#6cb2f5", "#f0a35e", "#4cc38a", "#d58bdd", "#f0776a"]
         : ["#2a78c5", "#e07b39", "#1a7f4b", "#8e44ad", "#c0392b"],
       ...axes(own, { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true }),
     };
   };
-  // Lines of parallel coordinates run from the page's colour to another: on a dark page from the dark end of a scale.
-  const coloured = (data, dark) => data.map((trace) => trace.type !== "parcoords" ? trace : {
-    ...trace, line: dark ? { ...trace.line, colorscale: "YlGnBu", reversescale: false } : trace.line,
-    tickfont: { color: dark ? "#e6eaf0" : "#1c2430" }, rangefont: { color: dark ? "#e6eaf0" : "#1c2430" },
-  });
   const draw = (dark) => Promise.all(figures.map(({ place, figure }) =>
-    Plotly.react(place, coloured(figure.data, dark), dressed(figure.layout, dark), { responsive: true, displaylogo: false })));
+    Plotly.react(place, figure.data, dressed(figure.layout, dark, place.dataset.kind), { responsive: true, displaylogo: false })));
   document.documentElement.dataset.drawn = "no";
   draw(query.matches).then(() => { document.documentElement.dataset.drawn = String(figures.length); });
   query.addEventListener("change", () => draw(query.matches));

@@ -13,8 +13,8 @@ from app import __version__
 from app.api.report.content import SHOWN_TRIALS, Content, Figure
 from app.store.log import rfc3339
 
-POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
-"""The page loads nothing. plotly.js writes styles and compiles its shaders' callers (parallel coordinates)."""
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+"""The page loads nothing; plotly.js writes styles."""
 STATE_LOOKS = {"COMPLETED": "good", "FAILED": "bad", "CANCELLED": "bad", "STOPPED": "dim"}
 
 
