@@ -34,12 +34,13 @@ def calls(model: Any) -> tuple[str, list[Call]]:
         raise NoRecipe(f"The model has {len(model.inputs)} inputs and {len(model.outputs)} outputs, not one of each.")
     names: dict[int, str] = {id(model.inputs[0]): "raw"}
     found: list[Call] = []
+    own = {id(node) for node in model._nodes}
     for operation in _operations(model):
         if type(operation) is keras.layers.InputLayer:
             continue
         _check_known(operation)
         # A layer may have been called elsewhere too, such as while it was made: what matters is what leads here.
-        nodes = [node for node in operation._inbound_nodes if all(id(t) in names for t in node.input_tensors)]
+        nodes = [node for node in operation._inbound_nodes if id(node) in own]
         if len(nodes) != 1 or len(nodes[0].output_tensors) != 1:
             raise NoRecipe(f"The layer {operation.name} is called {len(nodes)} times, not once with one result.")
         arguments = nodes[0].arguments
