@@ -34,7 +34,7 @@ def calls(model: Any) -> tuple[str, list[Call]]:
         raise NoRecipe(f"The model has {len(model.inputs)} inputs and {len(model.outputs)} outputs, not one of each.")
     names: dict[int, str] = {id(model.inputs[0]): "raw"}
     found: list[Call] = []
-    own = {id(node) for node in model._nodes}
+    own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
     for operation in _operations(model):
         if type(operation) is keras.layers.InputLayer:
             continue
