@@ -84,7 +84,8 @@ MEANINGS = {
     "execution.trial_timeout_seconds": "Longest time of one attempt. It then ends as FAIL, `TIMEOUT`.",
     "execution.duplicates": "Equal hyperparameters are trained again (`allow`), get the first trial's result "
     "(`reuse`), or are drawn anew (`resample`), see [search](search.md#duplicates).",
-    "execution.keep_models": "`best`: the best trial's model (with several objectives every complete trial's); "
+    "execution.artifacts": "Asked for beside a kept model's usual files: `tensorboard`, an event file of its epochs.",
+    "execution.keep_models": "`best`: the best trial's model (with several objectives the Pareto front's); "
     "`all`: every complete trial's; `none`.",
     "execution.checkpoints": "`auto`: a trial that trains for long leaves checkpoints, and goes on from the last one"
     " where it loses its worker, see [checkpoints](checkpoints.md); `off`: it starts anew.",

@@ -41,6 +41,8 @@ class Progress:
     epochs: int = 0
     selected_epoch: int | None = None
     selected: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    """The metrics of every epoch so far."""
     train_seconds: float = 0.0
     device_seconds: float = 0.0
     failure: str | None = None
@@ -61,6 +63,7 @@ class Progress:
         epoch, self.instance_epochs, self.epochs = self.instance_epochs, self.instance_epochs + 1, self.epochs + 1
         self.train_seconds += seconds
         self.device_seconds += seconds / members
+        self.history.append(metrics)
         if self._patience is not None:
             self._patience.watch(metrics[self._patience.rule.metric])
         objective = next((o for o in self.objectives if o.metric in metrics), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.check_artifacts import check_artifacts
 from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
 from app.domain.check_instances import instance_problems
 from app.domain.check_saving import saving_problems, saving_warnings
@@ -71,6 +72,7 @@ def check_definition(
         known = ", ".join(sorted(FAMILIES))
         found.refuse(("model", "family"), f"Expected one of {known}. Received: {definition.model.family!r}")
         return Checked(definition, tuple(found.errors))
+    found.errors += check_artifacts(definition, family)
     dataset = _check_dataset(definition, family, datasets, found)
     filled = fill_defaults(pinned(definition, dataset), family)
     if len(definition.searched) <= limits.max_searched:

@@ -115,6 +115,10 @@ class Budget(Section):
         return not any((self.trials, self.seconds, self.device_seconds, self.no_improvement_trials))
 
 
+ExtraArtifact = Literal["tensorboard"]
+"""What may be asked for beside a kept model: `tensorboard` is an event file of all its epochs."""
+
+
 class Execution(Section):
     """How trials are run: how many at once, where, and what happens to those that fail."""
 
@@ -126,6 +130,7 @@ class Execution(Section):
     duplicates: Literal["allow", "reuse", "resample"] = "allow"
     keep_models: Literal["best", "all", "none"] = "best"
     checkpoints: Literal["auto", "off"] = "auto"
+    artifacts: Annotated[list[ExtraArtifact], Field(max_length=1)] = []
     priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = 0
 
 
