@@ -292,7 +292,13 @@ def families() -> str:
             f"`{f.name}`",
             f.description,
             " or ".join(f.tasks) if f.needs_dataset else "—",
-            {"vector": "vectors; images are flattened", "image": "images", "none": "none"}[f.input_kind],
+            {
+                "vector": "vectors; images are flattened",
+                "image": "images",
+                "text": "texts",
+                "audio": "recordings",
+                "none": "none",
+            }[f.input_kind],
         ]
         for f in FAMILIES.values()
     ]
@@ -302,7 +308,14 @@ def families() -> str:
 def datasets() -> str:
     """The bundled data sets."""
     rows = [
-        [f"`{d.name}`", d.description, d.task, " × ".join(map(str, d.shape)), f"{d.rows:,}", str(d.classes or "—")]
+        [
+            f"`{d.name}`",
+            d.description,
+            d.task,
+            " × ".join(map(str, d.shape)) or d.input_kind,
+            f"{d.rows:,}",
+            str(d.classes or "—"),
+        ]
         for d in BUNDLED.values()
     ]
     return _table(["name", "what it is", "task", "shape of a sample", "rows", "classes"], rows)

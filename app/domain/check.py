@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.check_heads import head_problems, head_warnings
 from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
@@ -70,9 +71,11 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         _check_metrics(filled, reported_metrics(family, dataset.task if dataset else None), found)
     if dataset is not None and not found.errors:
         found.errors += frame_problems(filled, dataset)
+        found.errors += head_problems(filled)
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
+        found.warnings += head_warnings(filled)
         if not definition.searched:
             found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
     names = filled.hyperparameters

@@ -28,11 +28,12 @@ def exported_model(
 ) -> Any:
     """The member with these weights, [P], and moving statistics, [S], as a Keras model of built-in layers alone.
 
-    It takes raw features, [n, *shape] float32, and gives class probabilities, [n, classes], in the order of the data
-    set's classes, or the value in the target's own unit, [n, 1].
+    It takes raw features, [n, *shape] float32 or [n] strings, and gives class probabilities, [n, classes], in the order
+    of the data set's classes, or the value in the target's own unit, [n, 1].
     """
     split = program.split
-    features = keras.Input(split.raw_shape, name="raw_features")
+    kind = "string" if split.info.kind == "text" else "float32"
+    features = keras.Input(split.raw_shape, name="raw_features", dtype=kind)
     x = features
     for layer in split.preparation.layers():
         x = layer(x)

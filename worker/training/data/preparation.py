@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from app.domain.families import InputKind, Scalar
 from worker.training.data.sources import DatasetInfo
 from worker.training.data.spectrogram import fit_log_mel
+from worker.training.data.texts import fit_texts
 
 Floats = NDArray[np.float32]
 
@@ -118,6 +119,7 @@ class Fit:
 FITS: dict[InputKind, Fit] = {
     "vector": Fit(fit_vectors),
     "image": Fit(fit_images),
+    "text": Fit(fit_texts, ("tokens", "max_length", "vocabulary_size")),
     "audio": Fit(fit_log_mel, ("frame_length", "frame_step", "mel_bands")),
 }
 """What prepares the features of a family's kind of input."""
