@@ -72,6 +72,24 @@ WORKS: dict[str, Work] = {
             0.58,
             {"conv_layers": 2, "filters": 8, "kernel_size": 3, "pooling": "max", "dense_units": 0},
         ),
+        Work(
+            "docstrings-transformer",
+            "docstrings transformer 1×32",
+            "text-transformer",
+            "docstrings",
+            5,
+            0.85,
+            {
+                "max_length": 48,
+                "vocabulary_size": 4000,
+                "depth": 1,
+                "width": 32,
+                "heads": 2,
+                "feed_forward": 64,
+                "positions": "learned",
+                "pooling": "average",
+            },
+        ),
     )
 }
 

@@ -25,7 +25,7 @@ from app.tuning.pruners import pruners
 from app.tuning.samplers import samplers
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "api-guide.md", DOCS / "operating.md")
+PAGES = (DOCS / "api-guide.md", DOCS / "operating.md", DOCS / "text.md")
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 
 MEANINGS = {
@@ -382,6 +382,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "families": families,
     "family-mlp": _family("mlp"),
     "family-image-cnn": _family("image-cnn"),
+    "family-text-cnn": _family("text-cnn"),
+    "family-text-transformer": _family("text-transformer"),
     "family-function": _family("function"),
     "datasets": datasets,
     "metrics": metrics,

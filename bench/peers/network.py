@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from bench.peers.transformer import tokens, transformer
 from bench.works import DECAY_EPOCHS, SPLIT_SEED, VALIDATION_FRACTION, Work
 
 CLASSES = 10
@@ -17,7 +19,10 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation part: features float32 0..1, [n, d] or [n, height, width, 1]; labels [n] int."""
+    """Training and validation part: features float32 0..1, [n, d] or [n, height, width, 1]; labels [n] int.
+
+    Texts are token numbers, [n, length] int32.
+    """
 
     x: Any
     y: Any
@@ -25,8 +30,16 @@ class Split:
     y_val: Any
 
 
-def load(work: Work) -> Split:
-    """The work's data, split as Fettle splits it."""
+def load(work: Work, data: Path | None = None) -> Split:
+    """The work's data, split as Fettle splits it; `data` is a file of texts, which no library brings along.
+
+    Raises:
+        ValueError: a work on texts has no such file.
+    """
+    if work.family == "text-transformer":
+        if data is None:
+            raise ValueError(f"Expected a file of texts for {work.name}, after --data. Received: none")
+        return Split(*tokens(work, data))
     if work.dataset == "shapes":
         from worker.training.shapes import shapes
 
@@ -44,6 +57,12 @@ def load(work: Work) -> Split:
 def compiled(work: Work, split: Split, values: dict[str, Any]) -> Any:
     """The network for sampled `values`, compiled."""
     penalty = keras.regularizers.L1L2(values["l1"], values["l2"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.Adam(_learning_rate(values, len(split.x)))
+    if work.family == "text-transformer":
+        model = transformer(work, values, penalty, int(split.y.max()) + 1)
+        model.compile(optimizer, loss, metrics=["accuracy"])
+        return model
     layers: list[Any] = [keras.Input(split.x.shape[1:])]
     if work.family == "mlp":
         for _ in range(work.network["hidden_layers"]):
@@ -66,8 +85,7 @@ def compiled(work: Work, split: Split, values: dict[str, Any]) -> Any:
             ]
         layers.append(keras.layers.Flatten())
     model = keras.Sequential([*layers, keras.layers.Dense(CLASSES, kernel_regularizer=penalty)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(_learning_rate(values, len(split.x))), loss, metrics=["accuracy"])
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 

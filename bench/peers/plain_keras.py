@@ -5,9 +5,12 @@
 Same data, split, space, sampler and epochs as the study that Fettle runs. `--in-flight K` asks for K trials before it
 trains them and tells their results, as a service with K trials at once does. `--hyperband` prunes with Optuna's own
 pruner, `--until-target` stops at the first trial that reaches the work's target.
+`--data` is the file of texts that works on texts need.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import keras
 import optuna
@@ -42,9 +45,10 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--hyperband", action="store_true")
     parser.add_argument("--until-target", action="store_true")
+    parser.add_argument("--data", type=Path, default=None)
     options = parser.parse_args()
     work = WORKS[options.work]
-    split = load(work)
+    split = load(work, options.data)
     study = create_study(work, options.seed, options.hyperband)
     warm_up(split)
     telling = Telling(work)
