@@ -8,13 +8,14 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__
-from app.api import catalog, events, health, openapi, problems, results, studies, trials, workers
+from app.api import catalog, events, external, health, openapi, problems, results, studies, trials, workers
 from app.api.deps import Service
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
@@ -23,6 +24,9 @@ from app.settings import Settings
 from app.store.engine import Database
 from app.store.idempotency import forget_old
 from app.store.reaper import reap_expired
+
+if TYPE_CHECKING:
+    from app.tuning.external import ExternalStudies
 
 log = logging.getLogger("fettle.api")
 
@@ -68,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for part in (studies, trials, results, events, catalog, workers, health):
+    for part in (studies, trials, external, results, events, catalog, workers, health):
         app.include_router(part.router)
     return app
 
@@ -79,7 +83,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     database = Database(settings.resolved_database_url)
     hub = Hub(database, poll_s=settings.stream_poll_s, ping_s=settings.stream_ping_s)
     app.state.database = database
-    app.state.service = Service(settings=settings, database=database, hub=hub, in_flight=InFlight())
+    app.state.service = Service(
+        settings=settings,
+        database=database,
+        hub=hub,
+        in_flight=InFlight(),
+        external=cache(partial(_external_studies, database)),
+    )
     background = [asyncio.create_task(work) for work in (hub.run(), _reap(database), _forget(database))]
     try:
         with _ending_streams(hub):
@@ -90,6 +100,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         database.dispose()
+
+
+def _external_studies(database: Database) -> ExternalStudies:
+    from app.tuning.external import ExternalStudies
+
+    return ExternalStudies(database)
 
 
 async def _reap(database: Database) -> None:

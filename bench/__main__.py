@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import accuracy, asks, cnn, digits, memory, overhead, pages, quality, report, startup, stream, text
+from bench import accuracy, asks, cnn, digits, memory, overhead, pages, quality, report, spoken, startup, stream, text
 from bench.measure import adopt_orphans
 from bench.record import FETTLE, RESULTS, Records
 from bench.tasks import PEERS_PYTHON, Options, Part, Run, whole
@@ -30,6 +30,7 @@ PARTS: tuple[Part, ...] = (
     cnn.LARGE_PART,
     cnn.RACE_PART,
     text.PART,
+    spoken.PART,
     memory.PART,
     accuracy.PART,
     whole("quality", "quality.py", lambda o: quality.rows(o.repetitions)),

@@ -90,6 +90,24 @@ WORKS: dict[str, Work] = {
                 "pooling": "average",
             },
         ),
+        Work(
+            "spoken-cnn",
+            "spoken digits CNN 8-16-32",
+            "audio-cnn",
+            "spoken-digits",
+            10,
+            0.9,
+            {
+                "frame_length": 256,
+                "frame_step": 160,
+                "mel_bands": 24,
+                "conv_layers": 3,
+                "filters": 8,
+                "kernel_size": 3,
+                "pooling": "max",
+                "dense_units": 0,
+            },
+        ),
     )
 }
 

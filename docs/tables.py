@@ -25,7 +25,7 @@ from app.tuning.pruners import pruners
 from app.tuning.samplers import samplers
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "api-guide.md", DOCS / "operating.md", DOCS / "text.md")
+PAGES = (DOCS / "api-guide.md", DOCS / "operating.md", DOCS / "images-and-audio.md", DOCS / "text.md")
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 
 MEANINGS = {
@@ -38,6 +38,8 @@ MEANINGS = {
     "dataset.validation_fraction": "Share of the rows that validation metrics are computed on.",
     "dataset.test_fraction": "Share that is kept apart and only looked at when a model is written.",
     "dataset.split_seed": "Seed of the split. Splits of classification data are stratified.",
+    "dataset.grouped": "True: whole groups of samples (the recordings of one voice) go to one part each. "
+    "For data sets that have groups.",
     "hyperparameters": "By name: a value (fixed) or an object with `type` (searched). What is left out has the "
     "family's default.",
     "training.epochs": "Passes over the training part.",
@@ -323,8 +325,9 @@ def datasets() -> str:
 
 def metrics() -> str:
     """Which metrics a definition may name, by family and task."""
+    trained = ", ".join(f"`{f.name}`" for f in FAMILIES.values() if f.needs_dataset)
     cases = (
-        ("`mlp`, `image-cnn`; classification", FAMILIES["mlp"], "classification"),
+        (f"{trained}; classification", FAMILIES["mlp"], "classification"),
         ("`mlp`; regression", FAMILIES["mlp"], "regression"),
         ("`function`", FAMILIES["function"], None),
     )
@@ -384,6 +387,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "family-image-cnn": _family("image-cnn"),
     "family-text-cnn": _family("text-cnn"),
     "family-text-transformer": _family("text-transformer"),
+    "family-image-resnet": _family("image-resnet"),
+    "family-audio-cnn": _family("audio-cnn"),
     "family-function": _family("function"),
     "datasets": datasets,
     "metrics": metrics,

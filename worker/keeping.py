@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from app.domain.constraints import violations
 from app.domain.trial import ArtifactPointer, Reservation
 from worker.artifacts import ArtifactWriter
 from worker.claims import Claims
-from worker.outcomes import violations
 from worker.pool import StudyRef
 from worker.protocol import KeepModel, KeptModel, MemberResult
 

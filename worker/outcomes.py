@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.domain.study import Constraint, StudyDefinition
+from app.domain.constraints import violations
+from app.domain.study import StudyDefinition
 from app.domain.trial import ArtifactPointer, FailureReason, Outcome, TrialState
 from worker.protocol import MemberResult
 
@@ -12,20 +13,6 @@ STOPPED_WORDS = {
     "TIMEOUT": (FailureReason.TIMEOUT, "TRIAL_TIMEOUT", "The trial ran past its time limit."),
     "CANCELLED": (FailureReason.CANCELLED, "STUDY_ENDED", "A limit or the target of the study was met."),
 }
-
-
-def violations(constraints: list[Constraint], metrics: dict[str, float]) -> tuple[float, ...]:
-    """How far each constraint is broken, positive where it is; a metric that wasn't reported breaks its constraint."""
-    found = []
-    for constraint in constraints:
-        value = metrics.get(constraint.metric)
-        if value is None:
-            found.append(1.0)
-            continue
-        over = value - constraint.max if constraint.max is not None else float("-inf")
-        under = constraint.min - value if constraint.min is not None else float("-inf")
-        found.append(max(over, under))
-    return tuple(found)
 
 
 def outcome_of(

@@ -16,6 +16,10 @@ from app.tuning.samplers import axis_size
 
 LONGEST_WAIT_S = 10.0
 """A trial that has waited for so long comes before those of a larger group, and ends the refilling of a stack."""
+TURN_S = 2.0
+"""How long a stack is refilled at least while a trial of another study of its priority waits: studies take turns."""
+REMEMBERED_STUDIES = 1000
+"""Studies whose last turn is remembered."""
 UNBOUNDED_TRIALS = 1000
 """What a study without a budget of trials is taken to want."""
 
@@ -121,6 +125,9 @@ class Pool:
 
     def __init__(self) -> None:
         self._trials: list[PooledTrial] = []
+        self._stacks = 0
+        self._last_stack: dict[int, int] = {}
+        """Which of all stacks a study's last one was: studies take turns."""
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -132,7 +139,7 @@ class Pool:
     def take(self, families: Sequence[str], width: Callable[[PooledTrial], int]) -> list[PooledTrial]:
         """The trials of the next stack, of these families: a retried one, one that has waited long, else the most.
 
-        Studies of the highest priority alone are looked at.
+        Of the studies of the highest priority that one alone is looked at whose last stack was the longest ago.
 
         `width` tells how many of a trial's signature may train together. None where there is none: a trainer that has
         just been replaced can't train every family yet.
@@ -142,6 +149,9 @@ class Pool:
             return []
         highest = max(t.priority for t in ready)
         ready = [t for t in ready if t.priority == highest]
+        turn = min((t.study.study_id for t in ready), key=lambda study: self._last_stack.get(study, -1))
+        self._note_stack(turn)
+        ready = [t for t in ready if t.study.study_id == turn]
         first = ready[0]
         if not first.is_retry and time.monotonic() - first.since < LONGEST_WAIT_S:
             sizes = Counter(t.signature for t in ready if not t.is_retry)
@@ -158,7 +168,8 @@ class Pool:
         """
         now = time.monotonic()
         for other in self._trials:
-            waits_long = other.priority == like.priority and now - other.since >= LONGEST_WAIT_S
+            patience_s = LONGEST_WAIT_S if other.study.study_id == like.study.study_id else TURN_S
+            waits_long = other.priority == like.priority and now - other.since >= patience_s
             if other.signature != like.signature and (waits_long or other.priority > like.priority):
                 return []
         taken = self._like(like.signature)[: max(0, count)]
@@ -179,6 +190,12 @@ class Pool:
         """Empty the pool; what was in it."""
         trials, self._trials = self._trials, []
         return trials
+
+    def _note_stack(self, study_id: int) -> None:
+        self._stacks += 1
+        self._last_stack[study_id] = self._stacks
+        if len(self._last_stack) > REMEMBERED_STUDIES:
+            del self._last_stack[min(self._last_stack, key=lambda study: self._last_stack[study])]
 
     def _like(self, signature: Signature) -> list[PooledTrial]:
         return [t for t in self._trials if not t.is_retry and t.signature == signature]

@@ -7,14 +7,14 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.domain.early_stopping import Patience, patience
+from app.domain.metrics import GAINS
 from app.domain.study import EarlyStopping, Objective
 from app.domain.trial import FailureReason
 from worker.protocol import Member, MemberResult
 
 RESULT_METRICS = ("parameter_count", "train_seconds", "generalization_gap")
 """What comes with a member's result rather than with each epoch."""
-HIGHER_IS_BETTER = ("accuracy", "val_accuracy")
-"""Metrics that grow as a model gets better; all others shrink."""
 
 
 @dataclass
@@ -33,15 +33,18 @@ class Progress:
     failure: str | None = None
     error: Exception | None = None
     _best: float = math.inf
-    _stopping_best: float = math.inf
-    _stale_epochs: int = 0
+    _patience: Patience | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._patience = None if self.early_stopping is None else patience(self.early_stopping, self.objectives)
 
     def record(self, metrics: dict[str, float], *, seconds: float, members: int) -> bool:
         """Take in an epoch that `members` trained in `seconds` together; whether it is the selected one now."""
         epoch, self.epochs = self.epochs, self.epochs + 1
         self.train_seconds += seconds
         self.device_seconds += seconds / members
-        self._watch(metrics)
+        if self._patience is not None:
+            self._patience.watch(metrics[self._patience.rule.metric])
         objective = next((o for o in self.objectives if o.metric in metrics), None)
         if not self.select_last and objective is not None:
             value = metrics[objective.metric] * _sign(objective.direction == "maximize")
@@ -54,22 +57,7 @@ class Progress:
     @property
     def stops_early(self) -> bool:
         """Whether early stopping ends the member now."""
-        return (
-            self.early_stopping is not None
-            and self._stale_epochs > 0
-            and self._stale_epochs >= self.early_stopping.patience
-        )
-
-    def _watch(self, metrics: Mapping[str, float]) -> None:
-        rule = self.early_stopping
-        if rule is None:
-            return
-        directions = {o.metric: o.direction == "maximize" for o in self.objectives}
-        value = metrics[rule.metric] * _sign(directions.get(rule.metric, rule.metric in HIGHER_IS_BETTER))
-        if value < self._stopping_best - rule.min_delta:
-            self._stopping_best, self._stale_epochs = value, 0
-        else:
-            self._stale_epochs += 1
+        return self._patience is not None and self._patience.is_over
 
     def result(self, result_metrics: Mapping[str, float]) -> MemberResult:
         """The member's result, without how it ended; `result_metrics` come with the selected epoch's."""
@@ -98,7 +86,7 @@ def generalization_gap(metrics: Mapping[str, float], objective: str) -> float | 
     for name in (objective.removeprefix("val_"), "loss"):
         if name in metrics and f"val_{name}" in metrics:
             worse = metrics[f"val_{name}"] - metrics[name]
-            return -worse if name in HIGHER_IS_BETTER else worse
+            return -worse if name in GAINS else worse
     return None
 
 

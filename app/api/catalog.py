@@ -15,7 +15,13 @@ from app.domain.families import FAMILIES, Family, Hyperparameter
 from app.errors import NotFound
 
 router = make_router("catalog")
-JSON_TYPES = {"float": "number", "int": "integer", "categorical": "string", "bool": "boolean"}
+JSON_TYPES: dict[str, str | list[str]] = {
+    "float": "number",
+    "int": "integer",
+    "categorical": "string",
+    "bool": "boolean",
+    "any": ["boolean", "number", "string"],
+}
 
 
 @router.get("/v1/families", response_model=schemas.FamilyPage)
@@ -73,6 +79,8 @@ def _dataset_info(dataset: Dataset) -> schemas.DatasetInfo:
         shape=list(dataset.shape),
         rows=dataset.rows,
         classes=dataset.classes,
+        sample_rate=dataset.sample_rate,
+        groups=dataset.groups,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from app.api.idempotency import InFlight
     from app.settings import Settings
     from app.store.engine import Database
+    from app.tuning.external import ExternalStudies
 
 DEFAULT_PROJECT = "default"
 
@@ -26,6 +28,8 @@ class Service:
     database: Database
     hub: Hub
     in_flight: InFlight
+    external: Callable[[], ExternalStudies]
+    """Made when it is first called: Optuna takes a second to import."""
 
 
 async def _service(request: Request) -> Service:

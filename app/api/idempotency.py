@@ -70,6 +70,15 @@ def once(
         return service.database.run(recorded)
 
 
+def again(service: Service, project: str, request: Request, key: str | None) -> Response | None:
+    """The answer recorded for a key, for a request whose work is more than one transaction; None where it is new."""
+    if key is None:
+        return None
+    with service.database.read() as session:
+        known = idempotency.recorded(session, project, key, _fingerprint(request))
+    return None if known is None else Response(known.body, known.status, media_type=JSON, headers=known.headers)
+
+
 def _fingerprint(request: Request) -> str:
     body = json.dumps(getattr(request.state, "json", None), sort_keys=True)
     return hashlib.sha256(f"{request.method} {request.url.path}\n{body}".encode()).hexdigest()

@@ -196,6 +196,8 @@ class DatasetInfo(BaseModel):
     shape: list[int]
     rows: int
     classes: int
+    sample_rate: int = 0
+    groups: int = 0
 
 
 class EventItem(BaseModel):

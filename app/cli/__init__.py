@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, serve
+from app.cli import client, external, serve
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -41,6 +41,10 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     client.resume,
     client.stop,
     client.cancel,
+    external.ask,
+    external.heartbeat,
+    external.report,
+    external.tell,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -30,10 +30,10 @@ BAD_ENDS = frozenset({"FAILED", "CANCELLED"})
 def validate(file: File, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Check a study definition without storing anything."""
     definition = _definition(file)
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         answer = client.validate(definition)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     typer.echo("The definition is fine.")
     typer.echo(f"Each value of these needs a compiled program of its own: {', '.join(answer.structural) or 'none'}.")
@@ -50,10 +50,10 @@ def submit(
 ) -> None:
     """Submit a study definition; print its id."""
     definition = _definition(file)
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         study = client.create_study(definition)
         if as_json:
-            _print_json(study)
+            print_json(study)
         else:
             typer.echo(f"Study {study.name} has the id {study.id}.")
             if study.pending_reason:
@@ -64,7 +64,7 @@ def submit(
 
 def watch(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Follow a study until it is over. With --json: one event a line."""
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         _follow(client, client.find_study(study), as_json)
 
 
@@ -76,7 +76,7 @@ def studies(
     as_json: AsJson = False,
 ) -> None:
     """List studies, the newest first."""
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         found = list(islice(client.studies(state=state, sort="-created_at"), limit))
     if as_json:
         _print_items(found)
@@ -107,7 +107,7 @@ def trials(
     as_json: AsJson = False,
 ) -> None:
     """List a study's trials."""
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         found = list(islice(client.trials(client.find_study(study).id, state=state, sort=sort), limit))
     if as_json:
         _print_items(found)
@@ -129,7 +129,7 @@ def trials(
 
 def best(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Print a study's best trial, or its Pareto front. Exit code 1 where there is none yet."""
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         found = client.best(client.find_study(study).id)
     if as_json:
         _print_items(found)
@@ -150,7 +150,7 @@ def export(
     api_key: ApiKey = None,
 ) -> None:
     """Write all trials of a study as CSV or JSON."""
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         text = client.export(client.find_study(study).id, form)
     if output is None:
         typer.echo(text, nl=not text.endswith("\n"))
@@ -181,7 +181,8 @@ def cancel(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: A
     _act(study, url, api_key, as_json, lambda client, id_: client.cancel(id_))
 
 
-def _client(url: str, api_key: str | None) -> FettleClient:
+def connect(url: str, api_key: str | None) -> FettleClient:
+    """A client of the service at `url`; leaves with exit code 2 where that is no address."""
     from app.client import FettleClient
 
     if not url.startswith(("http://", "https://")):
@@ -209,7 +210,7 @@ def _follow(client: FettleClient, study: Study, as_json: bool) -> None:
     if as_json:
         state = study.state
         for event in events:
-            _print_json(event)
+            print_json(event)
             state = getattr(event, "state", state) if event.type.startswith("study.") else state
     else:
         from app.cli.live import show
@@ -222,15 +223,16 @@ def _follow(client: FettleClient, study: Study, as_json: bool) -> None:
 def _act(
     reference: str, url: str, api_key: str | None, as_json: bool, action: Callable[[FettleClient, str], Study]
 ) -> None:
-    with _client(url, api_key) as client:
+    with connect(url, api_key) as client:
         study = action(client, client.find_study(reference).id)
     if as_json:
-        _print_json(study)
+        print_json(study)
     else:
         typer.echo(f"Study {study.name} is {study.state}.")
 
 
-def _print_json(model: BaseModel) -> None:
+def print_json(model: BaseModel) -> None:
+    """Print what a service answered, as it answered it."""
     typer.echo(model.model_dump_json(exclude_unset=True))
 
 

@@ -11,10 +11,15 @@ Imports neither the service nor TensorFlow: it may be carried anywhere that has 
 """
 
 from app.client.errors import ClientError, FettleProblem, ServiceUnavailable
+from app.client.external import TakenTrial
 from app.client.models import (
+    Alive,
     Artifact,
+    Asked,
+    AskedTrial,
     Best,
     Event,
+    Lease,
     MetricPoint,
     Named,
     Progress,
@@ -29,17 +34,22 @@ from app.client.models import (
     TrialRetried,
     TrialStarted,
     Validation,
+    Verdict,
     Worker,
 )
 from app.client.service import FettleClient
 
 __all__ = [
+    "Alive",
     "Artifact",
+    "Asked",
+    "AskedTrial",
     "Best",
     "ClientError",
     "Event",
     "FettleClient",
     "FettleProblem",
+    "Lease",
     "MetricPoint",
     "Named",
     "Progress",
@@ -47,6 +57,7 @@ __all__ = [
     "ServiceUnavailable",
     "Study",
     "StudyEvent",
+    "TakenTrial",
     "Trial",
     "TrialBest",
     "TrialEvent",
@@ -55,5 +66,6 @@ __all__ = [
     "TrialRetried",
     "TrialStarted",
     "Validation",
+    "Verdict",
     "Worker",
 ]

@@ -131,6 +131,44 @@ class Worker(Answer):
     families: list[Any] = []
 
 
+class Lease(Answer):
+    """The right to report on a trial, until it expires unrenewed."""
+
+    token: str
+    expires_at: datetime
+
+
+class AskedTrial(Answer):
+    """A trial that was taken to be trained."""
+
+    number: int
+    attempt: int = 1
+    hyperparameters: dict[str, Any]
+    lease: Lease
+
+
+class Asked(Answer):
+    """The trials that were asked for; where none came, `retry_after_seconds` says when to ask again, if at all."""
+
+    items: list[AskedTrial]
+    study_state: str
+    retry_after_seconds: float | None = None
+
+
+class Alive(Answer):
+    """A renewed lease, and whether the trial is to end now with what it has."""
+
+    expires_at: datetime
+    should_stop: bool
+
+
+class Verdict(Answer):
+    """Whether to give a trial up (`should_prune`), or to end it now with what it has (`should_stop`)."""
+
+    should_prune: bool
+    should_stop: bool
+
+
 class Event(Answer):
     """One event of a study's log, numbered from 1. Types that this version doesn't know stay plain events."""
 

@@ -14,6 +14,7 @@ import httpx
 
 from app.client import stream
 from app.client.errors import FettleProblem, ServiceUnavailable
+from app.client.external import ExternalCalls
 from app.client.models import (
     Answer,
     Artifact,
@@ -25,6 +26,7 @@ from app.client.models import (
     Validation,
     Worker,
 )
+from app.client.paths import study_path, trial_path
 from app.client.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -35,7 +37,7 @@ READY_POLL_S = 0.05
 A = TypeVar("A", bound=Answer)
 
 
-class FettleClient:
+class FettleClient(ExternalCalls):
     """A connection to the service at `url`.
 
     `api_key` is needed where the service has keys; `timeout_s` limits each call, not a stream.
@@ -79,7 +81,7 @@ class FettleClient:
 
     def study(self, study: str) -> Study:
         """The study of an id."""
-        return self._one(Study, _study(study))
+        return self._one(Study, study_path(study))
 
     def find_study(self, reference: str) -> Study:
         """The study of an id or a name."""
@@ -110,12 +112,12 @@ class FettleClient:
         headers = {"Content-Type": "application/merge-patch+json"}
         if revision is not None:
             headers["If-Match"] = f'"{revision}"'
-        response = self._transport.call("PATCH", _study(study), json=patch, headers=headers, repeatable=False)
+        response = self._transport.call("PATCH", study_path(study), json=patch, headers=headers, repeatable=False)
         return Study.model_validate_json(response.content)
 
     def delete(self, study: str) -> None:
         """Delete a study that is over, with its trials."""
-        self._transport.call("DELETE", _study(study), repeatable=False)
+        self._transport.call("DELETE", study_path(study), repeatable=False)
 
     def pause(self, study: str) -> Study:
         """The study, starting no further trials until it is resumed."""
@@ -140,17 +142,17 @@ class FettleClient:
     ) -> Iterator[Trial]:
         """All trials that match, page by page."""
         params = {"state": state, "feasible": feasible, "sort": sort, "limit": PAGE}
-        return self._pages(Trial, f"{_study(study)}/trials", params)
+        return self._pages(Trial, f"{study_path(study)}/trials", params)
 
     def trial(self, study: str, number: int) -> Trial:
         """The trial of a number."""
-        return self._one(Trial, _trial(study, number))
+        return self._one(Trial, trial_path(study, number))
 
     def enqueue(self, study: str, hyperparameters: Mapping[str, Any], idempotency_key: str | None = None) -> Trial:
         """A new trial with these hyperparameters; the sampler draws those left out."""
         response = self._transport.call(
             "POST",
-            f"{_study(study)}/trials",
+            f"{study_path(study)}/trials",
             json={"hyperparameters": hyperparameters},
             headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
         )
@@ -158,34 +160,34 @@ class FettleClient:
 
     def cancel_trial(self, study: str, number: int) -> Trial:
         """The trial, cancelled."""
-        response = self._transport.call("POST", f"{_trial(study, number)}:cancel")
+        response = self._transport.call("POST", f"{trial_path(study, number)}:cancel")
         return Trial.model_validate_json(response.content)
 
     def metrics(self, study: str, number: int, *, attempt: int | None = None) -> list[MetricPoint]:
         """The metrics of every epoch of a trial's attempt, the current one by default."""
-        return list(self._pages(MetricPoint, f"{_trial(study, number)}/metrics", {"attempt": attempt}))
+        return list(self._pages(MetricPoint, f"{trial_path(study, number)}/metrics", {"attempt": attempt}))
 
     def best(self, study: str) -> list[Trial]:
         """The best feasible trial, or the Pareto front; empty before the first one finishes."""
-        answer = self._transport.call("GET", f"{_study(study)}/best").json()
+        answer = self._transport.call("GET", f"{study_path(study)}/best").json()
         return [Trial.model_validate(item) for item in answer["items"]]
 
     def logs(self, study: str, number: int) -> str:
         """What a trial wrote."""
-        return self._transport.call("GET", f"{_trial(study, number)}/logs", headers={"Accept": "text/plain"}).text
+        return self._transport.call("GET", f"{trial_path(study, number)}/logs", headers={"Accept": "text/plain"}).text
 
     def export(self, study: str, form: str = "csv") -> str:
         """All trials of a study as text: `csv` with a column for each value, or `json`."""
-        return self._transport.call("GET", f"{_study(study)}/export", params={"format": form}).text
+        return self._transport.call("GET", f"{study_path(study)}/export", params={"format": form}).text
 
     def artifacts(self, study: str, number: int) -> list[Artifact]:
         """The files that a trial left."""
-        return list(self._pages(Artifact, f"{_trial(study, number)}/artifacts", {}))
+        return list(self._pages(Artifact, f"{trial_path(study, number)}/artifacts", {}))
 
     def download_artifact(self, study: str, number: int, name: str, path: Path) -> Path:
         """`path`, written whole or not at all with the artifact's bytes."""
         part = path.with_name(path.name + ".part")
-        address = f"{_trial(study, number)}/artifacts/{quote(name, safe='')}"
+        address = f"{trial_path(study, number)}/artifacts/{quote(name, safe='')}"
         try:
             with self._transport.stream(address, headers={"Accept": "*/*"}) as response, part.open("wb") as file:
                 for chunk in response.iter_bytes():
@@ -205,7 +207,7 @@ class FettleClient:
         in vain. Without `follow` it ends with the last event there is now.
         """
         return stream.follow(
-            self._transport, f"{_study(study)}/events", after=after, until_finished=follow, patience_s=patience_s
+            self._transport, f"{study_path(study)}/events", after=after, until_finished=follow, patience_s=patience_s
         )
 
     # -- the service --------------------------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ class FettleClient:
         return kind.model_validate_json(self._transport.call("GET", path).content)
 
     def _act(self, study: str, verb: str) -> Study:
-        response = self._transport.call("POST", f"{_study(study)}:{verb}")
+        response = self._transport.call("POST", f"{study_path(study)}:{verb}")
         return Study.model_validate_json(response.content)
 
     def _pages(
@@ -266,11 +268,3 @@ class FettleClient:
             cursor = answer.get("next_cursor")
             if cursor is None:
                 return
-
-
-def _study(study: str) -> str:
-    return f"/v1/studies/{quote(study, safe='')}"
-
-
-def _trial(study: str, number: int) -> str:
-    return f"{_study(study)}/trials/{number:d}"

@@ -13,7 +13,7 @@ from app.domain.check_heads import head_problems, head_warnings
 from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.datasets import BUNDLED, Dataset
-from app.domain.families import FAMILIES, Family, Scalar
+from app.domain.families import FAMILIES, FUNCTION, Family, Scalar
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
 from app.domain.size import parameter_estimate
 from app.domain.study import EarlyStopping, StudyDefinition
@@ -67,10 +67,10 @@ def check_definition(definition: StudyDefinition, limits: Limits, datasets: Mapp
         found.errors += check_hyperparameters(definition, filled, family)
     if dataset is not None:
         _check_task(definition, dataset, found)
+        found.errors += frame_problems(filled, dataset)
     if dataset is not None or not family.needs_dataset:
         _check_metrics(filled, reported_metrics(family, dataset.task if dataset else None), found)
     if dataset is not None and not found.errors:
-        found.errors += frame_problems(filled, dataset)
         found.errors += head_problems(filled)
         _check_size(filled, dataset, limits, found)
     if not found.errors:
@@ -98,11 +98,12 @@ def fill_defaults(definition: StudyDefinition, family: Family) -> StudyDefinitio
     for name, default in family.defaults().items():
         values.setdefault(name, default)
     training = definition.training
-    if not family.needs_dataset and "select_epoch" not in training.model_fields_set:
+    if family is FUNCTION and "select_epoch" not in training.model_fields_set:
         training = training.model_copy(update={"select_epoch": "last"})
     stopping = training.early_stopping
     if stopping is not None and not family.needs_dataset and "metric" not in stopping.model_fields_set:
-        training = training.model_copy(update={"early_stopping": stopping.model_copy(update={"metric": "value"})})
+        metric = "value" if family.trained_here else definition.objectives[0].metric
+        training = training.model_copy(update={"early_stopping": stopping.model_copy(update={"metric": metric})})
     return definition.model_copy(update={"hyperparameters": values, "training": training})
 
 
@@ -207,7 +208,7 @@ def _check_metrics(definition: StudyDefinition, reported: ReportedMetrics, found
     objectives = definition.objectives
     for i, objective in enumerate(objectives):
         loc = ("objectives", i, "metric")
-        if objective.metric not in reported.all:
+        if not reported.with_trial(objective.metric):
             found.refuse(loc, _one_of(reported.all, objective.metric))
         elif any(other.metric == objective.metric for other in objectives[:i]):
             found.refuse(loc, f"Expected objectives that differ. Received {objective.metric!r} twice")
@@ -228,7 +229,7 @@ def _check_metrics(definition: StudyDefinition, reported: ReportedMetrics, found
             f"Expected a first objective among {', '.join(reported.paired)}. Received: {first!r}",
         )
     for i, constraint in enumerate(definition.constraints):
-        if constraint.metric not in reported.all:
+        if not reported.with_trial(constraint.metric):
             found.refuse(("constraints", i, "metric"), _one_of(reported.all, constraint.metric))
     if definition.budget.no_improvement_trials is not None and len(objectives) > 1:
         found.refuse(
@@ -254,7 +255,7 @@ def _constraint_bounds(definition: StudyDefinition) -> Iterator[FieldError]:
 
 
 def _check_early_stopping(stopping: EarlyStopping | None, reported: ReportedMetrics, found: _Findings) -> None:
-    if stopping is not None and stopping.metric not in reported.by_epoch:
+    if stopping is not None and not reported.with_epoch(stopping.metric):
         found.refuse(("training", "early_stopping", "metric"), _one_of(reported.by_epoch, stopping.metric))
 
 

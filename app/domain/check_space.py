@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from app.domain.families import DIMENSIONS, Family, Hyperparameter, Scalar
+from app.domain.families import DIMENSIONS, FUNCTION, Family, Hyperparameter, Scalar
 from app.domain.size import largest
 from app.domain.space import Categorical, Float, Int, SpaceError, is_active, resolution_order, same_value
 from app.domain.study import StudyDefinition
@@ -25,7 +25,7 @@ OPTIMIZER_PARAMETERS = {"momentum": ("sgd", "rmsprop"), "nesterov": ("sgd",)}
 def check_hyperparameters(given: StudyDefinition, filled: StudyDefinition, family: Family) -> list[FieldError]:
     """Everything wrong with the hyperparameters that were `given`; `filled` has the family's defaults too."""
     errors = [e for name, value in given.hyperparameters.items() for e in _check_one(family, name, value)]
-    if family.pattern is not None:
+    if family is FUNCTION:
         errors += _check_coordinates(filled)
     errors += _check_warmup(filled)
     known = {n: p for n, p in filled.searched.items() if family.declared(n) is not None}
@@ -39,7 +39,7 @@ def check_hyperparameters(given: StudyDefinition, filled: StudyDefinition, famil
 def _check_one(family: Family, name: str, value: Float | Int | Categorical | Scalar) -> Iterator[FieldError]:
     declared = family.declared(name)
     if declared is None:
-        known = [h.name for h in family.hyperparameters] + (["x0, x1, …"] if family.pattern else [])
+        known = [h.name for h in family.hyperparameters] + (["x0, x1, …"] if family is FUNCTION else [])
         yield FieldError((HYPERPARAMETERS, name), f"Expected one of {', '.join(known)}. Received: {name!r}")
         return
     if not isinstance(value, Float | Int | Categorical):
@@ -53,7 +53,8 @@ def _check_one(family: Family, name: str, value: Float | Int | Categorical | Sca
             if problem is not None:
                 yield FieldError((HYPERPARAMETERS, name, "choices", i), problem)
         return
-    yield from _check_range(declared, name, value)
+    if declared.kind != "any":
+        yield from _check_range(declared, name, value)
 
 
 def _check_range(declared: Hyperparameter, name: str, value: Float | Int) -> Iterator[FieldError]:

@@ -14,11 +14,23 @@ GAINS = ("accuracy", "val_accuracy")
 
 @dataclass(frozen=True, slots=True)
 class ReportedMetrics:
-    """Metrics of every epoch, those that come with the result, and those that have a training and a validation side."""
+    """Metrics of every epoch, those that come with the result, and those that have a training and a validation side.
+
+    `others` says that there may be any others: outside programs report what they like.
+    """
 
     by_epoch: tuple[str, ...]
     with_result: tuple[str, ...]
     paired: tuple[str, ...]
+    others: bool = False
+
+    def with_epoch(self, metric: str) -> bool:
+        """Whether a metric may come with each epoch."""
+        return self.others or metric in self.by_epoch
+
+    def with_trial(self, metric: str) -> bool:
+        """Whether a metric may be part of a trial's result."""
+        return self.others or metric in self.all
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -28,6 +40,8 @@ class ReportedMetrics:
 
 def reported_metrics(family: Family, task: Task | None) -> ReportedMetrics:
     """What a trial of the family reports on data of this task; without a data set the closed-form `value` alone."""
+    if not family.trained_here:
+        return ReportedMetrics((), (), (), others=True)
     if task is None or not family.needs_dataset:
         return ReportedMetrics(("value",), (), ())
     metric = TASK_METRIC[task]

@@ -49,6 +49,20 @@ def claim(session: Session, project: str, key: str, fingerprint: str) -> Recorde
     return RecordedAnswer(found.status, loads(found.headers), found.body or "")
 
 
+def recorded(session: Session, project: str, key: str, fingerprint: str) -> RecordedAnswer | None:
+    """The answer that the key's request got, or None where there is none yet.
+
+    Raises:
+        IdempotencyMismatch: the key was used with another request.
+    """
+    found = session.get(IdempotencyKey, (project, key))
+    if found is None or found.status is None:
+        return None
+    if found.fingerprint != fingerprint:
+        raise IdempotencyMismatch(f"Expected the first request of Idempotency-Key {key!r}. Received another one.")
+    return RecordedAnswer(found.status, loads(found.headers), found.body or "")
+
+
 def record(session: Session, project: str, key: str, answer: RecordedAnswer) -> None:
     """Remember the answer of a key that this transaction claimed."""
     session.execute(

@@ -62,6 +62,12 @@ _RENEW = {
     dialect: update(_t).where(one_of(_t.c.id, "ids", dialect)).values(lease_expires_at=now() + bindparam("ttl_s"))
     for dialect in DIALECTS
 }
+_PROMISE = {
+    dialect: update(_t)
+    .where(one_of(_t.c.id, "ids", dialect))
+    .values(lease_seconds=bindparam("ttl_s"), lease_expires_at=now() + bindparam("ttl_s"))
+    for dialect in DIALECTS
+}
 _LAPSED = (
     select(*_LEASED_COLUMNS)
     .where(
@@ -189,6 +195,15 @@ def renew(session: Session, leases: Sequence[Lease], ttl_s: float) -> set[int]:
         connection = session.connection()
         connection.execute(_RENEW[connection.dialect.name], {"ids": list(standing), "ttl_s": ttl_s})
     return standing
+
+
+def promise(session: Session, leases: Sequence[Lease], ttl_s: float) -> dict[int, float]:
+    """Renew leases for `ttl_s` seconds, and remember that as their length; when those that stand expire, by id."""
+    rows = held(session, leases)
+    if rows:
+        connection = session.connection()
+        connection.execute(_PROMISE[connection.dialect.name], {"ids": [row.id for row in rows], "ttl_s": ttl_s})
+    return {row.id: row.at + ttl_s for row in rows}
 
 
 def standing(session: Session, leases: Sequence[Lease]) -> set[int]:

@@ -206,6 +206,8 @@ class Trial(Base):
 
     lease_token: Mapped[str | None] = mapped_column(String(40), unique=True)
     lease_expires_at: Mapped[float | None]
+    lease_seconds: Mapped[float | None]
+    """How long an outside program asked for its lease: what a heartbeat renews it for."""
     finish_token: Mapped[str | None] = mapped_column(String(40))
     worker_id: Mapped[str | None] = mapped_column(String(128))
     device: Mapped[str | None] = mapped_column(String(64))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app.domain.families import FAMILIES
 from app.domain.json import loads
 from app.domain.study import StudyState
 from app.errors import NotFound
@@ -69,6 +70,9 @@ def pending_reason(study: Study, offers: Sequence[Offer]) -> str | None:
     """Why nothing of the study runs now, in words: no live worker offers what it needs."""
     if study.state != StudyState.RUNNING or study.leased > 0:
         return None
+    family = FAMILIES.get(study.family or "")
+    if family is not None and not family.trained_here:
+        return "No outside program holds a trial: they take them by `:ask`."
     if not offers:
         return "No live worker: start one with `fettle worker`."
     able = [offer for offer in offers if study.family in offer.families]

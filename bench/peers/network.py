@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ class Split:
 
 
 def load(work: Work, data: Path | None = None) -> Split:
-    """The work's data, split as Fettle splits it; `data` is a file of texts, which no library brings along.
+    """The work's data, split as Fettle splits it; recordings and texts are read from the file `data`.
+
+    Recordings become spectrograms, texts token numbers.
 
     Raises:
         ValueError: a work on texts has no such file.
@@ -40,6 +43,13 @@ def load(work: Work, data: Path | None = None) -> Split:
         if data is None:
             raise ValueError(f"Expected a file of texts for {work.name}, after --data. Received: none")
         return Split(*tokens(work, data))
+    if data is not None:
+        with np.load(data) as held:
+            x, x_val, y, y_val = _parts(held["x"], held["y"])
+            spectrograms = partial(_decibels, work, int(held["sample_rate"]))
+        x, x_val = spectrograms(x), spectrograms(x_val)
+        mean, deviation = x.mean((0, 1)), x.std((0, 1))
+        return Split(((x - mean) / deviation)[..., np.newaxis], y, ((x_val - mean) / deviation)[..., np.newaxis], y_val)
     if work.dataset == "shapes":
         from worker.training.shapes import shapes
 
@@ -48,10 +58,24 @@ def load(work: Work, data: Path | None = None) -> Split:
         images, labels = load_digits(return_X_y=True)
         images = (images / 16).reshape(-1, 8, 8).astype("float32")
     images = np.reshape(images, (len(images), -1)) if work.family == "mlp" else images[..., np.newaxis]
-    x, x_val, y, y_val = train_test_split(
-        images, labels, test_size=VALIDATION_FRACTION, random_state=SPLIT_SEED, stratify=labels
-    )
+    x, x_val, y, y_val = _parts(images, labels)
     return Split(x, y, x_val, y_val)
+
+
+def _parts(x: Any, y: Any) -> Any:
+    return train_test_split(x, y, test_size=VALIDATION_FRACTION, random_state=SPLIT_SEED, stratify=y)
+
+
+def _decibels(work: Work, sample_rate: int, recordings: Any) -> Any:
+    """Log-mel spectrograms, [n, frames, bands], by Keras' layer: once for all trials, as they have no weights."""
+    layer = keras.layers.MelSpectrogram(
+        fft_length=work.network["frame_length"],
+        sequence_stride=work.network["frame_step"],
+        sampling_rate=sample_rate,
+        num_mel_bins=work.network["mel_bands"],
+        top_db=1000.0,
+    )
+    return np.swapaxes(layer(recordings).numpy(), 1, 2)
 
 
 def compiled(work: Work, split: Split, values: dict[str, Any]) -> Any:

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--hyperband", action="store_true")
     parser.add_argument("--until-target", action="store_true")
-    parser.add_argument("--data", type=Path, default=None)
+    parser.add_argument("--data", type=Path, help="a file of recordings or texts, where the work needs one")
     options = parser.parse_args()
     work = WORKS[options.work]
     split = load(work, options.data)

@@ -24,19 +24,19 @@ CASES = {
     "resnet-average": (
         "image-resnet",
         FEW_DIGITS,
-        {**RESNET, "stages": 2, "blocks": 2},
+        {**RESNET, "stages": 2, "blocks": 2, "batch_norm": True},
         [{"l2": 1e-3}, {"activation": "tanh", "learning_rate": 3e-4}, {"label_smoothing": 0.1}],
     ),
     "resnet-max-even-kernel-stride-3": (
         "image-resnet",
         FEW_DIGITS,
-        {**RESNET, "stages": 3, "kernel_size": 2, "stride": 3, "head": "max", "batch_norm": False},
+        {**RESNET, "stages": 3, "kernel_size": 2, "stride": 3, "head": "max"},
         [{"activation": "elu"}, {"activation": "tanh", "l1": 1e-4}, {"learning_rate": 3e-4}],
     ),
     "resnet-flatten-large-kernel": (
         "image-resnet",
         FEW_DIGITS,
-        {**RESNET, "stages": 2, "kernel_size": 5, "stride": 2, "head": "flatten", "batch_norm": False},
+        {**RESNET, "stages": 2, "kernel_size": 5, "stride": 2, "head": "flatten"},
         [{"momentum": 0.0}, {"lr_schedule": "cosine"}, {"activation": "swish"}],
     ),
     "audio": (

@@ -120,7 +120,7 @@ def test_verdicts_and_early_stopping_end_members_at_different_epochs(cache: Prog
 @pytest.mark.parametrize(
     ("family", "dataset", "values", "change", "words"),
     [
-        ("image-cnn", "wine", {}, {}, "images"),
+        ("image-cnn", "wine", {}, {}, "image samples"),
         ("image-cnn", "digits", {"conv_layers": 4}, {}, "2×2 pixels"),
         ("mlp", "mnist", {}, {}, "Expected a data set among"),
         ("mlp", "wine", {"depth": 3}, {}, "depth"),

@@ -53,7 +53,7 @@ def test_the_catalog_lists_what_a_definition_may_name(service: Any) -> None:
     assert "seed" in samplers["tpe"]["options"]["properties"]
     assert {"none", "median"} <= {item["name"] for item in service.client.get("/v1/pruners").json()["items"]}
     datasets = service.client.get("/v1/datasets").json()["items"]
-    assert [d["name"] for d in datasets] == ["digits", "breast-cancer", "wine", "diabetes", "shapes"]
+    assert [d["name"] for d in datasets] == ["digits", "breast-cancer", "wine", "diabetes", "shapes", "spoken-digits"]
     assert service.client.get("/v1/datasets/digits").json() == datasets[0]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+from app.domain.families import FAMILIES
 from app.store.engine import Database
 from app.store.tables import Event, IdempotencyKey, Study, Trial
 from tests.integration import bad_input
@@ -29,7 +30,12 @@ class Site:
     def __init__(self, running: Any) -> None:
         self.client = running.client
         self.database: Database = running.database
-        self.ids = {"id": running.create(name="present")["id"], "over": running.create(name="over")["id"]}
+        outside = {"model": {"family": "external"}, "objectives": [{"metric": "loss"}]}
+        self.ids = {
+            "id": running.create(name="present")["id"],
+            "over": running.create(name="over")["id"],
+            "outside": running.create(name="outside", **outside)["id"],
+        }
         assert self.client.post(f"/v1/studies/{self.ids['id']}/trials", json={}).status_code == 201
         assert self.client.post(f"/v1/studies/{self.ids['over']}:cancel").status_code == 200
 
@@ -130,7 +136,7 @@ def test_a_refused_method_tells_those_that_are_allowed(site: Site) -> None:
 def test_messages_say_what_was_expected_and_what_came(site: Site) -> None:
     problem = site.send("POST", "/v1/studies", mlp(model={"family": "resnet"}), {}).json()
     assert problem["errors"] == [
-        {"loc": ["model", "family"], "msg": "Expected one of function, image-cnn, mlp. Received: 'resnet'"}
+        {"loc": ["model", "family"], "msg": f"Expected one of {', '.join(sorted(FAMILIES))}. Received: 'resnet'"}
     ]
     problem = site.send("POST", "/v1/studies", searched(l1=flt(low="x")), {}).json()
     assert problem["errors"] == [

@@ -19,19 +19,28 @@ from packaging.requirements import Requirement
 
 from app.api.validation import accepted
 from app.domain.datasets import BUNDLED
-from app.domain.size import parameter_estimate
+from app.domain.families import FAMILIES
 from app.domain.study import StudyDefinition
 from app.settings import Settings
-from bench import cnn, digits, sides, text
+from bench import cnn, digits, sides, spoken, text
 from bench.__main__ import PARTS
 from bench.peers.telling import Telling
 from bench.record import ROOT, Records
 from bench.tasks import Options
 from bench.works import SPACE, WORKS, Work, definition, suggested
+from worker.training.models import BUILDERS, architecture
 
 READY = [work for work in WORKS.values() if work.dataset in BUNDLED]
 """Works whose data set the service has."""
 WORK = WORKS["digits-mlp"]
+
+
+def recordings_of(work: Work, folder: Path) -> Path | None:
+    """The file that a peer reads its recordings from; None where it needs none."""
+    if work.family != "audio-cnn":
+        return None
+    spoken.write_recordings(folder / "recordings.npz")
+    return folder / "recordings.npz"
 
 
 def ids(work: Work) -> str:
@@ -99,10 +108,11 @@ def test_a_peer_trains_on_the_same_split_as_fettle(work: Work, tmp_path: Path) -
         np.testing.assert_array_equal(ours.train.y, theirs.y)
         np.testing.assert_array_equal(ours.validation.y, theirs.y_val)
         return
-    ours = load_split(study.dataset, "vector" if work.family == "mlp" else "image", {})
-    theirs = network.load(work)
-    np.testing.assert_allclose(ours.train.x, theirs.x, atol=1e-7)
-    np.testing.assert_allclose(ours.validation.x, theirs.x_val, atol=1e-7)
+    ours = load_split(study.dataset, FAMILIES[work.family].input_kind, work.network)
+    theirs = network.load(work, recordings_of(work, tmp_path))
+    atol = 1e-4 if work.family == "audio-cnn" else 1e-7
+    np.testing.assert_allclose(ours.train.x, theirs.x, atol=atol)
+    np.testing.assert_allclose(ours.validation.x, theirs.x_val, atol=atol)
     np.testing.assert_array_equal(ours.train.y, theirs.y)
     np.testing.assert_array_equal(ours.validation.y, theirs.y_val)
 
@@ -113,10 +123,13 @@ def test_a_peers_network_has_as_many_weights_as_fettles(work: Work, tmp_path: Pa
     from bench.peers import network
 
     study = accepted(StudyDefinition.model_validate(definition(work, "some", 0, 1)), Settings()).definition
-    split = network.load(work, text.written(tmp_path) if work.family == "text-transformer" else None)
+    split = network.load(
+        work, text.written(tmp_path) if work.family == "text-transformer" else recordings_of(work, tmp_path)
+    )
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
     model = network.compiled(work, split, suggested(trial.suggest_float, trial.suggest_categorical))
-    assert model.count_params() == parameter_estimate(work.family, study.hyperparameters, BUNDLED[work.dataset])
+    made = architecture(BUILDERS[work.family], split.x.shape[1:], study.hyperparameters, int(split.y.max()) + 1)
+    assert model.count_params() == made.parameter_count
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ AUGMENTS = ("flip", "shift", "noise", "cutout", "time_mask", "band_mask")
 
 COLUMNS = (
     "learning_rate", "schedule", "decay_rate", "decay_epochs", "final_fraction", "power", "warmup_epochs", "epochs",
-    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation", "seed",
-    *(f"augment_{name}" for name in AUGMENTS),
+    "momentum", "weight_decay", "global_clipnorm", "l1", "l2", "dropout", "label_smoothing", "activation",
+    *(f"augment_{name}" for name in AUGMENTS), "seed",
 )  # fmt: skip
 """The columns of a block's runtime matrix."""
 

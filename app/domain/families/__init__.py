@@ -14,13 +14,15 @@ from app.domain.families.declaration import (
     Scalar,
     Task,
 )
+from app.domain.families.external import EXTERNAL
 from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
 from app.domain.families.images import IMAGE_CNN, IMAGE_RESNET
 from app.domain.families.texts import TEXT_CNN, TEXT_TRANSFORMER
 from app.domain.families.vectors import MLP
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (MLP, IMAGE_CNN, IMAGE_RESNET, TEXT_CNN, TEXT_TRANSFORMER, AUDIO_CNN, FUNCTION)
+    family.name: family
+    for family in (MLP, IMAGE_CNN, IMAGE_RESNET, TEXT_CNN, TEXT_TRANSFORMER, AUDIO_CNN, FUNCTION, EXTERNAL)
 }
 """The built-in families by name."""
 
@@ -28,6 +30,7 @@ __all__ = [
     "ACTIVATIONS",
     "AUDIO_CNN",
     "DIMENSIONS",
+    "EXTERNAL",
     "FAMILIES",
     "FUNCTION",
     "IMAGE_CNN",

@@ -11,8 +11,8 @@ AUDIO_CNN = Family(
     description="Waveforms as log-mel spectrograms, on which convolutions with pooling and a dense head work.",
     hyperparameters=(
         int_parameter("frame_length", 256, 16, 8_192, "Samples of a spectrogram's frame, in a Hann window."),
-        int_parameter("frame_step", 128, 8, 8_192, "Samples from the beginning of a frame to that of the next."),
-        int_parameter("mel_bands", 32, 2, 256, "Bands of the mel scale, from 20 Hz to half the sample rate."),
+        int_parameter("frame_step", 128, 32, 8_192, "Samples from the beginning of a frame to that of the next."),
+        int_parameter("mel_bands", 32, 2, 128, "Bands of the mel scale, from 20 Hz to half the sample rate."),
         int_parameter("conv_layers", 3, 1, 8, "Convolutional layers; the filters double from each to the next."),
         int_parameter("filters", 8, 1, 1_024, "Filters of the first convolution."),
         int_parameter("kernel_size", 3, 1, 15, "Frames and bands that each kernel covers."),

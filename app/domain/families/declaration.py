@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Scalar = bool | int | float | str
-Kind = Literal["float", "int", "categorical", "bool"]
+Kind = Literal["float", "int", "categorical", "bool", "any"]
 Task = Literal["classification", "regression"]
 InputKind = Literal["vector", "image", "text", "audio", "none"]
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "gelu", "swish")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "exponential", "step", "cosine", "polynomial", "inverse_time")
+
+MAX_TEXT = 255
+"""Characters of a hyperparameter of the kind "any"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Hyperparameter:
 
     def problem(self, value: object) -> str | None:
         """Why `value` is not allowed, in words, or None where it is."""
+        if self.kind == "any":
+            return self._problem_of_any(value)
         if self.kind == "categorical":
             if value in self.choices and isinstance(value, str):
                 return None
@@ -50,6 +55,13 @@ class Hyperparameter:
             return f"Expected a number from {self.low:g} to {self.high:g}. Received: {value!r}"
         return None
 
+    def _problem_of_any(self, value: object) -> str | None:
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            return f"Expected at most {MAX_TEXT} characters. Received: {len(value)}"
+        if isinstance(value, bool | str) or (isinstance(value, int | float) and math.isfinite(value)):
+            return None
+        return f"Expected a finite number, text, true or false. Received: {value!r}"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -57,7 +69,8 @@ class Family:
 
     `stack_members` is how many trials of one signature train together at most, `first_members` how many do before their
     program has been measured, `stackable` whether they can at all.
-    `pattern` declares any number of float hyperparameters whose names match it (`x0`, `x1`, … of `function`).
+    `pattern` declares any number of hyperparameters whose names match it (`x0`, `x1`, … of `function`).
+    `trained_here` is False where outside programs train, and report whatever metrics they like.
     """
 
     name: str
@@ -107,6 +120,6 @@ def choice(name: str, default: str, choices: tuple[str, ...], text: str, *, stru
     return Hyperparameter(name, "categorical", default, text, choices=choices, structural=structural)
 
 
-def flag(name: str, text: str, *, default: bool = False) -> Hyperparameter:
-    """Something structural that is on or off."""
-    return Hyperparameter(name, "bool", default, text, structural=True)
+def flag(name: str, text: str) -> Hyperparameter:
+    """Something structural that is off by default."""
+    return Hyperparameter(name, "bool", False, text, structural=True)

@@ -39,7 +39,7 @@ IMAGE_RESNET = Family(
             "stride", 2, 1, 4, "Pixels from one place of the kernel to the next, in each later stage's first."
         ),
         choice("activation", "relu", ACTIVATIONS, "Activation of every hidden layer.", structural=False),
-        flag("batch_norm", "Batch normalisation after each convolution.", default=True),
+        flag("batch_norm", "Batch normalisation after each convolution of a block."),
         choice(
             "head",
             "average",

@@ -1,0 +1,312 @@
+"""Trials that outside programs train: ask, heartbeat, report, tell, under the same leases as a worker's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Request, Response
+from pydantic import BaseModel, Field, StrictInt, StrictStr
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.api import schemas
+from app.api.answers import answer
+from app.api.deps import Api, IdempotencyKey, Project, Service
+from app.api.idempotency import again, once
+from app.api.problems import invalid_request
+from app.api.routing import router as make_router
+from app.api.trial_texts import trial_text
+from app.api.views import definition_of
+from app.domain.external import Told, missing_values, outcome_of, stops_early, timed_out
+from app.domain.families import FAMILIES
+from app.domain.json import decode_number, loads
+from app.domain.space import FiniteFloat
+from app.domain.study import MetricName, Seconds, StudyDefinition, StudyState
+from app.domain.trial import FailureReason, Proposal, Reservation
+from app.errors import FieldError, StateConflict
+from app.store import external, leases, tables
+from app.store.log import rfc3339
+from app.store.studies import find_study
+from app.store.trials import find_trial
+
+router = make_router("external trials")
+
+TRIALS = "/v1/studies/{study_id:id}/trials"
+TRIAL = TRIALS + "/{number:number}"
+RETRY_AFTER_S = 1.0
+"""When to ask again where all trials are held: one may be given back, or its end make room for another."""
+PAUSED_RETRY_AFTER_S = 5.0
+
+Token = Annotated[StrictStr, Field(min_length=1, max_length=200, description="The token that `:ask` gave.")]
+Measured = FiniteFloat | Literal["NaN", "Infinity", "-Infinity"]
+Measures = dict[MetricName, Measured]
+
+
+class _Body(BaseModel):
+    model_config = {"extra": "forbid"}
+
+
+class Ask(_Body):
+    """How many trials are wanted, and for how long each is held without a sign of life."""
+
+    count: Annotated[StrictInt, Field(ge=1, le=100)] = 1
+    lease_seconds: Annotated[Seconds, Field(ge=1, le=86_400)] = 60.0
+    worker: Annotated[StrictStr, Field(min_length=1, max_length=100, description="Who asks; shown as `worker_id`.")] = (
+        "external"
+    )
+
+
+class Holding(_Body):
+    """A sign of life."""
+
+    lease_token: Token
+
+
+class Reported(Holding):
+    """The metrics of an epoch, counted from 0."""
+
+    epoch: Annotated[StrictInt, Field(ge=0, le=10**9)]
+    metrics: Annotated[Measures, Field(min_length=1, max_length=100)]
+
+
+class ToldError(_Body):
+    """Why the trial failed. A `code` among the failure reasons counts as that one."""
+
+    code: Annotated[StrictStr, Field(min_length=1, max_length=64)] = "EXCEPTION"
+    message: Annotated[StrictStr, Field(max_length=10_000)] = ""
+
+
+class Tell(Holding):
+    """How a trial ended. `values` are the objectives' and, where constraints are on others, further metrics."""
+
+    state: Literal["COMPLETE", "FAIL", "PRUNED"]
+    values: Annotated[Measures, Field(max_length=100)] = {}
+    error: ToldError | None = None
+
+
+class Lease(BaseModel):
+    """The right to report on a trial. It ends at `expires_at` unless it is renewed by any sign of life."""
+
+    token: str
+    expires_at: schemas.Time
+
+
+class AskedTrial(BaseModel):
+    """A trial to train."""
+
+    number: int
+    attempt: int
+    hyperparameters: dict[str, schemas.HyperparameterValue]
+    lease: Lease
+
+
+class Asked(BaseModel):
+    """Trials to train; where there is none, whether and when to ask again."""
+
+    items: list[AskedTrial]
+    study_state: StudyState
+    retry_after_seconds: float | None = Field(description="Null where trials came, and where none will come any more.")
+
+
+class Alive(BaseModel):
+    """The renewed lease. `should_stop`: end the trial and tell what it has."""
+
+    expires_at: schemas.Time
+    should_stop: bool
+
+
+class Verdict(BaseModel):
+    """What to do after an epoch: `should_prune`: tell PRUNED; `should_stop`: end the trial and tell what it has."""
+
+    should_prune: bool
+    should_stop: bool
+
+
+@router.post(TRIALS + ":ask", response_model=Asked)
+def ask(
+    study_id: str, api: Api, project: Project, request: Request, wanted: Ask | None = None, key: IdempotencyKey = None
+) -> Response:
+    """Take up to `count` trials to train them elsewhere."""
+    known = again(api, project, request, key)
+    if known is not None:
+        return known
+    asked = wanted or Ask()
+    with api.database.read() as session:
+        study = _external_study(session, project, study_id)
+        key_id, definition = study.id, definition_of(study)
+    worker = asked.worker
+    reserved = api.database.run(
+        lambda session: leases.reserve(session, key_id, worker, asked.count, asked.lease_seconds)
+    )
+    proposals = _proposals(api, key_id, definition, reserved)
+
+    def work(session: Session) -> Response:
+        started = leases.start(session, key_id, proposals, worker, "external", asked.lease_seconds)
+        held = [p for p in proposals if p.reservation.trial_id in started]
+        pairs = [(p.reservation.trial_id, p.reservation.token) for p in held]
+        expiry = leases.promise(session, pairs, asked.lease_seconds)
+        items = [_asked(p, expiry[p.reservation.trial_id]) for p in held if p.reservation.trial_id in expiry]
+        return answer(_answer_of(session, key_id, items))
+
+    response = once(api, project, request, key, work)
+    told = {item["lease"]["token"] for item in loads(bytes(response.body).decode())["items"]}
+    _give_back(api, key_id, [p.reservation for p in proposals if p.reservation.token not in told])
+    return response
+
+
+def _proposals(api: Service, study_id: int, definition: StudyDefinition, reserved: list[Reservation]) -> list[Proposal]:
+    """Hyperparameters for what was reserved; a trial whose sampler raises has failed by it."""
+    if not reserved:
+        return []
+    proposals: list[Proposal] = []
+    for reservation, proposal in zip(reserved, api.external().ask(study_id, definition, reserved), strict=True):
+        if isinstance(proposal, Proposal):
+            proposals.append(proposal)
+            continue
+        pairs, words = _pairs([reservation]), f"The sampler raised {type(proposal).__name__}: {proposal}"
+        api.database.run(
+            lambda session, pairs=pairs, words=words: leases.fail(  # type: ignore[misc]
+                session, study_id, pairs, FailureReason.EXCEPTION, "SAMPLER_FAILED", words
+            )
+        )
+    return proposals
+
+
+def _asked(proposal: Proposal, expires_at: float) -> AskedTrial:
+    reservation = proposal.reservation
+    return AskedTrial(
+        number=reservation.number,
+        attempt=reservation.attempt,
+        hyperparameters=proposal.hyperparameters,
+        lease=Lease(token=reservation.token, expires_at=rfc3339(expires_at)),
+    )
+
+
+def _answer_of(session: Session, study_id: int, items: list[AskedTrial]) -> Asked:
+    state = StudyState(session.execute(select(tables.Study.state).where(tables.Study.id == study_id)).scalar_one())
+    retry = {StudyState.RUNNING: RETRY_AFTER_S, StudyState.PAUSED: PAUSED_RETRY_AFTER_S}
+    return Asked(items=items, study_state=state, retry_after_seconds=None if items else retry.get(state))
+
+
+def _pairs(reservations: list[Reservation]) -> list[leases.Lease]:
+    return [(r.trial_id, r.token) for r in reservations]
+
+
+def _give_back(api: Service, study_id: int, reservations: list[Reservation]) -> None:
+    """Release what was not handed out: another request with the same key was served first, or the study paused."""
+    if not reservations:
+        return
+    api.database.run(lambda session: leases.release(session, study_id, _pairs(reservations), "RELEASED"))
+    for reservation in reservations:
+        api.external().forget(study_id, reservation.trial_id)
+
+
+@router.post(TRIAL + ":heartbeat", response_model=Alive)
+def heartbeat(study_id: str, number: int, holding: Holding, api: Api, project: Project) -> Response:
+    """Renew the lease of a trial, for as long as it was asked for."""
+
+    def work(session: Session) -> Response:
+        study = _external_study(session, project, study_id)
+        definition = definition_of(study)
+        trial = external.held_trial(session, study.id, number, holding.lease_token)
+        if _timed_out(session, definition, trial):
+            return answer(Alive(expires_at=rfc3339(trial.at), should_stop=True))
+        expires_at = external.renew(session, trial)
+        stop = _should_stop(session, definition, trial)
+        return answer(Alive(expires_at=rfc3339(expires_at), should_stop=stop))
+
+    return api.database.run(work)
+
+
+@router.post(TRIAL + ":report", response_model=Verdict)
+def report(study_id: str, number: int, reported: Reported, api: Api, project: Project) -> Response:
+    """Record the metrics of an epoch, renew the lease, and hear whether to go on. The same report may be repeated."""
+    metrics = _numbers(reported.metrics)
+
+    def work(session: Session) -> tuple[Any, ...] | None:
+        study = _external_study(session, project, study_id)
+        definition = definition_of(study)
+        trial = external.held_trial(session, study.id, number, reported.lease_token)
+        if _timed_out(session, definition, trial):
+            return None
+        external.report(session, study, trial, reported.epoch, metrics)
+        return definition, trial, external.curve(session, trial.trial_id), _should_stop(session, definition, trial)
+
+    written = api.database.run(work)
+    if written is None:
+        return answer(Verdict(should_prune=False, should_stop=True))
+    definition, trial, curve, stop = written
+    prune = False
+    if definition.pruner.name != "none":
+        prune = api.external().judge(definition, trial, curve)
+    return answer(Verdict(should_prune=prune, should_stop=stop))
+
+
+@router.post(TRIAL + ":tell", response_model=schemas.Trial)
+def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> Response:
+    """Record how a trial ended. The same end may be told again."""
+    end = Told(
+        told.state,
+        _numbers(told.values),
+        None if told.error is None else told.error.code,
+        None if told.error is None else told.error.message or None,
+    )
+    if told.error is not None and told.state != "FAIL":
+        raise invalid_request([FieldError(("error",), f"Expected none with the state {told.state}. Received one")])
+
+    def work(session: Session) -> tuple[Response, int, int]:
+        study = _external_study(session, project, study_id)
+        definition = definition_of(study)
+        trial = external.told_trial(session, study.id, number, told.lease_token)
+        if trial is None:
+            raise external.lost(number)
+        curve = external.curve(session, trial.id)
+        missing = missing_values(definition, end, curve)
+        if missing:
+            raise invalid_request(missing)
+        held = api.external().attributes(study.id, trial.id)
+        attributes = loads(trial.system_attributes) if held is None else held
+        seconds = max(0.0, trial.at - trial.started_at)
+        limit = definition.execution.trial_timeout_seconds
+        if limit is not None and trial.state == "RUNNING" and seconds >= limit:
+            outcome = timed_out(trial.id, told.lease_token, limit, seconds=seconds, attributes=attributes)
+        else:
+            outcome = outcome_of(
+                definition, end, curve, trial.id, told.lease_token, seconds=seconds, attributes=attributes
+            )
+        if not external.tell(session, study.id, outcome):
+            raise external.lost(number)
+        session.expire_all()
+        return answer(trial_text(session, study, find_trial(session, study.id, number))), study.id, trial.id
+
+    response, key_id, trial_id = api.database.run(work)
+    api.external().forget(key_id, trial_id)
+    return response
+
+
+def _external_study(session: Session, project: str, study_id: str) -> tables.Study:
+    study = find_study(session, project, study_id)
+    family = FAMILIES.get(study.family or "")
+    if family is None or family.trained_here:
+        raise StateConflict(f"Expected a study of the family 'external'. Received one of {study.family!r}.")
+    return study
+
+
+def _timed_out(session: Session, definition: StudyDefinition, trial: external.HeldTrial) -> bool:
+    """End a trial that has run past its time limit."""
+    limit = definition.execution.trial_timeout_seconds
+    if limit is None or not trial.is_overdue(limit):
+        return False
+    external.time_out(session, trial, limit)
+    return True
+
+
+def _should_stop(session: Session, definition: StudyDefinition, trial: external.HeldTrial) -> bool:
+    if external.is_halted(session, trial.study_id):
+        return True
+    rule = definition.training.early_stopping
+    return rule is not None and stops_early(definition, external.curve(session, trial.trial_id))
+
+
+def _numbers(measures: dict[str, Any]) -> dict[str, float]:
+    return {name: decode_number(value) for name, value in measures.items()}
