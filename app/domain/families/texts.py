@@ -44,7 +44,7 @@ TEXT_CNN = Family(
     ),
     input_kind="text",
     stack_members=32,
-    first_members=8,
+    first_members=2,
 )
 
 TEXT_TRANSFORMER = Family(
@@ -71,5 +71,5 @@ TEXT_TRANSFORMER = Family(
     ),
     input_kind="text",
     stack_members=32,
-    first_members=8,
+    first_members=2,
 )
