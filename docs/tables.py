@@ -25,7 +25,7 @@ from app.tuning.pruners import pruners
 from app.tuning.samplers import samplers
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "api-guide.md", DOCS / "operating.md", DOCS / "images-and-audio.md")
+PAGES = (DOCS / "api-guide.md", DOCS / "operating.md", DOCS / "images-and-audio.md", DOCS / "text.md")
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 
 MEANINGS = {
@@ -308,9 +308,13 @@ def families() -> str:
             f"`{f.name}`",
             f.description,
             " or ".join(f.tasks) if f.needs_dataset else "—",
-            {"vector": "vectors; images are flattened", "image": "images", "audio": "recordings", "none": "none"}[
-                f.input_kind
-            ],
+            {
+                "vector": "vectors; images are flattened",
+                "image": "images",
+                "text": "texts",
+                "audio": "recordings",
+                "none": "none",
+            }[f.input_kind],
         ]
         for f in FAMILIES.values()
     ]
@@ -320,7 +324,14 @@ def families() -> str:
 def datasets() -> str:
     """The bundled data sets."""
     rows = [
-        [f"`{d.name}`", d.description, d.task, " × ".join(map(str, d.shape)), f"{d.rows:,}", str(d.classes or "—")]
+        [
+            f"`{d.name}`",
+            d.description,
+            d.task,
+            " × ".join(map(str, d.shape)) or d.input_kind,
+            f"{d.rows:,}",
+            str(d.classes or "—"),
+        ]
         for d in BUNDLED.values()
     ]
     return _table(["name", "what it is", "task", "shape of a sample", "rows", "classes"], rows)
@@ -388,6 +399,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "families": families,
     "family-mlp": _family("mlp"),
     "family-image-cnn": _family("image-cnn"),
+    "family-text-cnn": _family("text-cnn"),
+    "family-text-transformer": _family("text-transformer"),
     "family-image-resnet": _family("image-resnet"),
     "family-audio-cnn": _family("audio-cnn"),
     "family-function": _family("function"),

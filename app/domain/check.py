@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from app.domain.check_artifacts import check_artifacts
+from app.domain.check_heads import head_problems, head_warnings
 from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
 from app.domain.check_instances import instance_problems
 from app.domain.check_saving import saving_problems, saving_warnings
@@ -86,10 +87,12 @@ def check_definition(
         _check_metrics(filled, reported_metrics(family, task, instances), found)
     found.errors += instance_problems(definition, family, dataset)
     if dataset is not None and not found.errors:
+        found.errors += head_problems(filled)
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
         found.warnings += saving_warnings(definition)
+        found.warnings += head_warnings(filled)
         if not definition.searched:
             found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
     names = filled.hyperparameters

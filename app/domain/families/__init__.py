@@ -17,10 +17,12 @@ from app.domain.families.declaration import (
 from app.domain.families.external import EXTERNAL
 from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
 from app.domain.families.images import IMAGE_CNN, IMAGE_RESNET
+from app.domain.families.texts import TEXT_CNN, TEXT_TRANSFORMER
 from app.domain.families.vectors import MLP
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (MLP, IMAGE_CNN, IMAGE_RESNET, AUDIO_CNN, FUNCTION, EXTERNAL)
+    family.name: family
+    for family in (MLP, IMAGE_CNN, IMAGE_RESNET, TEXT_CNN, TEXT_TRANSFORMER, AUDIO_CNN, FUNCTION, EXTERNAL)
 }
 """The built-in families by name."""
 
@@ -37,6 +39,8 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "TEST_FUNCTIONS",
+    "TEXT_CNN",
+    "TEXT_TRANSFORMER",
     "Family",
     "Hyperparameter",
     "InputKind",

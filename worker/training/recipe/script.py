@@ -33,7 +33,7 @@ REPEATED = frozenset({
     "warmup_epochs", "weight_decay",
 })  # fmt: skip
 """The hyperparameters that a recipe repeats by itself. Structural ones beyond these show in the model's layers."""
-TRAINING = frozenset({"epochs", "seed", "precision", "select_epoch", "early_stopping"})
+TRAINING = frozenset({"epochs", "seed", "precision", "select_epoch", "early_stopping", "deterministic"})
 DATASET = frozenset({"name", "validation_fraction", "test_fraction", "split_seed"})
 NOT_IN_LAYERS = frozenset({"gradient_accumulation_steps"})
 """Structural hyperparameters that no layer shows."""
@@ -71,6 +71,8 @@ _FILE_ARGUMENT = """    parser.add_argument("--data", required=True, help="an .n
 
 
 def _check_repeatable(program: Program, run: Run) -> None:
+    if any(not resume.own for resume in run.member.resume):
+        raise NoRecipe("The trial went on from the weights of another one: see its lineage.")
     family = FAMILIES.get(program.signature.family)
     for name, value in run.hyperparameters.items():
         declared = None if family is None else family.declared(name)
