@@ -52,7 +52,7 @@ MEANINGS = {
     "training.deterministic": "The same definition gives the same trials and numbers, at a cost: see "
     "[saving compute](saving-compute.md).",
     "training.select_epoch": "Which epoch is the trial's result: the best by the first objective, or the last. "
-    "`function` always selects the last.",
+    "`function` always selects the last, and so does the sampler `pbt`.",
     "training.early_stopping": "Off where left out.",
     "training.early_stopping.metric": "A metric of the epoch. For `function` the default is `value`.",
     "training.early_stopping.patience": "Epochs without improvement before the trial ends as COMPLETE.",

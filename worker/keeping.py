@@ -51,8 +51,8 @@ class Keeping:
             chosen = [result for result in chosen if self._may_be_best(result)]
             objectives = self._study.definition.objectives
             if chosen and len(objectives) == 1:
-                pick = max if objectives[0].direction == "maximize" else min
-                chosen = [pick(chosen, key=lambda result: result.values[0])]
+                sign = -1 if objectives[0].direction == "maximize" else 1
+                chosen = [min(chosen, key=lambda result: (sign * result.values[0], result.member))]
         extras: list[str] = [*self._study.definition.execution.artifacts]
         return [
             KeepModel(
