@@ -17,6 +17,7 @@ FettleError
 │   ├── InvalidStudy           INVALID_STUDY: a definition that can't be run
 │   ├── InvalidDataset         INVALID_DATASET: a file that can't be read as a data set
 │   └── IdempotencyMismatch    IDEMPOTENCY_MISMATCH: the key was used with another request
+├── LibraryMissing        501  LIBRARY_MISSING: an optional library that this needs isn't installed
 └── SchemaTooNew / Unready 503 UNREADY: the database can't be reached or has another schema
 """
 
@@ -143,6 +144,15 @@ class IdempotencyMismatch(Invalid):
     """The Idempotency-Key was used with another request."""
 
     code, title = "IDEMPOTENCY_MISMATCH", "Idempotency key reused"
+
+
+class LibraryMissing(FettleError):
+    """An optional library that a request needs isn't installed where the service runs."""
+
+    status, code, title = 501, "LIBRARY_MISSING", "A library is missing"
+
+    def __init__(self, library: str, wanted: str, instead: str) -> None:
+        super().__init__(f"{wanted} needs {library}, which isn't installed where the service runs. {instead}.")
 
 
 class Unready(FettleError):

@@ -19,11 +19,15 @@ from app.api import (
     catalog,
     datasets,
     events,
+    export,
     external,
     health,
+    insights,
     lineage,
     openapi,
     problems,
+    recipes,
+    report,
     results,
     studies,
     trials,
@@ -86,7 +90,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     uploads = {"/v1/datasets": settings.max_upload_bytes + datasets.FORM_BYTES}
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
-    for part in (studies, trials, external, lineage, results, events, datasets, catalog, workers, health):
+    for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
+        app.include_router(part.router)
+    for part in (events, datasets, catalog, workers, health):
         app.include_router(part.router)
     return app
 
@@ -102,6 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         database=database,
         hub=hub,
         in_flight=InFlight(),
+        insights=insights.Insights(database),
         external=cache(partial(_external_studies, database)),
     )
     background = [asyncio.create_task(work) for work in (hub.run(), _reap(database), _forget(database))]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import accuracy, asks, cnn, digits, memory, overhead, pages, quality, report, spoken, startup, stream
+from bench import accuracy, asks, cnn, digits, memory, overhead, pages, quality, report, spoken, startup, stream, text
 from bench.measure import adopt_orphans
 from bench.record import FETTLE, RESULTS, Records
 from bench.tasks import PEERS_PYTHON, Options, Part, Run, whole
@@ -29,6 +29,7 @@ PARTS: tuple[Part, ...] = (
     cnn.SMALL_PART,
     cnn.LARGE_PART,
     cnn.RACE_PART,
+    text.PART,
     spoken.PART,
     memory.PART,
     accuracy.PART,

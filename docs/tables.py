@@ -27,7 +27,7 @@ from app.tuning.pruners import pruners
 from app.tuning.samplers import samplers
 
 DOCS = Path(__file__).parent
-PAGES = tuple(DOCS / f"{name}.md" for name in ("api-guide", "operating", "images-and-audio", "own-models"))
+PAGES = tuple(DOCS / f"{name}.md" for name in ("api-guide", "operating", "images-and-audio", "text", "own-models"))
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 
 MEANINGS = {
@@ -57,7 +57,7 @@ MEANINGS = {
     "training.deterministic": "The same definition gives the same trials and numbers, at a cost: see "
     "[saving compute](saving-compute.md).",
     "training.select_epoch": "Which epoch is the trial's result: the best by the first objective, or the last. "
-    "`function` always selects the last.",
+    "`function` always selects the last, and so does the sampler `pbt`.",
     "training.early_stopping": "Off where left out.",
     "training.early_stopping.metric": "A metric of the epoch. For `function` the default is `value`.",
     "training.early_stopping.patience": "Epochs without improvement before the trial ends as COMPLETE.",
@@ -89,7 +89,8 @@ MEANINGS = {
     "execution.trial_timeout_seconds": "Longest time of one attempt. It then ends as FAIL, `TIMEOUT`.",
     "execution.duplicates": "Equal hyperparameters are trained again (`allow`), get the first trial's result "
     "(`reuse`), or are drawn anew (`resample`), see [search](search.md#duplicates).",
-    "execution.keep_models": "`best`: the best trial's model (with several objectives every complete trial's); "
+    "execution.artifacts": "Asked for beside a kept model's usual files: `tensorboard`, an event file of its epochs.",
+    "execution.keep_models": "`best`: the best trial's model (with several objectives the Pareto front's); "
     "`all`: every complete trial's; `none`.",
     "execution.checkpoints": "`auto`: a trial that trains for long leaves checkpoints, and goes on from the last one"
     " where it loses its worker, see [checkpoints](checkpoints.md); `off`: it starts anew.",
@@ -99,7 +100,7 @@ MEANINGS = {
 }
 """What each field of a study definition means, by its path."""
 
-KINDS = {"vector": "vectors; images are flattened", "image": "images", "audio": "recordings", "none": "none"}
+KINDS = {"vector": "vectors; images are flattened", "image": "images", "text": "texts", "audio": "recordings"}
 """What families take, in words."""
 
 OPTION_MEANINGS = {
@@ -315,7 +316,7 @@ def families() -> str:
             f"`{f.name}`",
             f.description,
             " or ".join(f.tasks) if f.needs_dataset else "—",
-            "as `model.input` says" if f.from_layers else KINDS.get(f.input_kind, f.input_kind),
+            "as `model.input` says" if f.from_layers else KINDS.get(f.input_kind, "none"),
         ]
         for f in FAMILIES.values()
     ]
@@ -346,7 +347,14 @@ def _option(option: Option) -> str:
 def datasets() -> str:
     """The bundled data sets."""
     rows = [
-        [f"`{d.name}`", d.description, d.task, " × ".join(map(str, d.shape)), f"{d.rows:,}", str(d.classes or "—")]
+        [
+            f"`{d.name}`",
+            d.description,
+            d.task,
+            " × ".join(map(str, d.shape)) or d.input_kind,
+            f"{d.rows:,}",
+            str(d.classes or "—"),
+        ]
         for d in BUNDLED.values()
     ]
     return _table(["name", "what it is", "task", "shape of a sample", "rows", "classes"], rows)
@@ -415,6 +423,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "family-mlp": _family("mlp"),
     "family-image-cnn": _family("image-cnn"),
     "layers": layers,
+    "family-text-cnn": _family("text-cnn"),
+    "family-text-transformer": _family("text-transformer"),
     "family-image-resnet": _family("image-resnet"),
     "family-audio-cnn": _family("audio-cnn"),
     "family-function": _family("function"),

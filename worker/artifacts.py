@@ -17,7 +17,7 @@ import structlog
 from fsspec.implementations.local import LocalFileSystem
 
 from app.domain.trial import ArtifactPointer, CheckpointPointer
-from worker.protocol import KeptModel, KeptSnapshot
+from worker.protocol import KeptFile, KeptModel, KeptSnapshot
 from worker.snapshots import snapshot_key
 
 MODEL_NAME = "model.keras"
@@ -39,19 +39,30 @@ class ArtifactWriter:
         """A path on this machine where the trainer may write the model of the attempt that holds `token`."""
         return str(self._scratch / f"{token}.keras")
 
-    def publish(self, study: str, number: int, attempt: int, token: str, kept: KeptModel) -> ArtifactPointer:
-        """Copy a written model below the artifact location; the pointer to it.
+    def publish(
+        self, study: str, number: int, attempt: int, token: str, kept: KeptModel
+    ) -> tuple[ArtifactPointer, ...]:
+        """Copy a written model, and the files that came with it, below the artifact location; the pointers to them.
 
         Raises:
             OSError: the location can't be written.
         """
-        written = str(kept.path)
-        path = f"{study}/{number:06d}/{attempt}-{token[:12]}/{MODEL_NAME}"
-        target = f"{self._root}/{path}"
-        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.put_file(written, target)
-        Path(written).unlink()
-        return ArtifactPointer(MODEL_NAME, path, MODEL_MEDIA_TYPE, kept.size_bytes, kept.metadata)
+        folder = f"{study}/{number:06d}/{attempt}-{token[:12]}"
+        self._files.makedirs(f"{self._root}/{folder}", exist_ok=True)
+        model = KeptFile(
+            name=MODEL_NAME,
+            path=str(kept.path),
+            media_type=MODEL_MEDIA_TYPE,
+            size_bytes=kept.size_bytes,
+            details=kept.metadata,
+        )
+        return tuple(self._published(file, folder) for file in (model, *kept.files))
+
+    def _published(self, file: KeptFile, folder: str) -> ArtifactPointer:
+        path = f"{folder}/{file.name}"
+        self._files.put_file(file.path, f"{self._root}/{path}")
+        Path(file.path).unlink()
+        return ArtifactPointer(file.name, path, file.media_type, file.size_bytes, file.details)
 
     def scratch_snapshot(self, token: str) -> str:
         """A path on this machine, another each time, where the trainer may write a state of the attempt."""
@@ -93,12 +104,15 @@ class ArtifactWriter:
             Path(copy).unlink(missing_ok=True)
 
     def remove(self, paths: Sequence[str]) -> None:
-        """Delete files that nothing points to any more. One that can't be deleted stays an orphan."""
-        for path in paths:
+        """Delete files that nothing points to any more, with their folders: an attempt's files go together.
+
+        What can't be deleted stays an orphan.
+        """
+        for folder in dict.fromkeys(path.rpartition("/")[0] for path in paths):
             try:
-                self._files.rm(f"{self._root}/{path.rpartition('/')[0]}", recursive=True)
+                self._files.rm(f"{self._root}/{folder}", recursive=True)
             except OSError as error:
-                log.warning("artifact_not_removed", path=path, error=str(error))
+                log.warning("artifact_not_removed", path=folder, error=str(error))
 
     def close(self) -> None:
         """Delete the scratch folder."""

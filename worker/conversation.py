@@ -120,7 +120,9 @@ class Trainee(Protocol):
         """What comes with the member's result, beyond what the conversation knows itself."""
         ...
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
+    def keep(
+        self, member: Member, model: KeepModel, selected_epoch: int, history: Sequence[Mapping[str, float]]
+    ) -> Callable[[], KeptModel]:
         """Take the selected epoch's model aside; the call that writes it is made on another thread."""
         ...
 
@@ -418,7 +420,7 @@ def _keeping(trainee: Trainee, progress: Progress | None, model: KeepModel) -> C
     if progress is None or progress.model_epoch is None:
         problem = f"Expected a member that ended in this round with a selected epoch. Received: {model.member}"
         return lambda: KeptModel(member=model.member, path=model.path, error=problem)
-    write = trainee.keep(progress.member, model, progress.model_epoch)
+    write = trainee.keep(progress.member, model, progress.model_epoch, progress.history)
 
     def attempt() -> KeptModel:
         try:

@@ -160,7 +160,13 @@ class _Functions:
     def result_metrics(self, member: Member) -> dict[str, float]:  # noqa: ARG002
         return {}
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:  # noqa: ARG002
+    def keep(
+        self,
+        member: Member,
+        model: KeepModel,
+        selected_epoch: int,  # noqa: ARG002
+        history: Sequence[Mapping[str, float]],  # noqa: ARG002
+    ) -> Callable[[], KeptModel]:
         none = KeptModel(member=member.member, path=model.path, error="The family function has no model to write.")
         return lambda: none
 

@@ -51,10 +51,15 @@ class Keeping:
             chosen = [result for result in chosen if self._may_be_best(result)]
             objectives = self._study.definition.objectives
             if chosen and len(objectives) == 1:
-                pick = max if objectives[0].direction == "maximize" else min
-                chosen = [pick(chosen, key=lambda result: result.values[0])]
+                sign = -1 if objectives[0].direction == "maximize" else 1
+                chosen = [min(chosen, key=lambda result: (sign * result.values[0], result.member))]
+        extras: list[str] = [*self._study.definition.execution.artifacts]
         return [
-            KeepModel(member=r.member, path=None if kept == "none" else self._artifacts.scratch(tokens[r.member]))
+            KeepModel(
+                member=r.member,
+                path=None if kept == "none" else self._artifacts.scratch(tokens[r.member]),
+                extras=extras,
+            )
             for r in chosen
         ]
 
@@ -79,12 +84,12 @@ class Keeping:
         if model.path is None:
             return Published((), model.test_metrics)
         try:
-            pointer = self._artifacts.publish(
+            pointers = self._artifacts.publish(
                 self._study.public_id, reservation.number, reservation.attempt, reservation.token, model
             )
         except Exception as error:  # noqa: BLE001 - a store's driver may raise anything: the result counts without it
             return self._failed(reservation, f"{type(error).__name__}: {error}")
-        return Published((pointer,), model.test_metrics)
+        return Published(pointers, model.test_metrics, "".join(f"{line}\n" for line in model.notes))
 
     def _failed(self, reservation: Reservation, message: str) -> Published:
         log.warning("artifact_not_written", study=self._study.public_id, trial=reservation.number, error=message)

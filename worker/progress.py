@@ -19,7 +19,7 @@ RESULT_METRICS = ("parameter_count", "train_seconds", "peak_memory_mb", "general
 """What comes with a member's result rather than with each epoch."""
 STATE = (
     "epochs", "selected_epoch", "selected", "train_seconds", "device_seconds", "instance", "instance_epochs",
-    "instance_results", "model_epoch", "_best", "_best_instance",
+    "instance_results", "model_epoch", "history", "_best", "_best_instance",
 )  # fmt: skip
 """What of a progress is kept in a snapshot; the rest follows from the trial, or ends it."""
 
@@ -42,6 +42,8 @@ class Progress:
     epochs: int = 0
     selected_epoch: int | None = None
     selected: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    """The metrics of every epoch so far."""
     train_seconds: float = 0.0
     device_seconds: float = 0.0
     failure: str | None = None
@@ -64,6 +66,7 @@ class Progress:
         epoch, self.instance_epochs, self.epochs = self.instance_epochs, self.instance_epochs + 1, self.epochs + 1
         self.train_seconds += seconds
         self.device_seconds += seconds / members
+        self.history.append(metrics)
         if self._patience is not None:
             self._patience.watch(metrics[self._patience.rule.metric])
         objective = next((o for o in self.objectives if o.metric in metrics), None)
@@ -108,8 +111,9 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """What a snapshot keeps of it, as JSON values."""
         stopping = None if self._patience is None else self._patience.state()
-        results = {"instance_results": list(self.instance_results)}  # it grows while a snapshot is written
-        return {name: getattr(self, name) for name in STATE} | results | {"stopping": stopping}
+        # Lists grow while a snapshot is written.
+        grown = {"instance_results": list(self.instance_results), "history": list(self.history)}
+        return {name: getattr(self, name) for name in STATE} | grown | {"stopping": stopping}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Be as far as the progress of which `state` was kept.

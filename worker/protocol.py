@@ -163,11 +163,13 @@ class TakeSnapshots(Message):
 class KeepModel(Message):
     """Take the selected epoch's model of a member: write it as a Keras file at `path`, where one is given.
 
-    It is scored on the test part, where the data set keeps one.
+    What comes with it is written beside; `extras` are what the study asks for beyond that, such as "tensorboard". It is
+    scored on the test part, where the data set keeps one.
     """
 
     member: int
     path: str | None = None
+    extras: list[str] = []
 
 
 class Keep(Message):
@@ -254,14 +256,29 @@ class MembersDone(Message):
     results: list[MemberResult]
 
 
+class KeptFile(Message):
+    """A file that was written beside a model: what it is called as an artifact, and where it lies."""
+
+    name: str
+    path: str
+    media_type: str
+    size_bytes: int
+    details: dict[str, Any] = {}
+
+
 class KeptModel(Message):
-    """A file that was written, or why it was not; what its model scores on the test part."""
+    """A file that was written, or why it was not; what its model scores on the test part.
+
+    `files` came with it; `notes` are lines for the trial's log.
+    """
 
     member: int
     path: str | None = None
     size_bytes: int = 0
     metadata: dict[str, Any] = {}
     test_metrics: dict[str, float] = {}
+    files: list[KeptFile] = []
+    notes: list[str] = []
     error: str | None = None
 
 

@@ -80,6 +80,9 @@ class StackRun:
         self._data = data
         self._members: dict[int, Running] = {}
         self._unwritten: dict[int, tuple[Running, MemberResult]] = {}
+        self._after: dict[int, list[tuple[Running, MemberResult]]] = {}
+        """Members that are no better than one whose model is being written, by its number: recorded first, one of them
+        would be the best, and without a model."""
         self._next_member = 0
         self._draining = False
         self._judged = self._study.definition.pruner.name != "none"
@@ -128,6 +131,7 @@ class StackRun:
     def _reporting(self) -> list[Running]:
         """The members whose reports may wait to be written."""
         waiting = [*self._unwritten.values(), *(ended[:2] for ended in self._ended.values())]
+        waiting += [pair for after in self._after.values() for pair in after]
         return [*self._members.values(), *(member for member, _ in waiting)]
 
     def _started(self, trials: Sequence[PooledTrial]) -> list[Member]:
@@ -222,6 +226,7 @@ class StackRun:
             self._ended[number] = (*ended, model, snapshots)
         else:
             self._finish([ended], model, snapshots)
+            self._finish(self._after.pop(number, []))
 
     def _end(self, trainer: Trainer, results: Sequence[MemberResult]) -> None:
         """Refill the slots of members that ended, and record them: those whose model is written once it is."""
@@ -241,6 +246,10 @@ class StackRun:
         if self._in_order:
             self._ended |= {number: (*pair, None, NOTHING) for number, pair in ended.items()}
             ended = {}
+        elif len(models) == 1:
+            values = self._unwritten[models[0].member][1].values
+            ties = [number for number, (_, result) in ended.items() if result.values == values]
+            self._after[models[0].member] = [ended.pop(number) for number in ties]
         try:
             joining = self._started(self._next_trials())
             trainer.send(Keep(stack=self._first.token, models=models, snapshots=snapshots, join=joining))
@@ -363,6 +372,7 @@ class StackRun:
             del self._unwritten[number]
             lost = KeptModel(member=number, path="", error="The trainer was lost before it had written the model.")
             self._finish([(member, result)], lost)
+            self._finish(self._after.pop(number, []))
         for number, member in list(self._members.items()):
             reason = self._stop_reason(member)
             if reason in ("TIMEOUT", "CANCELLED"):

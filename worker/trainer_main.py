@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 """Linux's prctl option: the signal that this process gets when its parent dies (prctl(2))."""
 
+DATASETS = "datasets-made"
+"""The folder beside the file of timings that keeps data sets which trainers make."""
 WARMING_POLL_S = 0.05
 """How often a trainer that still imports TensorFlow looks for messages."""
 
@@ -109,8 +111,10 @@ def _serve(channel: Channel[Request], device: str, timings: Path, families: list
     networks = _announce(channel, device, families, shelf)
     workshop: Workshop | None = None
     if networks is not None:
+        from worker.training.data import cache
         from worker.training.workshop import Workshop
 
+        cache.keep_in(timings.with_name(DATASETS))
         workshop = Workshop(timings, networks)
     while True:
         _handle(channel, channel.receive(), workshop, shelf)

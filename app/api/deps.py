@@ -14,6 +14,7 @@ from app.api.answers import IDEMPOTENCY_KEY_PATTERN
 if TYPE_CHECKING:
     from app.api.hub import Hub
     from app.api.idempotency import InFlight
+    from app.api.insights import Insights
     from app.settings import Settings
     from app.store.engine import Database
     from app.tuning.external import ExternalStudies
@@ -31,6 +32,7 @@ class Service:
     database: Database
     hub: Hub
     in_flight: InFlight
+    insights: Insights
     external: Callable[[], ExternalStudies]
     """Made when it is first called: Optuna takes a second to import."""
     readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))

@@ -280,6 +280,32 @@ class EventPage(BaseModel):
     next_cursor: str | None
 
 
+class Importance(BaseModel):
+    """How much a hyperparameter explains, of a sum of 1."""
+
+    hyperparameter: str
+    importance: float
+
+
+class Importances(BaseModel):
+    """Importances, the largest first."""
+
+    items: list[Importance]
+    next_cursor: str | None
+    method: str
+    metric: str
+    trials: int = Field(description="COMPLETE trials that were looked at.")
+    reason: str | None = Field(description="Why there are no items, in words.")
+
+
+FIGURE: dict[str, Any] = {
+    "type": "object",
+    "required": ["data", "layout"],
+    "properties": {"data": {"type": "array", "items": {"type": "object"}}, "layout": {"type": "object"}},
+}
+"""A Plotly figure, as plotly.js takes it."""
+
+
 class Health(BaseModel):
     """Liveness or readiness."""
 

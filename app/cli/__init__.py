@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, datasets, enqueue, external, lineage, serve
+from app.cli import client, datasets, enqueue, external, lineage, results, serve
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -38,14 +38,18 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     client.best,
     lineage.lineage,
     enqueue.enqueue,
-    client.export,
+    results.export,
+    results.importances,
+    results.plot,
+    results.report,
+    results.recipe,
     client.pause,
     client.resume,
     client.stop,
     client.cancel,
     external.ask,
     external.heartbeat,
-    external.report,
+    external.report_metrics,
     external.tell,
 )
 for command in COMMANDS:

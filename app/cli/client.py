@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -142,25 +142,6 @@ def best(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJ
         raise typer.Exit(1)
 
 
-def export(
-    study: StudyRef,
-    form: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
-    output: Annotated[Path | None, typer.Option(help="A file to write; standard output if left out.")] = None,
-    url: Url = LOCAL,
-    api_key: ApiKey = None,
-) -> None:
-    """Write all trials of a study as CSV or JSON."""
-    with connect(url, api_key) as client:
-        text = client.export(client.find_study(study).id, form)
-    if output is None:
-        typer.echo(text, nl=not text.endswith("\n"))
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise typer.BadParameter(f"Expected a file that can be written. Received: {output}: {error.strerror}") from None
-
-
 def pause(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Start no further trials of a study until it is resumed."""
     _act(study, url, api_key, as_json, lambda client, id_: client.pause(id_))
@@ -242,7 +223,7 @@ def print_items(models: Iterable[BaseModel]) -> None:
     typer.echo(json.dumps({"items": items}, ensure_ascii=False))
 
 
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Print columns as wide as their content; the last one is left ragged."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):

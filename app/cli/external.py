@@ -32,7 +32,7 @@ def heartbeat(study: StudyRef, trial: Number, token: Token, url: Url = LOCAL, ap
         print_json(client.heartbeat(client.find_study(study).id, trial, token))
 
 
-def report(
+def report_metrics(
     study: StudyRef,
     trial: Number,
     token: Token,
@@ -43,7 +43,7 @@ def report(
 ) -> None:
     """Report an epoch's metrics of a trial that you hold; prints JSON."""
     with connect(url, api_key) as client:
-        print_json(client.report(client.find_study(study).id, trial, token, epoch, _numbers(metrics)))
+        print_json(client.report_metrics(client.find_study(study).id, trial, token, epoch, _numbers(metrics)))
 
 
 def tell(

@@ -30,7 +30,7 @@ class TakenTrial:
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> Verdict:
         """Record an epoch's metrics, counted from 0; whether to prune the trial or to stop it now."""
-        return self.client.report(self.study, self.number, self.lease_token, epoch, metrics)
+        return self.client.report_metrics(self.study, self.number, self.lease_token, epoch, metrics)
 
     def heartbeat(self) -> Alive:
         """Renew the lease where nothing is to report for long; whether to stop."""
@@ -77,7 +77,9 @@ class ExternalCalls:
         """Renew the lease of a trial."""
         return Alive.model_validate_json(self._post(study, number, "heartbeat", {"lease_token": lease_token}))
 
-    def report(self, study: str, number: int, lease_token: str, epoch: int, metrics: Mapping[str, float]) -> Verdict:
+    def report_metrics(
+        self, study: str, number: int, lease_token: str, epoch: int, metrics: Mapping[str, float]
+    ) -> Verdict:
         """Record the metrics of an epoch, counted from 0; what to do next."""
         body = {"lease_token": lease_token, "epoch": epoch, "metrics": _encoded(metrics)}
         return Verdict.model_validate_json(self._post(study, number, "report", body))

@@ -286,3 +286,20 @@ def event_of(kind: str, data: dict[str, Any]) -> Event:
     if kind == "reset":
         return Reset.model_validate({"seq": int(data["first_seq"]) - 1, "type": "reset", **data})
     return EVENT_TYPES.get(kind, Event).model_validate({"type": kind, **data})
+
+
+class Importance(Answer):
+    """How much a hyperparameter explains, of a sum of 1."""
+
+    hyperparameter: str
+    importance: float
+
+
+class Importances(Answer):
+    """Importances, the largest first; `reason` says why there are none."""
+
+    items: list[Importance] = []
+    method: str = ""
+    metric: str = ""
+    trials: int = 0
+    reason: str | None = None

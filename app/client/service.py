@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
 
 import httpx
 
@@ -28,6 +26,7 @@ from app.client.models import (
     Worker,
 )
 from app.client.paths import study_path, trial_path
+from app.client.results import ResultCalls
 from app.client.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -38,7 +37,7 @@ READY_POLL_S = 0.05
 A = TypeVar("A", bound=Answer)
 
 
-class FettleClient(ExternalCalls, DatasetCalls):
+class FettleClient(ResultCalls, ExternalCalls, DatasetCalls):
     """A connection to the service at `url`.
 
     `api_key` is needed where the service has keys; `timeout_s` limits each call, not a stream.
@@ -168,11 +167,6 @@ class FettleClient(ExternalCalls, DatasetCalls):
         """The metrics of every epoch of a trial's attempt, the current one by default."""
         return list(self._pages(MetricPoint, f"{trial_path(study, number)}/metrics", {"attempt": attempt}))
 
-    def best(self, study: str) -> list[Trial]:
-        """The best feasible trial, or the Pareto front; empty before the first one finishes."""
-        answer = self._transport.call("GET", f"{study_path(study)}/best").json()
-        return [Trial.model_validate(item) for item in answer["items"]]
-
     def lineage(self, study: str, number: int) -> list[Trial]:
         """A trial and those whose weights it went on from, the first one first: a schedule of hyperparameters."""
         return list(self._pages(Trial, f"{trial_path(study, number)}/lineage", {}))
@@ -181,27 +175,9 @@ class FettleClient(ExternalCalls, DatasetCalls):
         """What a trial wrote."""
         return self._transport.call("GET", f"{trial_path(study, number)}/logs", headers={"Accept": "text/plain"}).text
 
-    def export(self, study: str, form: str = "csv") -> str:
-        """All trials of a study as text: `csv` with a column for each value, or `json`."""
-        return self._transport.call("GET", f"{study_path(study)}/export", params={"format": form}).text
-
     def artifacts(self, study: str, number: int) -> list[Artifact]:
         """The files that a trial left."""
         return list(self._pages(Artifact, f"{trial_path(study, number)}/artifacts", {}))
-
-    def download_artifact(self, study: str, number: int, name: str, path: Path) -> Path:
-        """`path`, written whole or not at all with the artifact's bytes."""
-        part = path.with_name(path.name + ".part")
-        address = f"{trial_path(study, number)}/artifacts/{quote(name, safe='')}"
-        try:
-            with self._transport.stream(address, headers={"Accept": "*/*"}) as response, part.open("wb") as file:
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
-            return part.replace(path)
-        except httpx.TransportError as error:
-            raise ServiceUnavailable(self.url, str(error) or type(error).__name__) from error
-        finally:
-            part.unlink(missing_ok=True)
 
     # -- the stream ---------------------------------------------------------------------------------------------------
 

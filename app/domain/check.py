@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.check_artifacts import check_artifacts
+from app.domain.check_heads import head_problems, head_warnings
 from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
 from app.domain.check_instances import instance_problems
 from app.domain.check_layers import layer_problems, size_problems
@@ -51,6 +53,10 @@ class Checked:
     memory: MemoryEstimate | None = None
 
 
+LISTED_INPUTS = ("vector", "image")
+"""Kinds of samples that lists of layers take: what prepares texts and recordings has hyperparameters of its own."""
+
+
 @dataclass(slots=True)
 class _Findings:
     errors: list[FieldError] = field(default_factory=list)
@@ -83,6 +89,7 @@ def check_definition(
     if of_layers:
         found.errors += of_layers
         return Checked(definition, tuple(found.errors))
+    found.errors += check_artifacts(definition, family)
     dataset = _check_dataset(definition, family, datasets, found)
     filled = fill_defaults(pinned(definition, dataset), family)
     if len(definition.searched) <= limits.max_searched:
@@ -100,10 +107,12 @@ def check_definition(
     if dataset is not None and not found.errors and family.from_layers:
         found.errors += size_problems(filled, dataset, limits.max_model_parameters)
     elif dataset is not None and not found.errors:
+        found.errors += head_problems(filled)
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
         found.warnings += saving_warnings(definition)
+        found.warnings += head_warnings(filled)
         if not definition.searched:
             found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
     names = filled.hyperparameters
@@ -139,7 +148,7 @@ def _with_input(definition: StudyDefinition, datasets: Mapping[str, Dataset], fa
         return definition
     dataset = None if spec is None else datasets.get(spec.name)
     changes: dict[str, object] = {"version": family.version}
-    if family.from_layers and model.input is None and dataset is not None:
+    if family.from_layers and model.input is None and dataset is not None and dataset.input_kind in LISTED_INPUTS:
         changes["input"] = dataset.input_kind
     return definition.model_copy(update={"model": model.model_copy(update=changes)})
 

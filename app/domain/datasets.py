@@ -162,6 +162,15 @@ BUNDLED: dict[str, Dataset] = {
             _SHAPES,
         ),
         Dataset(
+            "docstrings",
+            "Docstrings of six installed libraries, whose names are masked.",
+            "classification",
+            "text",
+            (),
+            3000,
+            6,
+        ),
+        Dataset(
             "spoken-digits",
             "Ten words by twelve synthetic voices, 0.8 s at 8 kHz.",
             "classification",

@@ -6,6 +6,7 @@ import math
 
 from app.domain.datasets import Dataset
 from app.domain.families import Scalar
+from app.domain.size_texts import text_cnn_weights, text_transformer_weights
 from app.domain.space import Categorical, Float, Int
 
 
@@ -31,6 +32,11 @@ def parameter_estimate(
         return _audio_cnn(hyperparameters, high, dataset)
     if family == "image-resnet":
         return _image_resnet(hyperparameters, high, dataset)
+    if family == "text-cnn":
+        return text_cnn_weights(high, dataset.outputs)
+    if family == "text-transformer":
+        learned = _may_be(hyperparameters.get("positions"), "learned")
+        return text_transformer_weights(high, dataset.outputs, learned_positions=learned)
     return None
 
 

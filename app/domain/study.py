@@ -37,7 +37,7 @@ class ModelSpec(Section):
 
     family: StrictStr
     version: Annotated[StrictStr | None, _WHERE_GIVEN] = None
-    input: Annotated[Literal["vector", "image", "text", "audio"] | None, _WHERE_GIVEN] = None
+    input: Annotated[Literal["vector", "image"] | None, _WHERE_GIVEN] = None
     layers: Annotated[Annotated[list[Any], Field(max_length=256)] | None, _WHERE_GIVEN] = None
 
 
@@ -125,6 +125,10 @@ class Budget(Section):
         return not any((self.trials, self.seconds, self.device_seconds, self.no_improvement_trials))
 
 
+ExtraArtifact = Literal["tensorboard"]
+"""What may be asked for beside a kept model: `tensorboard` is an event file of all its epochs."""
+
+
 class Execution(Section):
     """How trials are run: how many at once, where, and what happens to those that fail."""
 
@@ -136,6 +140,7 @@ class Execution(Section):
     duplicates: Literal["allow", "reuse", "resample"] = "allow"
     keep_models: Literal["best", "all", "none"] = "best"
     checkpoints: Literal["auto", "off"] = "auto"
+    artifacts: Annotated[list[ExtraArtifact], Field(max_length=1)] = []
     priority: Annotated[StrictInt, Field(ge=-1000, le=1000)] = 0
 
 

@@ -10,18 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, update
+from sqlalchemy import Connection, Row, bindparam, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
-from app.domain.trial import ArtifactPointer, Outcome, TrialState
+from app.domain.trial import Outcome, TrialState
 from app.store import checkpoints
 from app.store.bulk import Along, Rows
 from app.store.leases import held
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
 from app.store.log import NewEvent, append_to
+from app.store.publishing import Published
 from app.store.settling import count_end, settle, trial_finished, write_logs
-from app.store.tables import Artifact, Metric, Trial, table_of
+from app.store.tables import Metric, Trial, table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,6 @@ _TOUCH = (
     .values(lease_expires_at=bindparam("expires_at"), epochs=bindparam("epochs_now"))
 )
 _METRICS = Rows(table_of(Metric), "trial_id", "attempt", "epoch", "metrics", "at")
-_artifacts = table_of(Artifact)
-_PUBLISH = insert(_artifacts)
-_SUPERSEDE = (
-    delete(_artifacts)
-    .where(_artifacts.c.study_id == bindparam("kept_study"), _artifacts.c.trial_id != bindparam("kept_trial"))
-    .returning(_artifacts.c.path)
-)
 
 
 def record(session: Session, study_id: int, public_id: str, reports: Sequence[Report], ttl_s: float) -> set[int]:
@@ -171,7 +165,7 @@ def _record_outcomes(
     if not ending:
         return []
     directions, metrics = loads(study.directions), loads(study.objective_metrics)
-    changes, logs, published = [], [], _Published(study.keep_models == "best" and len(directions) == 1)
+    changes, logs, published = [], [], Published(study, directions)
     events: list[NewEvent] = []
     for outcome, row in ending:
         changes.append(_columns(outcome, study.at, count_end(study, outcome.state, outcome.reason)))
@@ -195,7 +189,7 @@ def _record_outcomes(
     left = [checkpoints.New(o.trial_id, o.token, row.attempt, o.checkpoint) for o, row in ending if o.checkpoint]
     recorded.superseded_paths += checkpoints.put(study.connection, left, at=study.at)
     write_logs(study, logs)
-    recorded.superseded_paths += published.write(study)
+    recorded.superseded_paths += published.write()
     return events
 
 
@@ -239,46 +233,3 @@ def _is_better(study: LockedStudy, outcome: Outcome, directions: Sequence[str]) 
     if study.best_value is None:
         return True
     return value > study.best_value if directions[0] == "maximize" else value < study.best_value
-
-
-class _Published:
-    """The files that attempts published; where only the best model is kept, the last better one's."""
-
-    def __init__(self, only_best: bool) -> None:
-        self._only_best = only_best
-        self._kept: list[tuple[int, int, ArtifactPointer]] = []
-        self._superseded: list[str] = []
-
-    def add(self, outcome: Outcome, attempt: int, *, better: bool) -> None:
-        """Take up the files of an attempt."""
-        files = [(outcome.trial_id, attempt, artifact) for artifact in outcome.artifacts]
-        if self._only_best and files:
-            # Not better: another trial was recorded as the best meanwhile.
-            self._superseded += [a.path for _, _, a in (self._kept if better else files)]
-            self._kept = files if better else self._kept
-        else:
-            self._kept += files
-
-    def write(self, study: LockedStudy) -> list[str]:
-        """Point to the files that are kept; the paths of those that nothing points to any more."""
-        if not self._kept:
-            return self._superseded
-        superseded = list(self._superseded)
-        if self._only_best:
-            kept = {"kept_study": study.id, "kept_trial": self._kept[0][0]}
-            superseded += study.connection.execute(_SUPERSEDE, kept).scalars()
-        study.connection.execute(
-            _PUBLISH,
-            [
-                {
-                    "study_id": study.id,
-                    "trial_id": trial_id,
-                    "attempt": attempt,
-                    "details": dumps(artifact.details),
-                    "created_at": study.at,
-                    **{name: getattr(artifact, name) for name in ("name", "path", "media_type", "size_bytes")},
-                }
-                for trial_id, attempt, artifact in self._kept
-            ],
-        )
-        return superseded

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session, defer
 
 from app.domain.json import decode_number, loads
@@ -76,6 +76,28 @@ def trials_by_number(session: Session, study_id: int, numbers: Sequence[int]) ->
     for i in range(0, len(numbers), 500):
         found += map(ShownTrial._make, session.execute(query.where(Trial.number.in_(numbers[i : i + 500]))))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How many trials failed for one reason, with one error code; the last of them by number."""
+
+    reason: str
+    code: str
+    count: int
+    last_number: int
+
+
+def failures(session: Session, study_id: int) -> list[Failures]:
+    """Why trials of a study failed, the most frequent reason first."""
+    grouped = (Trial.reason, Trial.error_code)
+    query = (
+        select(*grouped, func.count(), func.max(Trial.number))
+        .where(Trial.study_id == study_id, Trial.state == TrialState.FAIL)
+        .group_by(*grouped)
+    )
+    found = [Failures(reason or "?", code or "?", count, last) for reason, code, count, last in session.execute(query)]
+    return sorted(found, key=lambda one: (-one.count, one.reason, one.code))
 
 
 def last_metrics(session: Session, trials: Sequence[ShownTrial]) -> dict[int, str]:

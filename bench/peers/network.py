@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from bench.peers.transformer import tokens, transformer
 from bench.works import DECAY_EPOCHS, SPLIT_SEED, VALIDATION_FRACTION, Work
 
 CLASSES = 10
@@ -19,7 +20,10 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation part: features float32 0..1, [n, d] or [n, height, width, 1]; labels [n] int."""
+    """Training and validation part: features float32 0..1, [n, d] or [n, height, width, 1]; labels [n] int.
+
+    Texts are token numbers, [n, length] int32.
+    """
 
     x: Any
     y: Any
@@ -28,7 +32,17 @@ class Split:
 
 
 def load(work: Work, data: Path | None = None) -> Split:
-    """The work's data, split as Fettle splits it; recordings are read from the file `data`, and become spectrograms."""
+    """The work's data, split as Fettle splits it; recordings and texts are read from the file `data`.
+
+    Recordings become spectrograms, texts token numbers.
+
+    Raises:
+        ValueError: a work on texts has no such file.
+    """
+    if work.family == "text-transformer":
+        if data is None:
+            raise ValueError(f"Expected a file of texts for {work.name}, after --data. Received: none")
+        return Split(*tokens(work, data))
     if data is not None:
         with np.load(data) as held:
             x, x_val, y, y_val = _parts(held["x"], held["y"])
@@ -67,6 +81,12 @@ def _decibels(work: Work, sample_rate: int, recordings: Any) -> Any:
 def compiled(work: Work, split: Split, values: dict[str, Any]) -> Any:
     """The network for sampled `values`, compiled."""
     penalty = keras.regularizers.L1L2(values["l1"], values["l2"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.Adam(_learning_rate(values, len(split.x)))
+    if work.family == "text-transformer":
+        model = transformer(work, values, penalty, int(split.y.max()) + 1)
+        model.compile(optimizer, loss, metrics=["accuracy"])
+        return model
     layers: list[Any] = [keras.Input(split.x.shape[1:])]
     if work.family == "mlp":
         for _ in range(work.network["hidden_layers"]):
@@ -89,8 +109,7 @@ def compiled(work: Work, split: Split, values: dict[str, Any]) -> Any:
             ]
         layers.append(keras.layers.Flatten())
     model = keras.Sequential([*layers, keras.layers.Dense(CLASSES, kernel_regularizer=penalty)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(_learning_rate(values, len(split.x))), loss, metrics=["accuracy"])
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 

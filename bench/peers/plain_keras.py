@@ -5,6 +5,7 @@
 Same data, split, space, sampler and epochs as the study that Fettle runs. `--in-flight K` asks for K trials before it
 trains them and tells their results, as a service with K trials at once does. `--hyperband` prunes with Optuna's own
 pruner, `--until-target` stops at the first trial that reaches the work's target.
+`--data` is the file of texts that works on texts need.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--hyperband", action="store_true")
     parser.add_argument("--until-target", action="store_true")
-    parser.add_argument("--data", type=Path, help="a file of recordings, where the work needs one")
+    parser.add_argument("--data", type=Path, help="a file of recordings or texts, where the work needs one")
     options = parser.parse_args()
     work = WORKS[options.work]
     split = load(work, options.data)

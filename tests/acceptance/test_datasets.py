@@ -139,7 +139,7 @@ def test_uploaded_images_train_a_cnn_and_an_mlp(client: FettleClient, tmp_path: 
                 "hyperparameters": fixed,
                 "training": {"epochs": 8},
                 "objectives": [{"metric": "val_accuracy", "direction": "maximize"}],
-                "budget": {"trials": 2},
+                "budget": {"trials": 1},
             },
         )
         best = client.best(over.id)[0]

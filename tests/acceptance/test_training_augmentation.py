@@ -119,7 +119,7 @@ def test_members_samples_and_steps_are_changed_in_ways_of_their_own() -> None:
         (
             "image-resnet",
             DatasetSpec(name="digits", validation_fraction=0.8),
-            {"filters": 8, "stages": 1, "learning_rate": 3e-3},
+            {"filters": 8, "stages": 1, "learning_rate": 3e-3, "batch_norm": True},
             {"flip": 0.5, "shift": 0.2, "noise": 0.1, "cutout": 0.4},
         ),
         (

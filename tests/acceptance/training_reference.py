@@ -138,6 +138,20 @@ def keras_optimizer(values: Mapping[str, Any], steps_per_epoch: int, epochs: int
     return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[values["optimizer"]](**common)
 
 
+def with_dense_gradients(optimizer: Any) -> Any:
+    """The optimizer, given the gradient of an embedding as the sum over all places of a token.
+
+    Keras' own would get a row for each place, and square these one by one for Adam and RMSprop, before they are summed.
+    """
+    apply = optimizer.apply
+
+    def dense(gradients: Any, variables: Any = None) -> Any:
+        return apply([tf.convert_to_tensor(gradient) for gradient in gradients], variables)
+
+    optimizer.apply = dense
+    return optimizer
+
+
 def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trained:
     """One member by `fit`, from the same weights, with its samples in the same order, the last partial batch too.
 
@@ -154,7 +168,7 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
     batch_size = values["batch_size"] * values["gradient_accumulation_steps"]
     weights = class_weights(request.training.class_weights, split)
     model.compile(
-        optimizer=keras_optimizer(values, -(-len(split.train) // batch_size), epochs),
+        optimizer=with_dense_gradients(keras_optimizer(values, -(-len(split.train) // batch_size), epochs)),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing) if classify else "mse",
         metrics=["accuracy" if classify else "mae"],
         jit_compile=False,

@@ -362,7 +362,7 @@ def test_commands_ask_report_and_tell(outside: Any, service: Any) -> None:
     (trial,) = json.loads(fettle("ask", "outside", "--worker", "shell"))["items"]
     held = ("outside", str(trial["number"]), "--token", trial["lease"]["token"])
     assert json.loads(fettle("heartbeat", *held))["should_stop"] is False
-    assert json.loads(fettle("report", *held, "--epoch", "0", "loss=0.5"))["should_prune"] is False
+    assert json.loads(fettle("report-metrics", *held, "--epoch", "0", "loss=0.5"))["should_prune"] is False
     assert fettle("tell", *held, "loss=0.25") == f"Trial {trial['number']} is COMPLETE.\n"
     (trial,) = json.loads(fettle("ask", "outside"))["items"]
     held = ("outside", str(trial["number"]), "--token", trial["lease"]["token"])

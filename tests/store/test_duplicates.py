@@ -12,7 +12,8 @@ from tests.store.conftest import TTL_S, Bench
 
 
 def proposals(reservations: Sequence[Reservation], x0: Any, rule: Any) -> list[Proposal]:
-    return [Proposal(r, {"x0": x0, "fixed": 1}, {"x0": x0}, {}, identity({"x0": x0}), rule) for r in reservations]
+    values, sampled = {"x0": x0, "fixed": 1}, {"x0": x0}
+    return [Proposal(r, values, sampled, {}, identity=identity(sampled), on_duplicate=rule) for r in reservations]
 
 
 def start(bench: Bench, reservations: Sequence[Reservation], x0: Any, rule: str = "reuse") -> set[int]:

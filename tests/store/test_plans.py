@@ -67,7 +67,7 @@ def start_alike(bench: Bench) -> Callable[[], Any]:
     alike = [f"id{bench.trial(number).id}" for number in (0, 1)]
     reservations = bench.reserve(2)
     made = [
-        Proposal(r, {"x0": 0.5}, {"x0": 0.5}, {}, identity, "reuse")
+        Proposal(r, {"x0": 0.5}, {"x0": 0.5}, {}, identity=identity, on_duplicate="reuse")
         for r, identity in zip(reservations, alike, strict=True)
     ]
     return lambda: bench.act(leases.start, made, "w1", "cpu", TTL_S)

@@ -28,8 +28,9 @@ def exported_model(
 ) -> Any:
     """The member with these weights, [P], and moving statistics, [S], as a Keras model of built-in layers alone.
 
-    It takes raw features, [n, *shape] float32, or a table's columns by name where some are categories. It gives class
-    probabilities, [n, classes], in the order of the data set's classes, or the value in the target's own unit, [n, 1].
+    It takes raw features: [n, *shape] float32, [n] strings, or a table's columns by name where some are categories. It
+    gives class probabilities, [n, classes], in the order of the data set's classes, or the value in the target's own
+    unit, [n, 1].
     """
     split = program.split
     features, x = model_entry(split.preparation, split.raw_shape)

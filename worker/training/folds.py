@@ -124,10 +124,12 @@ class FoldedTrainee:
     def result_metrics(self, member: Member) -> Mapping[str, float]:
         return self._stacks[0].result_metrics(member)
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
+    def keep(
+        self, member: Member, model: KeepModel, selected_epoch: int, history: Sequence[Mapping[str, float]]
+    ) -> Callable[[], KeptModel]:
         kept = self._kept[member.member]
         more = {"fold": kept.instance.fold, "repeat": kept.instance.repeat}
-        return self._stack(kept.instance).keeping(member, kept.weights, model, selected_epoch, more)
+        return self._stack(kept.instance).keeping(member, kept.weights, model, selected_epoch, history, more)
 
     def end(self, member: Member) -> None:
         instance = self._instances.pop(member.member, None)

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.training.models import Architecture
-from worker.training.models.layers import VariableSpec
+from worker.training.models.variables import VariableSpec
 
 WEIGHTS_STREAM, SHUFFLE_STREAM = 0, 1
 """What a member's seed is joined with, so that weights and shuffling draw from independent streams."""
 
+EMBEDDING_LIMIT = 0.05
+"""Embeddings start uniform between minus this and this: Keras' `uniform`."""
 CONSTANTS = {"bias": 0.0, "gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
 """What variables other than kernels start from, as Keras' layers do."""
 
@@ -20,10 +22,13 @@ CONSTANTS = {"bias": 0.0, "gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving
 def fresh_weights(architecture: Architecture, seed: int) -> NDArray[np.float32]:
     """The weights of a new member end to end, [P] float32: Glorot-uniform kernels, zero biases, unit gammas.
 
-    Kernels are uniform within ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), Keras' default.
+    Kernels are uniform within ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), embeddings within ±0.05: Keras'
+    defaults.
     """
     random = np.random.default_rng([seed, WEIGHTS_STREAM])
-    return _joined([_kernel(v, random) if v.kind == "kernel" else _constant(v) for v in architecture.weights])
+    return _joined(
+        [_drawn(v, random) if v.kind in ("kernel", "embedding") else _constant(v) for v in architecture.weights]
+    )
 
 
 def fresh_statistics(architecture: Architecture) -> NDArray[np.float32]:
@@ -36,9 +41,12 @@ def shuffled(seed: int, epoch: int, samples: int) -> NDArray[np.int32]:
     return np.random.default_rng([seed, SHUFFLE_STREAM, epoch]).permutation(samples).astype(np.int32)
 
 
-def _kernel(variable: VariableSpec, random: np.random.Generator) -> NDArray[np.float32]:
-    *receptive, inputs, outputs = variable.shape
-    limit = math.sqrt(6.0 / ((inputs + outputs) * math.prod(receptive)))
+def _drawn(variable: VariableSpec, random: np.random.Generator) -> NDArray[np.float32]:
+    if variable.kind == "embedding":
+        limit = EMBEDDING_LIMIT
+    else:
+        *receptive, inputs, outputs = variable.shape
+        limit = math.sqrt(6.0 / ((inputs + outputs) * math.prod(receptive)))
     return (random.random(variable.size, np.float32) * 2.0 - 1.0) * np.float32(limit)
 
 

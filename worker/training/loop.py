@@ -21,6 +21,7 @@ from worker.conversation import Channel, Refused, check_metrics, converse, fail_
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.snapshots import Arrays, Shelf
+from worker.training.beside import Run, write_beside
 from worker.training.cache import ProgramCache
 from worker.training.data import Fold, Split, inputs_of
 from worker.training.determinism import deterministic_operations, explained
@@ -163,6 +164,7 @@ class StackTrainee:
         peak: PeakMemory,
         weights: Sequence[float],
     ) -> None:
+        self._request = request
         self._cache = cache
         self._lanes = lanes
         self._slots = Slots(program, lanes)
@@ -295,19 +297,27 @@ class StackTrainee:
             "peak_memory_mb": self._peak.mb(),
         }
 
-    def keep(self, member: Member, model: KeepModel, selected_epoch: int) -> Callable[[], KeptModel]:
-        return self.keeping(member, self.best(member), model, selected_epoch, {})
+    def keep(
+        self, member: Member, model: KeepModel, selected_epoch: int, history: Sequence[Mapping[str, float]]
+    ) -> Callable[[], KeptModel]:
+        return self.keeping(member, self.best(member), model, selected_epoch, history, {})
 
     def best(self, member: Member) -> Weights:
         """The weights of a member's selected epoch so far."""
         return self._slots.best(self._slot_of[member.member])
 
     def keeping(
-        self, member: Member, weights: Weights, model: KeepModel, selected_epoch: int, more: Mapping[str, Any]
+        self,
+        member: Member,
+        weights: Weights,
+        model: KeepModel,
+        selected_epoch: int,
+        history: Sequence[Mapping[str, float]],
+        more: Mapping[str, Any],
     ) -> Callable[[], KeptModel]:
         """What writes the model of a member with these weights; `more` goes into its metadata."""
-        values = self._values_of(member)
-        return partial(_write, self.program, values, weights, model, selected_epoch, more)
+        run = Run(self._request, member, self._values_of(member), selected_epoch, tuple(history))
+        return partial(_write, self.program, run, weights, model, more)
 
     def end(self, member: Member) -> None:
         slot = self._slot_of.pop(member.member, None)
@@ -324,35 +334,31 @@ class StackTrainee:
         return reason
 
 
-def _write(
-    program: Program,
-    values: dict[str, Scalar],
-    best: Weights,
-    model: KeepModel,
-    selected_epoch: int,
-    more: Mapping[str, Any],
-) -> KeptModel:
-    """Write a member's model where it is wanted, and score it on the test part where there is one."""
-    exported = exported_model(program, values, *best)
+def _write(program: Program, run: Run, best: Weights, model: KeepModel, more: Mapping[str, Any]) -> KeptModel:
+    """Write a member's model and what comes with it, where wanted; score it on the test part, if there is one."""
+    exported = exported_model(program, run.hyperparameters, *best)
     size = 0 if model.path is None else save_model(exported, model.path)
     metadata = {
         "family": program.signature.family,
         "task": program.split.info.task,
         "classes": list(program.split.info.classes),
         "input_shape": list(program.split.shape),
-        "selected_epoch": selected_epoch,
-        "hyperparameters": values,
+        "selected_epoch": run.selected_epoch,
+        "hyperparameters": run.hyperparameters,
         "program": {"members": program.variant.members, "xla": program.variant.xla},
         **more,
     }
     if program.split.info.columns:
         metadata["inputs"] = inputs_of(program.split.info)
+    files, notes = write_beside(program, run, exported, best, model, metadata) if model.path else ([], [])
     return KeptModel(
         member=model.member,
         path=model.path,
         size_bytes=size,
         metadata=metadata,
         test_metrics=test_metrics(exported, program.split),
+        files=files,
+        notes=notes,
     )
 
 

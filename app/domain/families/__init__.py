@@ -19,9 +19,12 @@ from app.domain.families.external import EXTERNAL
 from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
 from app.domain.families.images import IMAGE_CNN, IMAGE_RESNET
 from app.domain.families.layered import KERAS_LAYERS
+from app.domain.families.texts import TEXT_CNN, TEXT_TRANSFORMER
 from app.domain.families.vectors import MLP
 
-_FAMILIES = (MLP, IMAGE_CNN, IMAGE_RESNET, AUDIO_CNN, KERAS_LAYERS, FUNCTION, EXTERNAL)
+_FAMILIES = (
+    MLP, IMAGE_CNN, IMAGE_RESNET, TEXT_CNN, TEXT_TRANSFORMER, AUDIO_CNN, KERAS_LAYERS, FUNCTION, EXTERNAL,
+)  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}
 """The built-in families by name."""
 
@@ -39,6 +42,8 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "TEST_FUNCTIONS",
+    "TEXT_CNN",
+    "TEXT_TRANSFORMER",
     "Family",
     "FamilyMetric",
     "Hyperparameter",

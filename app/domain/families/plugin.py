@@ -99,8 +99,8 @@ class FamilyPlugin:
         for place in (self.builder, self.blocks, *(p for m in self.metrics for p in (m.per_sample, m.finish))):
             if place is not None and not PLACE.fullmatch(place):
                 raise InvalidPlugin(f"Expected a place as package.module:function. Received: {place!r}")
-        if self.input_kind not in {"vector", "image", "text", "audio"}:
-            raise InvalidPlugin(f"Expected input_kind vector, image, text or audio. Received: {self.input_kind!r}")
+        if self.input_kind not in {"vector", "image"}:  # what prepares the others has hyperparameters of its own
+            raise InvalidPlugin(f"Expected input_kind vector or image. Received: {self.input_kind!r}")
         if not self.tasks or not set(self.tasks) <= {"classification", "regression"}:
             raise InvalidPlugin(f"Expected tasks among classification, regression. Received: {self.tasks!r}")
         self._check_names()

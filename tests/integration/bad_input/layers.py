@@ -138,3 +138,5 @@ DEFINITIONS: list[DefinitionCase] = [
         AT,
     ),
 ]
+DEFINITIONS.append(("layers on recordings", on("spoken-digits", DENSE), ["dataset", "name"]))
+DEFINITIONS.append(("layers that take recordings", on("spoken-digits", DENSE, input="audio"), ["model", "input"]))

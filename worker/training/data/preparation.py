@@ -17,6 +17,7 @@ from app.domain.families import InputKind, Scalar
 from worker.training.data.sources import DatasetInfo
 from worker.training.data.spectrogram import fit_log_mel
 from worker.training.data.tables import MATRIX, Scale, Table, fit_scale, fit_table
+from worker.training.data.texts import Vocabulary, fit_texts
 
 Floats = NDArray[np.float32]
 
@@ -108,7 +109,8 @@ def model_entry(preparation: Preparation, raw_shape: tuple[int, ...]) -> tuple[A
 
     if isinstance(preparation, Table):
         return preparation.entry()
-    features = x = keras.Input(raw_shape, name=MATRIX)
+    kind = "string" if isinstance(preparation, Vocabulary) else "float32"
+    features = x = keras.Input(raw_shape, name=MATRIX, dtype=kind)
     for layer in preparation.layers():
         x = layer(x)
     return features, x
@@ -128,6 +130,7 @@ class Fit:
 FITS: dict[InputKind, Fit] = {
     "vector": Fit(fit_vectors, ("normalization",)),
     "image": Fit(fit_images),
+    "text": Fit(fit_texts, ("tokens", "max_length", "vocabulary_size")),
     "audio": Fit(fit_log_mel, ("frame_length", "frame_step", "mel_bands")),
 }
 """What prepares the features of a family's kind of input."""

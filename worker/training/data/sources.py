@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.domain.datasets import Column
 from app.domain.families import InputKind, Task
 from worker.conversation import Refused
+from worker.training.data.docstrings import LIBRARIES, ROWS_EACH, docstrings
 from worker.training.data.spoken_digits import RECORDINGS, SAMPLE_RATE, SAMPLES, WORDS, spoken_digits
 from worker.training.shapes import IMAGES, SHAPES, SIDE, shapes
 
@@ -22,7 +23,8 @@ Samples = tuple[NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What is known of a data set without loading it. `shape` is a sample's; images are height × width × channels.
+    """What is known of a data set without loading it. `shape` is a sample's; images are height × width × channels,
+    a text has none.
 
     `classes` are the labels' names in the order of the model's outputs, empty for regression. `n` counts samples.
     `maximum` is the brightest value that a pixel of an image may have, `sample_rate` samples a second of recordings.
@@ -101,9 +103,11 @@ _SHAPES = DatasetInfo("shapes", "classification", "image", (SIDE, SIDE, 1), tupl
 _SPOKEN = DatasetInfo(
     "spoken-digits", "classification", "audio", (SAMPLES,), WORDS, RECORDINGS, sample_rate=SAMPLE_RATE
 )
+_DOCSTRINGS = DatasetInfo("docstrings", "classification", "text", (), tuple(LIBRARIES), ROWS_EACH * len(LIBRARIES))
 
 SOURCES: dict[str, Source] = {
     **{info.name: Source(info, partial(_from_scikit_learn, info)) for info in _SCIKIT_LEARN},
+    "docstrings": Source(_DOCSTRINGS, docstrings),
     "shapes": Source(_SHAPES, _drawn_shapes),
     "spoken-digits": Source(_SPOKEN, _recorded_digits, lambda: spoken_digits()[2]),
 }

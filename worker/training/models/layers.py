@@ -14,16 +14,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 from app.domain.families import Scalar
 from worker.conversation import Refused
+from worker.training.models.sequences import DeclareSequences, SequenceBlocks
+from worker.training.models.variables import Pooling, Shape, T, VariableSpec
 
-T = TypeVar("T")
-Shape = tuple[int, ...]
-Pooling = Literal["max", "average"]
+__all__ = [
+    "BATCH_NORM_EPSILON",
+    "BATCH_NORM_MOMENTUM",
+    "Architecture",
+    "Augmented",
+    "Blocks",
+    "Builder",
+    "Declare",
+    "Pooling",
+    "Shape",
+    "T",
+    "VariableSpec",
+    "architecture",
+    "strided",
+]
+
 Augmented = Literal["image", "spectrogram"]
-VariableKind = Literal["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"]
 
 BATCH_NORM_MOMENTUM = 0.99
 """Share of the moving statistics that a step keeps: Keras' default."""
@@ -36,7 +50,7 @@ def strided(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
-class Blocks(Protocol[T]):
+class Blocks(SequenceBlocks[T], Protocol[T]):
     """What a builder may use. `T` is what flows: a shape, a Keras tensor, or a stacked tensor."""
 
     def flatten(self, x: T) -> T:
@@ -44,7 +58,7 @@ class Blocks(Protocol[T]):
         ...
 
     def dense(self, x: T, units: int) -> T:
-        """`x·kernel + bias`, on vectors."""
+        """`x·kernel + bias`, over the last axis."""
         ...
 
     def convolution(self, x: T, filters: int, kernel_size: int, stride: int = 1) -> T:
@@ -55,8 +69,11 @@ class Blocks(Protocol[T]):
         """2×2 pooling with stride 2; an odd last row or column is left out."""
         ...
 
-    def global_pooling(self, x: T, kind: Pooling) -> T:
-        """The maximum or average of each channel over all places of an image or a sequence."""
+    def global_pooling(self, x: T, kind: Pooling, mask: T | None = None) -> T:
+        """The maximum or average of each channel over all places of an image or a sequence.
+
+        `mask`, of `padding_mask`, says which places of a sequence count.
+        """
         ...
 
     def add(self, x: T, y: T) -> T:
@@ -86,19 +103,6 @@ class Builder(Protocol):
     def __call__(self, blocks: Blocks[T], x: T, hyperparameters: Mapping[str, Scalar], outputs: int) -> T:
         """The network's output."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class VariableSpec:
-    """A variable of one member: what it is, and its shape without the axis of members."""
-
-    kind: VariableKind
-    shape: Shape
-
-    @property
-    def size(self) -> int:
-        """Numbers in it."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ class Architecture:
 
 
 @dataclass
-class Declare:
+class Declare(DeclareSequences):
     """Follows the shape of one sample through a network and writes down what it needs.
 
     Raises:
@@ -151,7 +155,7 @@ class Declare:
 
     def dense(self, x: Shape, units: int) -> Shape:
         self.weights += [VariableSpec("kernel", (x[-1], units)), VariableSpec("bias", (units,))]
-        self.activations += units
+        self.activations += math.prod(x[:-1]) * units
         return (*x[:-1], units)
 
     def convolution(self, x: Shape, filters: int, kernel_size: int, stride: int = 1) -> Shape:
@@ -172,7 +176,7 @@ class Declare:
         self.poolings += 1
         return (height // 2, width // 2, channels)
 
-    def global_pooling(self, x: Shape, kind: Pooling) -> Shape:  # noqa: ARG002 - both give the same shape
+    def global_pooling(self, x: Shape, kind: Pooling, mask: Shape | None = None) -> Shape:  # noqa: ARG002
         return (x[-1],)
 
     def add(self, x: Shape, y: Shape) -> Shape:

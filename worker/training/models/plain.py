@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.families import Scalar
 from worker.training.models.layers import Augmented, Pooling, VariableSpec
+from worker.training.models.plain_sequences import PlainSequences
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(PlainSequences):
     """Makes the layers of one member, whose `activation`, `dropout`, `l1` and `l2` are plain numbers here.
 
     Layers with weights are named by what they are and a number that counts them: Keras lists the layers of a network
     that branches by their depth, and not in the order in which they were made (`variables_in_order`).
     """
-
-    hyperparameters: Mapping[str, Scalar]
-    numbers: Iterator[int] = field(default_factory=count)
-
-    def _name(self, kind: str) -> str:
-        return f"{kind}_{next(self.numbers)}"
 
     def flatten(self, x: Any) -> Any:
         return keras.layers.Flatten()(x)
@@ -49,8 +39,10 @@ class Plain:
     def pooling(self, x: Any, kind: Pooling) -> Any:
         return keras.layers.MaxPooling2D(2)(x) if kind == "max" else keras.layers.AveragePooling2D(2)(x)
 
-    def global_pooling(self, x: Any, kind: Pooling) -> Any:
+    def global_pooling(self, x: Any, kind: Pooling, mask: Any = None) -> Any:
         layers = keras.layers
+        if mask is not None:
+            return self._masked_pooling(x, kind, mask)
         if len(x.shape) == 3:
             return (layers.GlobalMaxPooling1D if kind == "max" else layers.GlobalAveragePooling1D)()(x)
         return (layers.GlobalMaxPooling2D if kind == "max" else layers.GlobalAveragePooling2D)()(x)
@@ -71,10 +63,6 @@ class Plain:
         rate = float(self.hyperparameters["dropout"])
         return keras.layers.Dropout(rate)(x) if rate else x
 
-    def _regularizer(self) -> Any:
-        l1, l2 = float(self.hyperparameters["l1"]), float(self.hyperparameters["l2"])
-        return keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
-
 
 def variables_in_order(model: Any) -> tuple[list[Any], list[Any]]:
     """The trained variables of a model of `Plain`'s layers, and its moving statistics, as the builder meets them."""
@@ -85,8 +73,8 @@ def variables_in_order(model: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _number(variable: Any) -> int:
-    """The number in the name of a variable's layer, which is the last but one part of its path."""
-    return int(variable.path.split("/")[-2].rsplit("_", 1)[1])
+    """The number in the name of a variable's layer: the first part of its path, which ends in one."""
+    return int(variable.path.split("/")[0].rsplit("_", 1)[1])
 
 
 def split_flat(flat: NDArray[np.float32], variables: tuple[VariableSpec, ...]) -> list[NDArray[np.float32]]:

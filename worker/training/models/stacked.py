@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from worker.training.models.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, Augmented, Pooling, strided
+from worker.training.models.stacked_sequences import StackedSequences, per_channel
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": tf.nn.relu,
@@ -32,11 +33,6 @@ def _per_member(values: Any, x: Any) -> Any:
     return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
 
 
-def _per_channel(values: Any, x: Any) -> Any:
-    """[K, C] values, shaped to broadcast over the last axis of `x`, [K, …, C]."""
-    return tf.reshape(values, [-1, *[1] * (len(x.shape) - 2), values.shape[-1]])
-
-
 def _merged(x: Any) -> Any:
     """[K, B, …] as [K·B, …]."""
     return tf.reshape(x, [-1, *x.shape[2:]])
@@ -48,7 +44,7 @@ def _split(x: Any, members: int) -> Any:
 
 
 @dataclass
-class Stacked:
+class Stacked(StackedSequences):
     """One pass of K members; a fresh one for each trace.
 
     `xla` says for which compiler operations are chosen: on CPUs XLA makes matrix products fast and convolutions slow.
@@ -82,19 +78,19 @@ class Stacked:
 
     def dense(self, x: Any, units: int) -> Any:  # noqa: ARG002 - the kernel knows it
         kernel, bias = next(self.weights), next(self.weights)
-        return self._product(tf.cast(x, kernel.dtype), kernel) + _per_channel(bias, x)
+        return self._affine(x, kernel, bias)
 
     def convolution(self, x: Any, filters: int, kernel_size: int, stride: int = 1) -> Any:  # noqa: ARG002
         kernels, biases = next(self.weights), next(self.weights)
         x = tf.cast(x, kernels.dtype)
         if self.xla:
-            return self._convolution_as_products(x, kernels, stride) + _per_channel(biases, x)
+            return self._convolution_as_products(x, kernels, stride) + per_channel(biases, x)
         # Grouped convolutions have no gradient on CPUs; one convolution a member runs everywhere. The bias is added by
         # itself: oneDNN's fused gradients of several convolutions in one graph were seen to mix (tensorflow 2.21).
         pairs = zip(tf.unstack(x), tf.unstack(kernels), strict=True)
         outputs = [tf.nn.conv2d(a, kernel, stride, "SAME") for a, kernel in pairs]
         y = outputs[0][tf.newaxis] if self.members == 1 else tf.stack(outputs)
-        return y + _per_channel(biases, y)
+        return y + per_channel(biases, y)
 
     def _convolution_as_products(self, x: Any, kernels: Any, stride: int) -> Any:
         """For each row of the kernel one matrix product, over the image's columns laid side by side.
@@ -113,10 +109,6 @@ class Stacked:
             rows.append(self._product(patches, tf.reshape(kernels[:, i], [self.members, size * channels, -1])))
         return tf.reshape(tf.add_n(rows), [self.members, -1, height, width, kernels.shape[-1]])
 
-    def _product(self, x: Any, kernel: Any) -> Any:
-        """[K, N, C]·[K, C, F]; a single member's without the axis of members, for a plain matrix product."""
-        return tf.matmul(x[0], kernel[0])[tf.newaxis] if self.members == 1 else tf.matmul(x, kernel)
-
     def pooling(self, x: Any, kind: Pooling) -> Any:
         if not self.xla:
             pool = tf.nn.max_pool2d if kind == "max" else tf.nn.avg_pool2d
@@ -130,7 +122,9 @@ class Stacked:
         rows = tf.maximum(x[:, :, :, 0], x[:, :, :, 1])
         return tf.maximum(rows[:, :, :, :, 0], rows[:, :, :, :, 1])
 
-    def global_pooling(self, x: Any, kind: Pooling) -> Any:
+    def global_pooling(self, x: Any, kind: Pooling, mask: Any = None) -> Any:
+        if mask is not None:
+            return self._masked_pooling(x, kind, mask)
         reduce = tf.reduce_max if kind == "max" else tf.reduce_mean
         return reduce(x, list(range(2, len(x.shape) - 1)))
 
@@ -153,7 +147,7 @@ class Stacked:
             weight = tf.reshape(self.sample_weight, [1, -1] + [1] * (len(x.shape) - 2))
             count = tf.reduce_sum(self.sample_weight) * float(tf.TensorShape(x.shape[2:-1]).num_elements() or 1)
             batch_mean = tf.reduce_sum(x * weight, axes) / count
-            centred = x - _per_channel(batch_mean, x)
+            centred = x - per_channel(batch_mean, x)
             batch_variance = tf.reduce_sum(tf.square(centred) * weight, axes) / count
             keep = BATCH_NORM_MOMENTUM
             self.new_statistics += [
@@ -162,9 +156,9 @@ class Stacked:
             ]
             variance = batch_variance
         else:
-            centred = x - _per_channel(mean, x)
+            centred = x - per_channel(mean, x)
         scale = gamma * tf.math.rsqrt(variance + BATCH_NORM_EPSILON)
-        return tf.cast(centred * _per_channel(scale, x) + _per_channel(beta, x), given)
+        return tf.cast(centred * per_channel(scale, x) + per_channel(beta, x), given)
 
     def activation(self, x: Any) -> Any:
         """Every candidate's values, of which each member takes its own; a single member computes its own alone."""

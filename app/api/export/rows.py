@@ -1,0 +1,72 @@
+"""The trials of an export, batch by batch, and the columns of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from app.api.trial_texts import trial_texts
+from app.api.views import definition_of
+from app.domain.json import loads
+from app.domain.study import StudyDefinition
+from app.store import listing, tables
+from app.store.engine import Database
+
+BATCH = 500
+"""Trials that an export reads at once."""
+LEADING = ("number", "state", "reason", "feasible", "attempt")
+TRAILING = (
+    "selected_epoch",
+    "epochs",
+    "worker_id",
+    "device",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "duration_seconds",
+)
+
+
+@dataclass(frozen=True)
+class Export:
+    """A study to export."""
+
+    database: Database
+    study: tables.Study
+
+    @cached_property
+    def definition(self) -> StudyDefinition:
+        """The study's definition."""
+        return definition_of(self.study)
+
+    @cached_property
+    def objectives(self) -> list[str]:
+        """The objectives' metrics."""
+        metrics: list[str] = loads(self.study.objective_metrics)
+        return metrics
+
+    def texts(self) -> Iterator[list[str]]:
+        """All trials by number as JSON texts; no session stays open between batches."""
+        last = -1
+        while True:
+            with self.database.read() as session:
+                rows = listing.list_trials(session, self.study.id, after=(last,), limit=BATCH)
+                texts = trial_texts(session, self.study, rows)
+            if texts:
+                yield texts
+            if len(texts) < BATCH:
+                return
+            last = rows[-1].number
+
+    def trials(self) -> Iterator[list[dict[str, Any]]]:
+        """All trials by number, as in the API's answers."""
+        for texts in self.texts():
+            yield [loads(text) for text in texts]
+
+
+def error_words(trial: dict[str, Any]) -> str | None:
+    """Why the trial failed, in one cell."""
+    error = trial["error"]
+    return None if error is None else f"{error['code']}: {error['message']}"

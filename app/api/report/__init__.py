@@ -1,0 +1,32 @@
+"""A study as one self-contained HTML page: what was asked, what came out, and how it got there.
+
+The page needs nothing but itself: plotly.js is in it, its policy forbids it to load anything, and whatever a user or an
+error wrote is escaped. It is light or dark as the reader's system is, and prints.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from fastapi import Response
+from fastapi.responses import HTMLResponse
+
+from app.api.deps import Api, Project
+from app.api.report.content import gathered
+from app.api.report.page import page_of
+from app.api.routing import router as make_router
+
+router = make_router("results")
+
+
+@router.get(
+    "/v1/studies/{study_id:id}/report",
+    response_class=HTMLResponse,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def get_report(study_id: str, api: Api, project: Project) -> Response:
+    """A page about the study to keep, send or print; it works offline."""
+    content = gathered(api, project, study_id)
+    name = quote(f"{content.name}-report.html")
+    headers = {"Content-Disposition": f"inline; filename*=UTF-8''{name}", "X-Content-Type-Options": "nosniff"}
+    return HTMLResponse(page_of(content), headers=headers)

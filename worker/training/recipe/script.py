@@ -1,0 +1,291 @@
+"""The text of a recipe: a plain Keras script that trains one trial again.
+
+It repeats what `worker.training` did for the trial, by `Model.fit` from the same initial weights and in the same order
+of samples: the data, its split and preparation, the network, the loss with its penalties, the optimizer and its
+schedule, early stopping and the choice of the epoch. Dropout alone draws other masks, since Keras draws its own.
+
+Text from users reaches the script as Python literals only (`repr`): none of it can become code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.families import FAMILIES, Scalar
+from app.domain.metrics import GAINS
+from app.domain.study import DatasetSpec, TrainingSpec
+from worker.training.models.plain import split_flat
+from worker.training.program import Program
+from worker.training.recipe.data import loading
+from worker.training.recipe.graph import Call, NoRecipe, calls, constructor
+from worker.training.recipe.parts import MAIN, OPTIMIZERS, PROGRESS, RATES, SCHEDULE, SPLIT, START, STRATIFIED
+
+if TYPE_CHECKING:
+    from worker.training.beside import Run
+
+REPEATED = frozenset({
+    "activation", "batch_size", "decay_epochs", "decay_rate", "dropout", "final_fraction", "global_clipnorm",
+    "l1", "l2", "label_smoothing", "learning_rate", "lr_schedule", "momentum", "nesterov", "optimizer", "power",
+    "warmup_epochs", "weight_decay",
+})  # fmt: skip
+"""The hyperparameters that a recipe repeats by itself. Structural ones beyond these show in the model's layers."""
+TRAINING = frozenset({"epochs", "seed", "precision", "select_epoch", "early_stopping", "deterministic"})
+DATASET = frozenset({"name", "validation_fraction", "test_fraction", "split_seed"})
+NOT_IN_LAYERS = frozenset({"gradient_accumulation_steps"})
+"""Structural hyperparameters that no layer shows."""
+DRAWN = frozenset({"kernel", "bias", "gamma", "beta"})
+"""The kinds of variables whose initial values a recipe knows how to draw."""
+
+
+def recipe(program: Program, run: Run, exported: Any, weights: NDArray[np.float32]) -> str:
+    """The script that trains the member again. `exported` is its model, `weights`, [P], are the member's.
+
+    Raises:
+        NoRecipe: the trial used something that a script would have to leave out.
+    """
+    _check_repeatable(program, run)
+    load, needs_file = loading(program.split.info)
+    _, layers = calls(exported)
+    sections = [
+        _head(program, run, needs_file),
+        _constants(program, run),
+        load,
+        _split(program),
+        _network(program, layers),
+        _start(program, layers, weights),
+        _optimizer(run.hyperparameters),
+        _metrics(program, run),
+        MAIN.replace("@FILE", _FILE_ARGUMENT if needs_file else "").replace(
+            "@DATA", "arguments.data" if needs_file else "None"
+        ),
+    ]
+    return "\n\n".join(section.strip("\n") + "\n" for section in sections if section)
+
+
+_FILE_ARGUMENT = """    parser.add_argument("--data", required=True, help="an .npz file with the arrays x and y")
+"""
+
+
+def _check_repeatable(program: Program, run: Run) -> None:
+    if any(not resume.own for resume in run.member.resume):
+        raise NoRecipe("The trial went on from the weights of another one: see its lineage.")
+    family = FAMILIES.get(program.signature.family)
+    for name, value in run.hyperparameters.items():
+        declared = None if family is None else family.declared(name)
+        shows = declared is not None and declared.structural and name not in NOT_IN_LAYERS
+        if name not in REPEATED and not shows and declared is not None and value != declared.default:
+            raise NoRecipe(f"A recipe can't repeat {name} = {value!r} yet.")
+    for spec, known, what in ((run.request.training, TRAINING, "training"), (run.request.dataset, DATASET, "dataset")):
+        _check_fields(spec, known, what)
+    if run.request.training.precision != "float32":
+        raise NoRecipe(f"A recipe can't repeat training.precision = {run.request.training.precision!r} yet.")
+
+
+def _check_fields(spec: TrainingSpec | DatasetSpec | None, known: frozenset[str], what: str) -> None:
+    """Refuse what a section says beyond what recipes know of it."""
+    for name, field in type(spec).model_fields.items() if spec is not None else ():
+        value = getattr(spec, name)
+        if name not in known and value != field.get_default(call_default_factory=True):
+            raise NoRecipe(f"A recipe can't repeat {what}.{name} = {value!r} yet.")
+
+
+def _head(program: Program, run: Run, needs_file: bool) -> str:
+    words = ["Train one trial of a tuning study again, with Keras and scikit-learn: nothing else is needed.", ""]
+    metrics = run.history[run.selected_epoch]
+    shown = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items() if name != "seconds")
+    words += [f"Family {program.signature.family}, data set {program.split.info.name}, trial {run.member.number}."]
+    words += [f"Its selected epoch, number {run.selected_epoch} of {len(run.history)}, had:", f"{shown}."]
+    if needs_file:
+        words += ["", "The data come from an .npz file with the arrays x (features) and y (targets): --data FILE."]
+    text = "\n".join(words).replace("\\", "\\\\").replace('"""', "'''")
+    return f'''"""{text}
+"""
+
+import argparse
+import math
+
+import keras
+import numpy as np
+from sklearn.model_selection import train_test_split'''
+
+
+def _constants(program: Program, run: Run) -> str:
+    training, dataset = run.request.training, run.request.dataset
+    if dataset is None:
+        raise NoRecipe("The trial trained on no data set.")
+    stopping = training.early_stopping
+    rows = {
+        "SEED": run.member.seed,
+        "EPOCHS": training.epochs,
+        "BATCH_SIZE": program.batch_size,
+        "VALIDATION_FRACTION": dataset.validation_fraction,
+        "TEST_FRACTION": dataset.test_fraction,
+        "SPLIT_SEED": dataset.split_seed,
+        "SHAPE": tuple(program.split.raw_shape),
+        "CLASSES": list(program.split.info.classes),
+    }
+    lines = [f"{name} = {value!r}" for name, value in rows.items()]
+    lines += ["# The epoch is selected by this metric; by none: the last one is.", *_selection(program, run)]
+    if stopping is not None:
+        directions = {o.metric: o.direction == "maximize" for o in run.request.objectives}
+        rises = directions.get(stopping.metric, stopping.metric in GAINS)
+        lines.append("# Metric, patience, least change, and whether the metric rises as it gets better.")
+        lines.append(f"STOPPING = {(stopping.metric, stopping.patience, stopping.min_delta, rises)!r}")
+    else:
+        lines.append("STOPPING = None")
+    return "\n".join(lines)
+
+
+def _selection(program: Program, run: Run) -> list[str]:
+    """Which metric selects the epoch, as `worker.progress` does it."""
+    first = next((o for o in run.request.objectives if o.metric in run.history[0]), None)
+    stopping = run.request.training.early_stopping
+    by_epoch = {"loss", "val_loss", *(f"{part}{_score(program)}" for part in ("", "val_"))}
+    if run.request.training.select_epoch == "last":
+        first = None
+    for metric in [*([first.metric] if first else []), *([stopping.metric] if stopping else [])]:
+        if metric not in by_epoch:
+            raise NoRecipe(f"A recipe can't follow {metric}: it follows {', '.join(sorted(by_epoch))}.")
+    if first is None:
+        return ["OBJECTIVE, MAXIMIZE = None, False"]
+    return [f"OBJECTIVE, MAXIMIZE = {first.metric!r}, {first.direction == 'maximize'}"]
+
+
+def _score(program: Program) -> str:
+    return "accuracy" if program.split.info.task == "classification" else "mae"
+
+
+def _split(program: Program) -> str:
+    stratify = STRATIFIED if program.split.info.task == "classification" else "None"
+    return SPLIT.replace("@STRATA", stratify)
+
+
+def _network(program: Program, layers: Sequence[Call]) -> str:
+    """`build(x_train, y_train)`: the model, the network that is trained, and its layers by variable."""
+    split = program.split
+    lines = [
+        "def build(x_train, y_train):",
+        '    """The model from raw features to what it predicts, and the same one up to the loss, which is trained."""',
+        '    raw = keras.Input(SHAPE, name="raw_features")',
+    ]
+    before = len(split.preparation.layers())
+    *own, last = layers
+    for i, call in enumerate(own):
+        code = constructor(call.layer)
+        if i < before and type(call.layer).__name__ == "Normalization":
+            code = constructor(call.layer, mean="", variance="")
+            lines += [f"    normalization = {code}", "    normalization.adapt(x_train)"]
+            code = "normalization"
+        lines.append(f"    {call.name} = {code}({call.arguments})")
+    if split.info.task == "regression":
+        after = "keras.layers.Rescaling(deviation, mean)"
+        lines.append("    mean, deviation = target_scale(y_train)")
+    else:
+        after = "keras.layers.Softmax()"
+    lines += [
+        f"    predicted = {after}({last.arguments})",
+        f"    return keras.Model(raw, predicted), keras.Model(raw, {last.arguments})",
+    ]
+    if split.info.task == "regression":
+        scale = [
+            "def target_scale(y_train):",
+            '    """What the network\'s target is standardised by: mean and deviation of the training part."""',
+            "    return float(y_train.mean()), float(y_train.std()) or 1.0",
+            "",
+            "",
+        ]
+        lines = scale + lines
+    return "\n".join(lines)
+
+
+def _start(program: Program, layers: Sequence[Call], weights: NDArray[np.float32]) -> str:
+    """The code that gives the network the initial weights of the trial, where a script can draw them."""
+    specs = program.architecture.weights
+    order = None
+    if all(spec.kind in DRAWN for spec in specs):
+        order = _drawing_order(program, layers, weights)
+    if order is None:
+        return START.partition("@KERAS")[2].strip("\n")
+    return START.partition("@KERAS")[0].replace("@ORDER", repr(order))
+
+
+def _drawing_order(program: Program, layers: Sequence[Call], weights: NDArray[np.float32]) -> list[int] | None:
+    """Which of the network's kernels, by the order of its layers, each drawn kernel is; None where it isn't clear."""
+    specs = program.architecture.weights
+    kernels = [v.numpy() for call in layers for v in call.layer.trainable_variables if v.name == "kernel"]
+    order: list[int] = []
+    for spec, values in zip(specs, split_flat(weights, specs), strict=True):
+        if spec.kind != "kernel":
+            continue
+        found = [
+            i for i, kernel in enumerate(kernels) if kernel.shape == values.shape and np.array_equal(kernel, values)
+        ]
+        if len(found) != 1:
+            return None
+        order += found
+    return order if sorted(order) == list(range(len(kernels))) else None
+
+
+def _optimizer(values: Mapping[str, Scalar]) -> str:
+    numbers = {name: float(values[name]) for name in ("learning_rate", "momentum", "weight_decay", "global_clipnorm")}
+    name = str(values["optimizer"])
+    common = ["learning_rate"]
+    if numbers["weight_decay"] or name == "adamw":
+        common.append(f"weight_decay={numbers['weight_decay']!r}")
+    if numbers["global_clipnorm"]:
+        common.append(f"global_clipnorm={numbers['global_clipnorm']!r}")
+    if name in {"sgd", "rmsprop"} and numbers["momentum"]:
+        common.append(f"momentum={numbers['momentum']!r}")
+    if name == "sgd" and values["nesterov"]:
+        common.append("nesterov=True")
+    make = f"keras.optimizers.{OPTIMIZERS[name]}({', '.join(common)})"
+    schedule, warmup = str(values["lr_schedule"]), float(values["warmup_epochs"])
+    rate = repr(numbers["learning_rate"])
+    if schedule == "constant" and not warmup:
+        return f'''def optimizer(steps_per_epoch):
+    """The update rule, with Keras' own constants where none are given."""
+    learning_rate = {rate}
+    return {make}
+'''
+    names = ("decay_rate", "decay_epochs", "final_fraction", "power")
+    constants = {name: float(values[name]) for name in names if name.upper() in RATES[schedule]}
+    lines = [f"{name.upper()} = {value!r}" for name, value in constants.items()]
+    lines += [f"LEARNING_RATE = {rate}", f"WARMUP_EPOCHS = {warmup!r}"]
+    progress = PROGRESS if "progress" in RATES[schedule] else ""
+    body = SCHEDULE.replace("@PROGRESS", progress).replace("@FACTOR", RATES[schedule]).replace("@MAKE", make)
+    return "\n".join(lines) + "\n\n\n" + body.strip("\n")
+
+
+def _metrics(program: Program, run: Run) -> str:
+    """How the network is compiled, and what its metrics mean."""
+    smoothing = float(run.hyperparameters.get("label_smoothing", 0.0))
+    if program.split.info.task == "classification":
+        return f'''SCORE = "accuracy"
+LOSS = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing={smoothing!r})
+
+
+def target_of(y, y_train):
+    """What the network is trained on: one-hot classes."""
+    return np.eye(len(CLASSES), dtype="float32")[y]
+
+
+def unit_of(y_train):
+    """What the score is multiplied by to be in the target's own unit."""
+    return 1.0'''
+    return '''SCORE = "mae"
+LOSS = keras.losses.MeanSquaredError()
+
+
+def target_of(y, y_train):
+    """What the network is trained on: the standardised target."""
+    mean, deviation = target_scale(y_train)
+    return ((y - mean) / deviation).astype("float32")[:, np.newaxis]
+
+
+def unit_of(y_train):
+    """What the score is multiplied by to be in the target's own unit."""
+    return target_scale(y_train)[1]'''
