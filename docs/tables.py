@@ -16,6 +16,8 @@ from typing import Any
 from app import errors
 from app.domain.datasets import BUNDLED
 from app.domain.families import FAMILIES, Hyperparameter
+from app.domain.layers import LAYERS, Option
+from app.domain.layers.table import LAYER_ACTIVATIONS
 from app.domain.metrics import reported_metrics
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason
@@ -25,7 +27,7 @@ from app.tuning.pruners import pruners
 from app.tuning.samplers import samplers
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS / "api-guide.md", DOCS / "operating.md", DOCS / "images-and-audio.md", DOCS / "text.md")
+PAGES = tuple(DOCS / f"{name}.md" for name in ("api-guide", "operating", "images-and-audio", "text", "own-models"))
 BLOCK = re.compile(r"<!-- table: (?P<name>[\w-]+) -->\n.*?<!-- end: (?P=name) -->", re.DOTALL)
 
 MEANINGS = {
@@ -33,6 +35,9 @@ MEANINGS = {
     "description": "Free text.",
     "labels": "Your own keys and values; lists can be filtered by them.",
     "model.family": "Which family is trained, see [families](#families-and-their-hyperparameters).",
+    "model.version": "The family's version, which alone trains it; the newest that workers have where left out.",
+    "model.input": "What the layers of `keras-layers` take; the data set's own kind where left out.",
+    "model.layers": "The layers of `keras-layers`, see [models of your own](own-models.md).",
     "dataset": "Required for families that train on data, refused for `function`.",
     "dataset.name": "Which data set, see [data sets](#data-sets), or the name or id of [one of your own](data.md).",
     "dataset.id": "The id of one of your own: filled in by the service, so that a study's data never change.",
@@ -94,6 +99,9 @@ MEANINGS = {
     "[search](search.md#warm-start).",
 }
 """What each field of a study definition means, by its path."""
+
+KINDS = {"vector": "vectors; images are flattened", "image": "images", "text": "texts", "audio": "recordings"}
+"""What families take, in words."""
 
 OPTION_MEANINGS = {
     "min_early_stopping_rate": "Raises the first rung: `min_resource · reduction_factor ^ rate`.",
@@ -308,17 +316,32 @@ def families() -> str:
             f"`{f.name}`",
             f.description,
             " or ".join(f.tasks) if f.needs_dataset else "—",
-            {
-                "vector": "vectors; images are flattened",
-                "image": "images",
-                "text": "texts",
-                "audio": "recordings",
-                "none": "none",
-            }[f.input_kind],
+            "as `model.input` says" if f.from_layers else KINDS.get(f.input_kind, "none"),
         ]
         for f in FAMILIES.values()
     ]
     return _table(["family", "what it is", "task", "data"], rows)
+
+
+def layers() -> str:
+    """The layers that a list may have, and their options."""
+    rows = []
+    for kind in LAYERS.values():
+        options = [f"`{option.name}` {_option(option)}" for option in kind.options]
+        rows.append([f"`{kind.name}`", " or ".join(map(str, kind.ranks)) or "any", "; ".join(options) or "—"])
+    return _table(["layer", "axes of a sample", "options"], rows)
+
+
+def _option(option: Option) -> str:
+    declared = option.hyperparameter
+    if declared is None:
+        text = "a layer: LSTM, GRU or SimpleRNN" if option.kind == "layer" else "a list of whole numbers"
+    else:
+        text = "activation" if declared.choices == LAYER_ACTIVATIONS else _values(declared).replace("`", "")
+        text += ", or two of them" if option.kind == "pair" else ""
+        text += ", runtime" if option.runtime else ""
+    default = "" if option.default is None else f", default {str(option.default).lower()}"
+    return f"({text}{default})"
 
 
 def datasets() -> str:
@@ -399,6 +422,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "families": families,
     "family-mlp": _family("mlp"),
     "family-image-cnn": _family("image-cnn"),
+    "layers": layers,
     "family-text-cnn": _family("text-cnn"),
     "family-text-transformer": _family("text-transformer"),
     "family-image-resnet": _family("image-resnet"),

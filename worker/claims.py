@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from app.domain.registry import BUILT_IN, Families
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Reservation
 from app.errors import NotFound
@@ -48,12 +49,21 @@ class _Known:
 class Claims:
     """Takes trials for one worker. Owns the views of the studies: Optuna's samplers and their caches."""
 
-    def __init__(self, database: Database, keeper: Keeper, worker_id: str, offer: fleet.Offer, ttl_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keeper: Keeper,
+        worker_id: str,
+        offer: fleet.Offer,
+        ttl_s: float,
+        registry: Families = BUILT_IN,
+    ) -> None:
         self._database = database
         self._keeper = keeper
         self._worker_id = worker_id
         self._offer = offer
         self._ttl_s = ttl_s
+        self._registry = registry
         self._known: dict[int, _Known] = {}
         self._offers: list[fleet.Claimable] = []
         self._listed_at = 0.0
@@ -163,8 +173,9 @@ class Claims:
         known = self._known.pop(offer.study_id, None)
         if known is None or known.revision != offer.revision:
             definition = retrying(lambda: self._definition(offer.study_id))
-            study = StudyRef(offer.study_id, offer.public_id, definition)
-            view = known.view if known else StudyView(self._database, offer.study_id, definition)
+            family = self._registry.of(definition.model, definition.hyperparameters)
+            study = StudyRef(offer.study_id, offer.public_id, definition, family)
+            view = known.view if known else StudyView(self._database, offer.study_id, definition, study.family)
             known = _Known(offer.revision, study, view)
         self._known[offer.study_id] = known
         return known.study

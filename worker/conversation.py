@@ -218,8 +218,10 @@ class Conversation:
             resumed: list[ResumedMember] = []
             for member in joining:
                 rule = self._request.training.early_stopping
-                instances = self._request.training.instances
-                progress = Progress(member, self._request.objectives, rule, self._select_last, instances)
+                training = self._request.training
+                progress = Progress(
+                    member, self._request.objectives, rule, self._select_last, training.instances, self._request.gains
+                )
                 try:
                     resumed += self._snapshots.start(progress)
                 except Refused as error:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from app.domain.families import FAMILIES, Family, Scalar
+from app.domain.families import Family, Scalar
+from app.domain.registry import BUILT_IN
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import StudyDefinition, trial_seed
 from app.domain.trial import Proposal
@@ -28,16 +29,27 @@ Signature = tuple[object, ...]
 
 @dataclass(frozen=True)
 class StudyRef:
-    """A study as the worker needs it: its ids and its definition at one revision."""
+    """A study as the worker needs it: its ids and its definition at one revision.
+
+    `declared` is the family that the worker knows it by; a built-in one where it isn't given.
+    """
 
     study_id: int
     public_id: str
     definition: StudyDefinition
+    declared: Family | None = None
 
-    @property
+    @cached_property
     def family(self) -> Family:
-        """The family that it trains."""
-        return FAMILIES[self.definition.model.family]
+        """The family that it trains.
+
+        Raises:
+            LookupError: there is none of that name and version.
+        """
+        family = self.declared or BUILT_IN.of(self.definition.model, self.definition.hyperparameters)
+        if family is None:
+            raise LookupError(f"Expected a family that is known here. Received: {self.definition.model!r}")
+        return family
 
     @cached_property
     def runtime_choices(self) -> dict[str, list[Scalar]]:

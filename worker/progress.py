@@ -38,6 +38,7 @@ class Progress:
     early_stopping: EarlyStopping | None
     select_last: bool
     instances: int = 1
+    gains: Sequence[str] = ()
     epochs: int = 0
     selected_epoch: int | None = None
     selected: dict[str, float] = field(default_factory=dict)
@@ -56,7 +57,9 @@ class Progress:
     _patience: Patience | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self._patience = None if self.early_stopping is None else patience(self.early_stopping, self.objectives)
+        self._patience = (
+            None if self.early_stopping is None else patience(self.early_stopping, self.objectives, self.gains)
+        )
 
     def record(self, metrics: dict[str, float], *, seconds: float, members: int) -> bool:
         """Take in an epoch that `members` trained in `seconds` together; whether it is the selected one now."""
@@ -127,7 +130,7 @@ class Progress:
     def with_result(self, metrics: Mapping[str, float], result_metrics: Mapping[str, float]) -> dict[str, float]:
         """What a result adds to the `metrics` of an epoch."""
         found = {**result_metrics, "train_seconds": self.train_seconds}
-        gap = generalization_gap(metrics, self.objectives[0].metric)
+        gap = generalization_gap(metrics, self.objectives[0].metric, self.gains)
         return found if gap is None else {**found, "generalization_gap": gap}
 
     def _over_instances(self) -> dict[str, float]:
@@ -161,15 +164,16 @@ def over_instances(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
-def generalization_gap(metrics: Mapping[str, float], objective: str) -> float | None:
+def generalization_gap(metrics: Mapping[str, float], objective: str, gains: Sequence[str] = ()) -> float | None:
     """How much worse `objective`'s metric is on validation than on training data; positive means over-fitting.
 
+    `gains` are metrics of a family's own that grow as a model gets better.
     For an objective without such a pair (`parameter_count`) the gap of the loss; None where there is no loss either.
     """
     for name in (objective.removeprefix("val_"), "loss"):
         if name in metrics and f"val_{name}" in metrics:
             worse = metrics[f"val_{name}"] - metrics[name]
-            return -worse if name in GAINS else worse
+            return -worse if name in (*GAINS, *gains) else worse
     return None
 
 

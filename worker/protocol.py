@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app.domain.families import Scalar
-from app.domain.study import DatasetSpec, Objective, TrainingSpec
+from app.domain.study import DatasetSpec, ModelSpec, Objective, TrainingSpec
 from app.domain.trial import FailureReason
 
 StopReason = Literal["PRUNED", "TIMEOUT", "CANCELLED", "LEASE_LOST"]
@@ -71,6 +71,7 @@ class Member(Message):
 class TrainStack(Message):
     """Train these members.
 
+    `model` is the definition's, where it says more than the family's name; of the metrics in `gains` more is better.
     `data` is the path of an upload's file on this machine; `data_problem` says why there is none, and all are refused.
     `memory_mb` is what the device has, where that is known: a trial that needs more is refused.
     `choices` are the values that a runtime categorical may take in the study: one program. `slots` is how many members
@@ -81,12 +82,14 @@ class TrainStack(Message):
     kind: Literal["train_stack"] = "train_stack"
     stack: str
     family: str
+    model: ModelSpec | None = None
     dataset: DatasetSpec | None
     data: str | None = None
     data_problem: str | None = None
     training: TrainingSpec
     objectives: list[Objective]
     choices: dict[str, list[Scalar]] = {}
+    gains: list[str] = []
     slots: int = 1
     expected: int = 1
     memory_mb: float | None = None
@@ -107,6 +110,7 @@ class Prepare(Message):
 
     kind: Literal["prepare"] = "prepare"
     family: str
+    model: ModelSpec | None = None
     dataset: DatasetSpec | None
     data: str | None = None
     training: TrainingSpec = TrainingSpec()
@@ -185,13 +189,14 @@ class Shutdown(Message):
 
 
 class Ready(Message):
-    """The trainer imported its framework and sees its device."""
+    """The trainer imported its framework and sees its device. `broken` says why plugins' families can't be trained."""
 
     kind: Literal["ready"] = "ready"
     pid: int
     device: str
     families: list[str]
     versions: dict[str, str] = {}
+    broken: dict[str, str] = {}
 
 
 class EpochReport(Message):

@@ -161,12 +161,16 @@ class StackRun:
         return TrainStack(
             stack=self._first.token,
             family=definition.model.family,
+            model=definition.model,
             dataset=definition.dataset,
             data=self._data.path,
             data_problem=self._data.problem,
             training=definition.training,
             objectives=definition.objectives,
             choices=self._study.runtime_choices,
+            gains=[
+                n for m in self._study.family.metrics if m.direction == "maximize" for n in (m.name, f"val_{m.name}")
+            ],
             slots=slots_of(self._first),
             expected=self._study.expected(self._first.proposal.reservation.number),
             memory_mb=self._settings.memory_mb,

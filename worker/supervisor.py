@@ -12,15 +12,18 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 
 import structlog
+from sqlalchemy.orm import Session
 
-from app.domain.families import FAMILIES
+from app.domain.registry import BUILT_IN, Families
 from app.settings import Settings
 from app.store import fleet
 from app.store.engine import Database
+from app.store.families import advertise
 from app.store.migrate import check_schema
 from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
@@ -32,6 +35,7 @@ from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.ledger import Ledger, StackSettings
 from worker.memory import device_memory_mb
+from worker.plugins import installed
 from worker.pool import PooledTrial
 from worker.protocol import Prepare
 from worker.stack import StackRun, TrainerLost, slots_of
@@ -61,13 +65,19 @@ class Supervisor:
         self._settings = settings
         self._database = Database(settings.resolved_database_url)
         self._device: Device = resolve(settings.device)
-        self._families = offered_families(settings.families)
+        self._plugins = installed()
+        for name, problem in self._plugins.broken.items():
+            log.warning("plugin_not_offered", plugin=name, error=problem)
+        self._registry = self._plugins.registry()
+        self._families = offered_families(settings.families, self._registry)
         self._worker_id = f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._memory_mb = settings.device_memory_mb or device_memory_mb(self._device)
         labels = parse_labels(settings.worker_labels)
-        self._offer = fleet.Offer(self._device.label, self._families, labels, self._memory_mb)
+        self._offer = fleet.Offer(self._device.label, self._families, labels, self._memory_mb, self._versions())
         self._keeper = Keeper(self._database, self._worker_id, settings.lease_ttl_s)
-        self._claims = Claims(self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s)
+        self._claims = Claims(
+            self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s, self._registry
+        )
         self._feeder = Feeder(self._database, self._keeper, self._claims)
         self._artifacts = ArtifactWriter(settings.resolved_artifact_url)
         self._sweeper = Sweeper(self._database, self._artifacts)
@@ -97,17 +107,34 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._trainer = self._new_trainer()
-        self._database.run(
-            lambda session: fleet.register_worker(
-                session, self._worker_id, socket.gethostname(), os.getpid(), self._offer
-            )
-        )
+        self._database.run(self._register)
         self._keeper.start()
         log.info("worker_started", worker=self._worker_id, device=self._device.label, families=self._families)
         try:
             self._work()
         finally:
             self._leave()
+
+    def _register(self, session: Session) -> None:
+        """Say that this worker is there, and what plugins of it declare."""
+        fleet.register_worker(session, self._worker_id, socket.gethostname(), os.getpid(), self._offer)
+        advertise(session, [family for family in self._plugins.families if family.name in self._families])
+
+    def _versions(self) -> dict[str, str]:
+        """The version of each family that is offered."""
+        return {f.name: f.version for f in self._registry if f.name in self._families}
+
+    def _withdraw(self, trainer: Trainer) -> None:
+        """Offer no longer what the trainer's side of a plugin can't build."""
+        broken = {} if trainer.ready is None else trainer.ready.broken
+        lost = [name for name in broken if name in self._families]
+        if not lost:
+            return
+        for name in lost:
+            log.warning("plugin_not_offered", plugin=name, error=broken[name])
+        self._families = [name for name in self._families if name not in lost]
+        self._offer = replace(self._offer, families=self._families, versions=self._versions())
+        self._database.run(lambda session: fleet.set_offer(session, self._worker_id, self._offer))
 
     def _work(self) -> None:
         idle_s = SHORTEST_IDLE_S
@@ -116,6 +143,7 @@ class Supervisor:
             self._sweeper.sweep()
             trainer = self._tend_trainer()
             families = trainer.families()
+            self._withdraw(trainer)
             busy = bool(families) and self._feeder.feed(families, hungry=True)
             trials = self._feeder.take(families)
             if trials:
@@ -246,6 +274,7 @@ def preparation(trial: PooledTrial, data: Local, memory_mb: float | None) -> Pre
     study = trial.study
     return Prepare(
         family=study.definition.model.family,
+        model=study.definition.model,
         dataset=study.definition.dataset,
         data=data.path,
         training=study.definition.training,
@@ -257,13 +286,13 @@ def preparation(trial: PooledTrial, data: Local, memory_mb: float | None) -> Pre
     )
 
 
-def offered_families(names: str) -> list[str]:
+def offered_families(names: str, registry: Families = BUILT_IN) -> list[str]:
     """The families in a comma-separated list; all that are trained here where it is empty.
 
     Raises:
         ValueError: a name that is no family.
     """
-    known = [family.name for family in FAMILIES.values() if family.trained_here]
+    known = [family.name for family in registry if family.trained_here]
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in known:

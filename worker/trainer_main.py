@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 
 from worker.channel import Channel, ChannelBroken
 from worker.function import run_function
+from worker.plugins import installed
 from worker.protocol import Halt, Prepare, Ready, Request, Shutdown, TakeSnapshots, TrainStack, to_trainer
 from worker.snapshots import Shelf
 
 if TYPE_CHECKING:
+    from worker.training.networks import Networks
     from worker.training.workshop import Workshop
 
 PR_SET_PDEATHSIG = 1
@@ -47,26 +49,36 @@ def main(arguments: list[str]) -> None:
 
 
 class _Warming(threading.Thread):
-    """Imports TensorFlow and the training code; `failure` is what came in the way."""
+    """Imports TensorFlow, the training code and plugins'; `failure` is what came in the way.
 
-    def __init__(self, device: str) -> None:
+    `networks` are those that can be trained then; `broken` says by name why families of plugins can't.
+    """
+
+    def __init__(self, device: str, families: list[str]) -> None:
         super().__init__(daemon=True)
         self._device = device
+        self._families = families
         self.failure: BaseException | None = None
+        self.networks: Networks | None = None
+        self.broken: dict[str, str] = {}
 
     def run(self) -> None:
         try:
             from worker.training import loop  # noqa: F401 - imported beside the families that need no TensorFlow
             from worker.training.device import limit_threads, require_device
+            from worker.training.plugins import networks_of
 
             limit_threads()
             require_device(self._device)
+            self.networks, self.broken = networks_of(installed(), self._families)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             self.failure = error
 
 
-def _announce(channel: Channel[Request], device: str, families: list[str], shelf: Shelf) -> None:
+def _announce(channel: Channel[Request], device: str, families: list[str], shelf: Shelf) -> Networks | None:
     """Say what can be trained now, and the rest once TensorFlow is there. Serves `function` stacks in between.
+
+    The networks that can be trained; None where no family needs any.
 
     Raises:
         BaseException: what kept TensorFlow or the training code from being imported.
@@ -74,8 +86,8 @@ def _announce(channel: Channel[Request], device: str, families: list[str], shelf
     light = [name for name in families if name == "function"]
     channel.send(Ready(pid=os.getpid(), device=device, families=light))
     if light == families:
-        return
-    warming = _Warming(device)
+        return None
+    warming = _Warming(device, families)
     warming.start()
     while warming.is_alive():
         if light and channel.poll(WARMING_POLL_S):
@@ -89,19 +101,21 @@ def _announce(channel: Channel[Request], device: str, families: list[str], shelf
             warming.join()
     if warming.failure is not None:
         raise warming.failure
-    channel.send(Ready(pid=os.getpid(), device=device, families=families))
+    able = [name for name in families if name not in warming.broken]
+    channel.send(Ready(pid=os.getpid(), device=device, families=able, broken=warming.broken))
+    return warming.networks
 
 
 def _serve(channel: Channel[Request], device: str, timings: Path, families: list[str]) -> None:
     shelf = Shelf()
-    _announce(channel, device, families, shelf)
+    networks = _announce(channel, device, families, shelf)
     workshop: Workshop | None = None
-    if families != ["function"]:
+    if networks is not None:
         from worker.training.data import cache
         from worker.training.workshop import Workshop
 
         cache.keep_in(timings.with_name(DATASETS))
-        workshop = Workshop(timings)
+        workshop = Workshop(timings, networks)
     while True:
         _handle(channel, channel.receive(), workshop, shelf)
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Response
 
 from app.api import schemas
 from app.api.answers import page
+from app.api.deps import Api
 from app.api.routing import router as make_router
-from app.domain.families import FAMILIES, Family, Hyperparameter
+from app.domain.families import Family, Hyperparameter
+from app.domain.layers import LAYERS, Option
+from app.domain.registry import BUILT_IN
+from app.store.families import known_families
+from app.store.fleet import Offer
+from app.store.workers import live_offers
 
 router = make_router("catalog")
 JSON_TYPES: dict[str, str | list[str]] = {
@@ -23,9 +30,11 @@ JSON_TYPES: dict[str, str | list[str]] = {
 
 
 @router.get("/v1/families", response_model=schemas.FamilyPage)
-async def list_families() -> Response:
-    """The model families, with their hyperparameters as JSON Schema."""
-    return page([_family_info(family) for family in FAMILIES.values()])
+def list_families(api: Api) -> Response:
+    """The model families with their hyperparameters as JSON Schema: built-in ones, and those of workers' plugins."""
+    with api.database.read() as session:
+        known, offers = known_families(session), live_offers(session)
+    return page([_family_info(family, offers) for family in known])
 
 
 @router.get("/v1/samplers", response_model=schemas.AlgorithmPage)
@@ -53,7 +62,7 @@ def _algorithm_info(choice: Any) -> schemas.AlgorithmInfo:
     )
 
 
-def _family_info(family: Family) -> schemas.FamilyInfo:
+def _family_info(family: Family, offers: Sequence[Offer]) -> schemas.FamilyInfo:
     schema: dict[str, Any] = {
         "type": "object",
         "properties": {h.name: _schema(h) for h in family.hyperparameters},
@@ -61,6 +70,9 @@ def _family_info(family: Family) -> schemas.FamilyInfo:
     }
     if family.pattern is not None:
         schema["patternProperties"] = {f"^{family.pattern.name}$": _schema(family.pattern)}
+    if family.from_layers:
+        # Whatever else the list of layers names.
+        schema["additionalProperties"] = {"type": ["number", "integer", "boolean", "string"]}
     return schemas.FamilyInfo(
         name=family.name,
         version=family.version,
@@ -72,7 +84,43 @@ def _family_info(family: Family) -> schemas.FamilyInfo:
         structural=[h.name for h in family.hyperparameters if h.structural],
         runtime=[h.name for h in family.hyperparameters if not h.structural],
         hyperparameters=schema,
+        built_in=family.name in BUILT_IN,
+        workers=sum(offer.trains(family.name, family.version) for offer in offers),
+        metrics=[
+            schemas.FamilyMetricInfo(name=m.name, direction=m.direction, description=m.description)
+            for m in family.metrics
+        ],
+        layers=_layers() if family.from_layers else None,
     )
+
+
+def _layers() -> dict[str, Any]:
+    """By name the layers that a list may have, each with its options as JSON Schema."""
+    return {
+        name: {
+            "type": "object",
+            "properties": {option.name: _option(option) for option in kind.options},
+            "required": [o.name for o in kind.options if o.default is None and not o.may_be_left_out],
+            "additionalProperties": False,
+        }
+        for name, kind in LAYERS.items()
+    }
+
+
+def _option(option: Option) -> dict[str, Any]:
+    """The JSON Schema of a fixed value of a layer's option, and whether a hyperparameter may take its place."""
+    declared = option.hyperparameter
+    number = {"type": "integer", "minimum": option.low, "maximum": option.high}
+    if declared is None:
+        wanted = {"type": "array", "items": number} if option.kind == "sizes" else {"type": "object"}
+        return wanted | {"hyperparameter": False}
+    schema = _schema(declared)
+    del schema["description"]
+    if option.kind == "pair":
+        schema = {"anyOf": [schema, {"type": "array", "items": number, "minItems": 2, "maxItems": 2}]}
+    if option.default is not None:
+        schema["default"] = option.default
+    return schema | {"hyperparameter": "runtime" if option.runtime else "structural"}
 
 
 def _schema(declared: Hyperparameter) -> dict[str, Any]:

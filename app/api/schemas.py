@@ -172,8 +172,19 @@ class Worker(BaseModel):
     last_heartbeat_at: Time
 
 
+class FamilyMetricInfo(BaseModel):
+    """A metric of a family's own, reported by epoch as `name` and `val_name`."""
+
+    name: str
+    direction: str
+    description: str
+
+
 class FamilyInfo(BaseModel):
-    """A model family; `hyperparameters` is a JSON Schema of fixed values."""
+    """A model family; `hyperparameters` is a JSON Schema of fixed values.
+
+    `workers` is how many live ones train it; `layers` are those that a list may have, where models are given by lists.
+    """
 
     name: str
     version: str
@@ -185,6 +196,10 @@ class FamilyInfo(BaseModel):
     structural: list[str]
     runtime: list[str]
     hyperparameters: dict[str, Any]
+    built_in: bool
+    workers: int
+    metrics: list[FamilyMetricInfo]
+    layers: dict[str, Any] | None
 
 
 class AlgorithmInfo(BaseModel):

@@ -23,9 +23,11 @@ from app.api.routing import router as make_router
 from app.api.validation import accepted, changed, sample_limit
 from app.api.views import definition_of, study_now, study_view
 from app.api.warm_start import warm_started
+from app.domain.registry import BUILT_IN, Families
 from app.domain.study import StudyDefinition, StudyState
 from app.errors import FieldError, PreconditionFailed
 from app.store import lifecycle, studies, tables, workers
+from app.store.families import known_families
 from app.store.warm_start import keep_earlier
 
 router = make_router("studies", StudyRoute)
@@ -42,7 +44,8 @@ def create_study(
     definition: StudyDefinition, request: Request, api: Api, project: Project, key: IdempotencyKey = None
 ) -> Response:
     """Start a study: workers take its trials from now on."""
-    filled = accepted(definition, api.settings, known_datasets(api, project, definition)).definition
+    datasets, families = known_datasets(api, project, definition), _families(api, definition)
+    filled = accepted(definition, api.settings, datasets, families).definition
 
     def work(session: Session) -> Response:
         warm = warm_started(session, project, filled)
@@ -57,10 +60,19 @@ def create_study(
     return once(api, project, request, key, work)
 
 
+def _families(api: Api, definition: StudyDefinition) -> Families:
+    """The families that there are: the built-in ones suffice for those of theirs."""
+    if definition.model.family in BUILT_IN:
+        return BUILT_IN
+    with api.database.read() as session:
+        return known_families(session)
+
+
 @router.post("/v1/studies:validate", response_model=schemas.Validation)
 def validate_study(definition: StudyDefinition, api: Api, project: Project) -> Response:
     """Check a definition and fill in its defaults; nothing is stored."""
-    checked = accepted(definition, api.settings, known_datasets(api, project, definition))
+    datasets, families = known_datasets(api, project, definition), _families(api, definition)
+    checked = accepted(definition, api.settings, datasets, families)
     with api.database.read() as session:
         warm = warm_started(session, project, checked.definition)
     return answer(
@@ -134,7 +146,7 @@ def change_study(
         study = _locked(session, found)
         _check_revision(if_match, study)
         present = definition_of(study)
-        definition = changed(present, changes, api.settings)
+        definition = changed(present, changes, api.settings, known_families(session))
         if definition != present:
             study = lifecycle.update_study(session, study.id, definition)
         return answer(study_now(session, study), etag=study.revision)

@@ -14,7 +14,9 @@ from app.api.problems import invalid_request
 from app.api.schemas import StudyChanges
 from app.domain.check import Checked, Limits, check_definition
 from app.domain.combinations import combination_count
-from app.domain.datasets import BUILT_IN, Dataset
+from app.domain.datasets import BUILT_IN as DATASETS
+from app.domain.datasets import Dataset
+from app.domain.registry import BUILT_IN, Families
 from app.domain.study import Budget, Execution, StudyDefinition
 from app.errors import FieldError, InvalidStudy
 from app.settings import Settings
@@ -35,8 +37,13 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def accepted(definition: StudyDefinition, settings: Settings, datasets: Mapping[str, Dataset] = BUILT_IN) -> Checked:
-    """The definition with all defaults, where it can be run; `datasets` are those that it may name.
+def accepted(
+    definition: StudyDefinition,
+    settings: Settings,
+    datasets: Mapping[str, Dataset] = DATASETS,
+    families: Families = BUILT_IN,
+) -> Checked:
+    """The definition with all defaults, where it can be run, by the `datasets` and `families` that it may name.
 
     Raises:
         InvalidStudy: it can't; all its problems with their places.
@@ -44,7 +51,7 @@ def accepted(definition: StudyDefinition, settings: Settings, datasets: Mapping[
     from app.tuning.pruners import pruner_options, pruner_problems
     from app.tuning.samplers import sampler_options, sampler_problems
 
-    checked = check_definition(definition, limits_of(settings), datasets)
+    checked = check_definition(definition, limits_of(settings), datasets, families)
     errors = [*checked.errors, *sampler_problems(definition), *pruner_problems(definition)]
     if errors:
         raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)
@@ -72,7 +79,9 @@ def sample_limit(definition: StudyDefinition) -> int | None:
     return None if cells is None or cells > MAX_CELLS else cells
 
 
-def changed(definition: StudyDefinition, changes: StudyChanges, settings: Settings) -> StudyDefinition:
+def changed(
+    definition: StudyDefinition, changes: StudyChanges, settings: Settings, families: Families = BUILT_IN
+) -> StudyDefinition:
     """The definition after a merge patch (RFC 7396): what is left out stays, null gives the default.
 
     Raises:
@@ -98,7 +107,11 @@ def changed(definition: StudyDefinition, changes: StudyChanges, settings: Settin
     except ValidationError as error:
         found = field_errors(error.errors(include_url=False), merged, StudyDefinition)
         raise invalid_request(found, InvalidStudy) from None
-    errors = [e for e in check_definition(result, limits_of(settings)).errors if e.loc[0] in {"budget", "execution"}]
+    errors = [
+        e
+        for e in check_definition(result, limits_of(settings), families=families).errors
+        if e.loc[0] in {"budget", "execution"}
+    ]
     if errors:
         raise invalid_request(errors, InvalidStudy)
     return result

@@ -13,14 +13,17 @@ from app.domain.check_artifacts import check_artifacts
 from app.domain.check_heads import head_problems, head_warnings
 from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
 from app.domain.check_instances import instance_problems
+from app.domain.check_layers import layer_problems, size_problems
 from app.domain.check_saving import saving_problems, saving_warnings
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.check_uploads import pinned, upload_problems
-from app.domain.datasets import BUILT_IN, Dataset
-from app.domain.families import FAMILIES, FUNCTION, Family, Scalar
+from app.domain.datasets import BUILT_IN as DATASETS
+from app.domain.datasets import Dataset
+from app.domain.families import FUNCTION, Family, Scalar
 from app.domain.memory import MemoryEstimate, memory_estimate
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
 from app.domain.population import SAMPLER
+from app.domain.registry import BUILT_IN, Families
 from app.domain.size import parameter_estimate
 from app.domain.study import EarlyStopping, StudyDefinition
 from app.errors import FieldError
@@ -50,28 +53,41 @@ class Checked:
     memory: MemoryEstimate | None = None
 
 
+LISTED_INPUTS = ("vector", "image")
+"""Kinds of samples that lists of layers take: what prepares texts and recordings has hyperparameters of its own."""
+
+
 @dataclass(slots=True)
 class _Findings:
     errors: list[FieldError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    gains: tuple[str, ...] = GAINS
+    """Metrics of which more is better."""
 
     def refuse(self, loc: tuple[str | int, ...], message: str) -> None:
         self.errors.append(FieldError(loc, message))
 
 
 def check_definition(
-    definition: StudyDefinition, limits: Limits, datasets: Mapping[str, Dataset] = BUILT_IN
+    definition: StudyDefinition,
+    limits: Limits,
+    datasets: Mapping[str, Dataset] = DATASETS,
+    families: Families = BUILT_IN,
 ) -> Checked:
     """`definition` with all defaults, all problems of it, and warnings; without problems it can be run.
 
-    `datasets` are those that it may name, by name and by id.
+    `datasets` are those that it may name, by name and by id; `families` those that are known.
     """
     found = _Findings()
     _check_limits(definition, limits, found)
-    family = FAMILIES.get(definition.model.family)
+    definition = _with_input(definition, datasets, families)
+    family = families.of(definition.model, definition.hyperparameters)
     if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        found.refuse(("model", "family"), f"Expected one of {known}. Received: {definition.model.family!r}")
+        found.errors.append(_unknown_family(definition, families))
+        return Checked(definition, tuple(found.errors))
+    of_layers = layer_problems(definition, from_layers=family.from_layers)
+    if of_layers:
+        found.errors += of_layers
         return Checked(definition, tuple(found.errors))
     found.errors += check_artifacts(definition, family)
     dataset = _check_dataset(definition, family, datasets, found)
@@ -83,10 +99,14 @@ def check_definition(
         found.errors += frame_problems(filled, dataset)
     found.errors += saving_problems(definition, dataset)
     if dataset is not None or not family.needs_dataset:
+        gains = tuple(n for m in family.metrics if m.direction == "maximize" for n in (m.name, f"val_{m.name}"))
+        found.gains += gains
         task, instances = dataset.task if dataset else None, definition.training.instances
         _check_metrics(filled, reported_metrics(family, task, instances), found)
     found.errors += instance_problems(definition, family, dataset)
-    if dataset is not None and not found.errors:
+    if dataset is not None and not found.errors and family.from_layers:
+        found.errors += size_problems(filled, dataset, limits.max_model_parameters)
+    elif dataset is not None and not found.errors:
         found.errors += head_problems(filled)
         _check_size(filled, dataset, limits, found)
     if not found.errors:
@@ -106,6 +126,31 @@ def check_definition(
         stackable=family.stackable,
         memory=_memory(filled, dataset) if not found.errors else None,
     )
+
+
+def _unknown_family(definition: StudyDefinition, families: Families) -> FieldError:
+    model = definition.model
+    versions = families.versions(model.family)
+    if versions:
+        wanted = ", ".join(versions)
+        return FieldError(
+            ("model", "version"), f"Expected one of {wanted} of {model.family}. Received: {model.version!r}"
+        )
+    known = ", ".join(sorted(families.names))
+    return FieldError(("model", "family"), f"Expected one of {known}. Received: {model.family!r}")
+
+
+def _with_input(definition: StudyDefinition, datasets: Mapping[str, Dataset], families: Families) -> StudyDefinition:
+    """The definition with its family's version, and with what its layers take where that is the data's own kind."""
+    model, spec = definition.model, definition.dataset
+    family = families.get(model.family, model.version)
+    if family is None:
+        return definition
+    dataset = None if spec is None else datasets.get(spec.name)
+    changes: dict[str, object] = {"version": family.version}
+    if family.from_layers and model.input is None and dataset is not None and dataset.input_kind in LISTED_INPUTS:
+        changes["input"] = dataset.input_kind
+    return definition.model_copy(update={"model": model.model_copy(update=changes)})
 
 
 def _memory(definition: StudyDefinition, dataset: Dataset | None) -> MemoryEstimate | None:
@@ -267,7 +312,7 @@ def _check_metrics(definition: StudyDefinition, reported: ReportedMetrics, found
 
 
 def _warn_of_direction(metric: str, direction: str, found: _Findings) -> None:
-    usual = "maximize" if metric in GAINS else "minimize"
+    usual = "maximize" if metric in found.gains else "minimize"
     if direction != usual and metric != "value":
         found.warnings.append(f"The objective {metric!r} is to be {direction}d, usually it is {usual}d.")
 

@@ -41,7 +41,10 @@ class Patience:
         self._best, self._stale_epochs = state[0], int(state[1])
 
 
-def patience(rule: EarlyStopping, objectives: Sequence[Objective]) -> Patience:
-    """What watches a rule's metric: in an objective's direction where it is one, else in the usual one."""
+def patience(rule: EarlyStopping, objectives: Sequence[Objective], gains: Sequence[str] = ()) -> Patience:
+    """What watches a rule's metric: in an objective's direction where it is one, else in the usual one.
+
+    Of the metrics in `gains`, a family's own, more is better, too.
+    """
     directions = {o.metric: o.direction == "maximize" for o in objectives}
-    return Patience(rule, directions.get(rule.metric, rule.metric in GAINS))
+    return Patience(rule, directions.get(rule.metric, rule.metric in (*GAINS, *gains)))

@@ -63,7 +63,8 @@ def reported_metrics(family: Family, task: Task | None, instances: int = 1) -> R
     if task is None or not family.needs_dataset:
         return ReportedMetrics(("value",), (), ())
     metric = TASK_METRIC[task]
-    paired = ("loss", "val_loss", metric, f"val_{metric}")
+    own = [name for m in family.metrics for name in (m.name, f"val_{m.name}")]
+    paired = ("loss", "val_loss", metric, f"val_{metric}", *own)
     by_epoch = (*paired, "learning_rate", "seconds")
     with_result = ("parameter_count", "train_seconds", "peak_memory_mb", GAP)
     if instances == 1:

@@ -25,10 +25,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_WHERE_GIVEN = Field(exclude_if=lambda value: value is None)
+"""Written where there is something to write: most families have a name and a version alone."""
+
+
 class ModelSpec(Section):
-    """Which model family is trained."""
+    """Which model family is trained: its name, and its version where another than the present one is meant.
+
+    For `keras-layers` the list of `layers`, and what their `input` is; the data set's own kind where left out.
+    """
 
     family: StrictStr
+    version: Annotated[StrictStr | None, _WHERE_GIVEN] = None
+    input: Annotated[Literal["vector", "image"] | None, _WHERE_GIVEN] = None
+    layers: Annotated[Annotated[list[Any], Field(max_length=256)] | None, _WHERE_GIVEN] = None
 
 
 class DatasetSpec(Section):

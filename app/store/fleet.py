@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Row, insert, select, update
@@ -20,12 +20,22 @@ from app.store.tables import Study, Worker
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a worker can do: its device (`cpu`, `gpu:0`) and the memory of that, its families, and its labels."""
+    """What a worker can do: its device (`cpu`, `gpu:0`) and the memory of that, its families, and its labels.
+
+    `versions` are those of the families; of one that is not named there it takes any.
+    """
 
     device: str
     families: Sequence[str]
     labels: Mapping[str, str]
     memory_mb: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def trains(self, family: str | None, version: str | None) -> bool:
+        """Whether it trains a family in a version; None: in any."""
+        if family is None or family not in self.families:
+            return False
+        return version is None or self.versions.get(family, version) == version
 
     def takes(self, device: str, labels: Mapping[str, str]) -> bool:
         """Whether a study that wants `device` (`auto`: any) and `labels` may run here."""
@@ -56,6 +66,7 @@ def register_worker(session: Session, worker_id: str, host: str, pid: int, offer
             state="ACTIVE",
             device=offer.device,
             families=dumps(list(offer.families)),
+            family_versions=dumps(dict(offer.versions)),
             labels=dumps(dict(offer.labels)),
             version=__version__,
             memory_mb=offer.memory_mb,
@@ -78,6 +89,12 @@ def set_worker_state(session: Session, worker_id: str, state: str) -> None:
     session.execute(update(Worker).where(Worker.id == worker_id).values(state=state, heartbeat_at=now()))
 
 
+def set_offer(session: Session, worker_id: str, offer: Offer) -> None:
+    """Say that the worker trains other families than it did."""
+    values = {"families": dumps(list(offer.families)), "family_versions": dumps(dict(offer.versions))}
+    session.execute(update(Worker).where(Worker.id == worker_id).values(values))
+
+
 def claimable(session: Session, offer: Offer) -> list[Claimable]:
     """Studies that have a trial for this worker now: by priority, then those with the fewest trials under way."""
     query = select(*_CLAIM_COLUMNS).where(
@@ -89,7 +106,7 @@ def claimable(session: Session, offer: Offer) -> list[Claimable]:
     found = [
         Claimable(s.id, s.public_id, s.revision, s.priority, s.leased, s.best_value)
         for s in session.execute(query)
-        if _has_work(s) and offer.takes(s.device, loads(s.worker_labels))
+        if _has_work(s) and offer.trains(s.family, s.family_version) and offer.takes(s.device, loads(s.worker_labels))
     ]
     return sorted(found, key=lambda c: (-c.priority, c.leased, c.study_id))
 
@@ -98,6 +115,7 @@ _CLAIM_COLUMNS = (
     Study.id, Study.public_id, Study.revision, Study.priority, Study.device, Study.worker_labels, Study.best_value,
     Study.max_parallel, Study.generation, Study.leased, Study.waiting, Study.running, Study.next_number,
     Study.trial_limit, Study.sampled_count, Study.sample_limit, Study.generation_size, Study.finished_count,
+    Study.family, Study.family_version,
 )  # fmt: skip
 
 

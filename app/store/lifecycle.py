@@ -49,6 +49,7 @@ def create_study(
         objective_metrics=dumps([o.metric for o in definition.objectives]),
         state=StudyState.RUNNING,
         family=definition.model.family,
+        family_version=definition.model.version,
         device=definition.execution.device,
         worker_labels=dumps(definition.execution.worker_labels),
         keep_models=definition.execution.keep_models,

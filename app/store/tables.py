@@ -86,6 +86,8 @@ class Study(Base):
     """Set once a limit or target is met: nothing more is reserved, running trials stop at their next epoch."""
 
     family: Mapped[str | None] = mapped_column(String(128))
+    family_version: Mapped[str | None] = mapped_column(String(32))
+    """The version that its trials are trained with; None for studies from before versions were kept: any."""
     device: Mapped[str] = mapped_column(String(16), default="auto")
     worker_labels: Mapped[str] = mapped_column(Text, default="{}")
     priority: Mapped[int] = mapped_column(default=0)
@@ -343,6 +345,7 @@ class Worker(Base):
     state: Mapped[str] = mapped_column(String(16))
     device: Mapped[str] = mapped_column(String(64))
     families: Mapped[str] = mapped_column(Text)
+    family_versions: Mapped[str] = mapped_column(Text, default="{}")
     labels: Mapped[str] = mapped_column(Text, default="{}")
     version: Mapped[str] = mapped_column(String(32))
     memory_mb: Mapped[float | None]
@@ -350,6 +353,17 @@ class Worker(Base):
     drain_requested: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[float]
     heartbeat_at: Mapped[float]
+
+
+class AdvertisedFamily(Base):
+    """A family of a plugin that a worker has offered: its declaration, and when a worker last came with it."""
+
+    __tablename__ = "fettle_families"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[str] = mapped_column(String(32), primary_key=True)
+    declaration: Mapped[str] = mapped_column(Text)
+    advertised_at: Mapped[float]
 
 
 class IdempotencyKey(Base):

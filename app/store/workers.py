@@ -63,7 +63,10 @@ def live_offers(session: Session) -> list[Offer]:
     query = select(Worker).where(
         Worker.heartbeat_at > now() - LIVE_HEARTBEAT_S, Worker.state == "ACTIVE", Worker.drain_requested.is_(False)
     )
-    return [Offer(w.device, loads(w.families), loads(w.labels)) for w in session.scalars(query)]
+    return [
+        Offer(w.device, loads(w.families), loads(w.labels), w.memory_mb, loads(w.family_versions))
+        for w in session.scalars(query)
+    ]
 
 
 def pending_reason(study: Study, offers: Sequence[Offer]) -> str | None:
@@ -78,6 +81,11 @@ def pending_reason(study: Study, offers: Sequence[Offer]) -> str | None:
     able = [offer for offer in offers if study.family in offer.families]
     if not able:
         return f"No live worker offers the family {study.family!r}."
+    others = sorted({offer.versions.get(study.family or "", "") for offer in able})
+    able = [offer for offer in able if offer.trains(study.family, study.family_version)]
+    if not able:
+        wanted = f"version {study.family_version!r} of the family {study.family!r}"
+        return f"No live worker offers {wanted}; those with the family have {', '.join(others)}."
     there = [offer for offer in able if offer.takes(study.device, {})]
     if not there:
         offered = ", ".join(sorted({offer.device for offer in able}))

@@ -9,7 +9,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from app.domain.families import FAMILIES, Scalar
+from app.domain.families import Family, Scalar
+from app.domain.registry import BUILT_IN
 from app.domain.space import is_active
 from app.domain.study import StudyDefinition
 from app.tuning.declared import ORDINAL_KEY
@@ -77,13 +78,18 @@ def draw(
 
 
 def complete(
-    definition: StudyDefinition, sampled: Mapping[str, Scalar], requested: Mapping[str, Scalar]
+    definition: StudyDefinition,
+    sampled: Mapping[str, Scalar],
+    requested: Mapping[str, Scalar],
+    family: Family | None = None,
 ) -> dict[str, Scalar]:
     """All hyperparameters of a trial: the family's defaults, over them the fixed, requested and drawn ones.
 
+    `family` is the study's; the built-in one of its name where it isn't given.
+
     A requested value of a searched parameter counts where it was drawn: not where its conditions don't hold.
     """
-    family = FAMILIES.get(definition.model.family)
+    family = family or BUILT_IN.of(definition.model, definition.hyperparameters)
     unsearched = {name: value for name, value in requested.items() if name not in definition.searched}
     return {**(family.defaults() if family else {}), **definition.fixed, **unsearched, **sampled}
 

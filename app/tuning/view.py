@@ -18,7 +18,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy import Row
 
-from app.domain.families import Scalar
+from app.domain.families import Family, Scalar
 from app.domain.identity import identity
 from app.domain.json import loads
 from app.domain.study import StudyDefinition, trial_seed
@@ -49,11 +49,14 @@ class StudyView:
     """Proposals and pruning for one study of the service, the same in every process that has seen the same trials.
 
     `sync` before `ask`; call `finished` or `forget` for every trial that was asked for or adopted. Thread-safe. Making
-    one reads nothing.
+    one reads nothing. `family` is the study's, whose defaults complete what is drawn.
     """
 
-    def __init__(self, database: Database, study_id: int, definition: StudyDefinition) -> None:
+    def __init__(
+        self, database: Database, study_id: int, definition: StudyDefinition, family: Family | None = None
+    ) -> None:
         self._database = database
+        self._family = family
         self._study_id = study_id
         self._definition = definition
         self._space = Space(definition)
@@ -167,7 +170,7 @@ class StudyView:
         attributes = kept_attributes(self._storage.held[reservation.trial_id].system_attrs)
         return Proposal(
             reservation,
-            complete(self._definition, sampled, requested),
+            complete(self._definition, sampled, requested, self._family),
             sampled,
             attributes,
             *ancestry(attributes),

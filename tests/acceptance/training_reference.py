@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from app.domain.families import FAMILIES, Scalar
+from app.domain.families import Scalar
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from worker.protocol import Member, TrainStack
 from worker.training import initializers
 from worker.training.loop import class_weights
-from worker.training.models.plain import plain_model, set_variables, variables_in_order
+from worker.training.network import load
 from worker.training.program import Program, Variant
 from worker.training.signature import filled, structural_signature
 from worker.training.slots import MemberMetrics, Slots
@@ -64,7 +64,7 @@ def program_of(request: TrainStack, members: int | None = None, *, xla: bool = F
 
 def start(slots: Slots, slot: int, request: TrainStack, member: int) -> None:
     """Start a member of the stack in a slot."""
-    values = filled(FAMILIES[request.family], request.members[member].hyperparameters)
+    values = filled(slots.program.signature.declaration, request.members[member].hyperparameters)
     slots.reset(
         slot,
         values,
@@ -157,16 +157,12 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
 
     `program` gives the builder and the data; nothing of its training is used.
     """
-    values: dict[str, Any] = filled(FAMILIES[request.family], request.members[member].hyperparameters)
+    values: dict[str, Any] = filled(program.signature.declaration, request.members[member].hyperparameters)
     seed, split, epochs = request.members[member].seed, program.split, request.training.epochs
     keras.utils.set_random_seed(seed)
     model = _model(program, values, request.training.precision)
-    set_variables(
-        model,
-        program.architecture,
-        initializers.fresh_weights(program.architecture, seed),
-        initializers.fresh_statistics(program.architecture),
-    )
+    load(program.network, model, *program.network.fresh(seed))
+    penalise(model, values)
     classify = split.info.task == "classification"
     smoothing = values["label_smoothing"]
     batch_size = values["batch_size"] * values["gradient_accumulation_steps"]
@@ -208,15 +204,24 @@ def trained_by_keras(request: TrainStack, member: int, program: Program) -> Trai
                 learning_rate=float(optimizer._learning_rate(last_step)),
             )
         )
-    weights, statistics = variables_in_order(model)
+    weights, statistics = program.network.variables(model)
     return Trained(_joined(weights), _joined(statistics), metrics)
+
+
+def penalise(model: Any, values: Mapping[str, Any]) -> None:
+    """Keras' own penalty on each kernel; models of blocks have it already."""
+    if values["l1"] or values["l2"]:
+        for variable in model.trainable_variables:
+            if variable.name.endswith("kernel"):
+                variable.regularizer = keras.regularizers.L1L2(values["l1"], values["l2"])
 
 
 def _model(program: Program, values: Mapping[str, Any], precision: str) -> Any:
     """The network under Keras' policy of that name; the last layer in float32, as Keras' guide advises."""
     keras.config.set_dtype_policy(precision)
     try:
-        model = plain_model(program.builder, program.split.shape, values, program.split.outputs)
+        features = keras.Input(program.split.shape)
+        model = keras.Model(features, program.network.applied(features, values))
         model.layers[-1].dtype_policy = "float32"
     finally:
         keras.config.set_dtype_policy("float32")

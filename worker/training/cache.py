@@ -44,6 +44,7 @@ class ProgramCache:
         self._second = ThreadPoolExecutor(1, "compile") if background else None
         self._jobs: list[Future[None]] = []
         self._trial: Future[tuple[Program, dict[Variant, float]]] | None = None
+        self._failed: set[tuple[Signature, Variant]] = set()
         self._tried: dict[Signature, set[Variant]] = {}
         self.memory_mb: float | None = None
         """What the device has, where that is known."""
@@ -66,6 +67,12 @@ class ProgramCache:
         # A retried trial alone, say, is sooner done in a program for eight than by compiling another.
         usable = [variant for variant in kept if variant.members > 1 or slots == 1]
         return self._get(signature, wanted if wanted in kept or not usable else usable[-1])
+
+    def give_up(self, program: Program) -> Program:
+        """The plainest program of the signature instead of one that can't be compiled, which isn't tried again."""
+        self._failed.add((program.signature, program.variant))
+        self._programs.pop((program.signature, program.variant), None)
+        return self.single(program.signature)
 
     def fixed(self, signature: Signature, slots: int) -> Program:
         """The program of a deterministic study: the same variant whatever was measured, kept or is free.
@@ -121,13 +128,18 @@ class ProgramCache:
 
     def _wanted(self, signature: Signature, slots: int, expected: int) -> Variant:
         """The variant that was measured to be the fastest for so many members, else the first guess."""
-        possible = candidates(signature, slots)
+        possible = self._possible(signature, slots)
         known = {v: s for v, s in self._timings.of(signature).items() if v in possible}
         if expected < MANY_TRIALS and not any(v.xla and (signature, v) in self._programs for v in possible):
-            return next(v for v in possible if not v.xla)
+            return next((v for v in possible if not v.xla), Variant(1, xla=False))
         if possible[0] not in known:
             return possible[0]
         return min(known, key=lambda v: member_epoch_s(known[v], v.members, slots))
+
+    def _possible(self, signature: Signature, slots: int) -> list[Variant]:
+        """The variants worth a trial that are not known to fail; the plainest one is never given up."""
+        possible = [v for v in candidates(signature, slots) if (signature, v) not in self._failed]
+        return possible or [Variant(1, xla=False)]
 
     def _get(self, signature: Signature, variant: Variant, *, shrinks: bool = True) -> Program:
         key = signature, variant
@@ -166,7 +178,7 @@ class ProgramCache:
         cost_s = program.compile_s * (1 + len(tried))
         if program.trained_s * PROMISING_SHARE <= cost_s:
             return
-        possible = candidates(signature, slots)
+        possible = self._possible(signature, slots)
         known = self._timings.of(signature)
         left = [v for v in possible if v not in known and v not in tried and v != program.variant]
         if not left:

@@ -15,11 +15,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from worker.training import optimizers, precision, regularizers
-from worker.training.knobs import Knobs, class_weights_of, columns_of, knobs_of, schedule_of
+from worker.training.knobs import Knobs, class_weights_of, columns_of, knobs_of, own_columns_of, schedule_of
 from worker.training.losses import Losses
-from worker.training.models.augmentation import Augmentation
-from worker.training.models.stacked import Stacked
-from worker.training.randomness import uniform
 from worker.training.schedules import learning_rates
 
 if TYPE_CHECKING:
@@ -51,6 +48,32 @@ class _Batch(NamedTuple):
     counts: Any
 
 
+class _Part(NamedTuple):
+    """What goes through the network at once, each [K, …]: state, samples, what is drawn, weights of classes, scale."""
+
+    weights: Any
+    statistics: Any
+    x: Any
+    y: Any
+    masks: Any
+    now: Any
+    class_weights: Any
+    scale: Any
+
+
+class Descent(NamedTuple):
+    """What a batch, or a part of one, gives K members.
+
+    Sums of loss and score, [K], and of own metrics, [K, M]; penalties of the network's own, [K]; gradients, [K, P].
+    """
+
+    losses: Any
+    scores: Any
+    sums: Any
+    penalty: Any
+    gradients: Any
+
+
 class Epoch:
     """The traced function of a program."""
 
@@ -61,12 +84,14 @@ class Epoch:
         self._train = split.train.tensors
         self._validation = split.validation.tensors
         self._losses = Losses(split.info.task, split.targets.deviation)
+        self._metrics = program.metrics
         kernels = [np.full(v.size, v.kind == "kernel", np.float32) for v in program.architecture.weights]
         self._is_kernel = tf.constant(np.concatenate(kernels))
         self._function = tf.function(self._trace, jit_compile=program.variant.xla, autograph=False)
 
     def __call__(self, state: State, runtime: NDArray[np.float64], order: NDArray[np.int32]) -> tuple[State, Any]:
-        """The state after the epoch; a [K, 5] float64: loss, score, val_loss, val_score, learning rate at its end.
+        """The state after the epoch; a [K, 5 + 2M] float64: loss, score, val_loss, val_score, learning rate at its
+        end, then the M metrics of the family's own on training and on validation data.
 
         `runtime` is [K, columns]; `order`, [steps, K, B], are the training samples of each batch, padded after the last
         sample.
@@ -77,8 +102,9 @@ class Epoch:
     def _trace(self, state: State, runtime: Any, order: Any) -> tuple[State, Any]:
         program = self._program
         column = columns_of(runtime)
-        knobs = knobs_of(column)
-        class_weights, momentum = class_weights_of(runtime), knobs.momentum[:, tf.newaxis]
+        own = program.network.columns
+        knobs = knobs_of(column, own_columns_of(runtime, own))
+        class_weights, momentum = class_weights_of(runtime, own), knobs.momentum[:, tf.newaxis]
         steps = tf.range(program.steps_per_epoch, dtype=tf.float64)[tf.newaxis]
         counts = tf.cast(state.counts, tf.float64)[:, tf.newaxis] + steps
         rates, scales = self._rates(column, counts)
@@ -86,7 +112,9 @@ class Epoch:
         rates32, scales32 = (tf.transpose(tf.cast(r, tf.float32))[:, :, tf.newaxis] for r in (rates, scales))
         zeros = tf.zeros([program.members])
 
-        def step(k: Any, losses: Any, scores: Any, weights: Any, statistics: Any, *slots: Any) -> tuple[Any, ...]:
+        def step(
+            k: Any, losses: Any, scores: Any, sums: Any, weights: Any, statistics: Any, *slots: Any, rest: int = 0
+        ) -> tuple[Any, ...]:
             optimizer_slots, scaling = list(slots[: self._rule.slots]), list(slots[self._rule.slots :])
             if scaling:
                 counts_now = tf.cast(state.counts, tf.float64)[:, tf.newaxis] + tf.cast(k, tf.float64)
@@ -97,9 +125,8 @@ class Epoch:
             size = tf.minimum(program.batch_size, len(program.split.train) - k * program.batch_size)
             batch = _Batch(order[k], size, state.counts + tf.cast(k, tf.int64))
             loss_scale = scaling[0] if scaling else None
-            sums, right, gradients, new_statistics = self._gradients(
-                batch, weights, statistics, knobs, class_weights, loss_scale
-            )
+            descent, new_statistics = self._descent(batch, weights, statistics, knobs, class_weights, loss_scale, rest)
+            gradients = descent.gradients
             good = precision.finite(gradients) if scaling else None
             penalty, gradients = self._penalised(weights, gradients, knobs)
             gradients = tf.cond(knobs.clips, lambda: optimizers.clipped(gradients, knobs.clip), lambda: gradients)
@@ -109,23 +136,32 @@ class Epoch:
                 new_weights = tf.where(good, new_weights, weights)
                 new_slots = [tf.where(good, new, old) for new, old in zip(new_slots, optimizer_slots, strict=True)]
                 new_slots += precision.rescaled(scaling, good)
-            losses += sums + penalty * tf.cast(size, tf.float32)
-            return k + 1, losses, scores + right, new_weights, new_statistics, *new_slots
+            losses += descent.losses + (penalty + descent.penalty) * tf.cast(size, tf.float32)
+            scores, sums = scores + descent.scores, sums + descent.sums
+            return k + 1, losses, scores, sums, new_weights, new_statistics, *new_slots
 
-        _, losses, scores, weights, statistics, *slots = tf.while_loop(
-            lambda k, *_: k < program.steps_per_epoch,
+        # Where padding would take part in what others give, the last batch is a step of its own, as long as it is.
+        rest = len(program.split.train) % program.batch_size if program.network.exact_batches else 0
+        full = program.steps_per_epoch - bool(rest)
+        carried = tf.while_loop(
+            lambda k, *_: k < full,
             step,
-            (tf.constant(0), zeros, zeros, state.weights, state.statistics, *state.slots),
-            maximum_iterations=program.steps_per_epoch,
+            (tf.constant(0), zeros, zeros, self._no_sums(), state.weights, state.statistics, *state.slots),
+            maximum_iterations=full,
         )
-        val_loss, val_score = self._evaluate(weights, statistics, knobs)
+        if rest:
+            carried = step(*carried, rest=rest)
+        _, losses, scores, sums, weights, statistics, *slots = carried
+        val_loss, val_score, val_sums = self._evaluate(weights, statistics, knobs)
         samples = float(len(program.split.train))
         table = [losses / samples, scores / samples, val_loss, val_score]
         last = rates[:, -1]
         if len(slots) > self._rule.slots:
             done = counts[:, -1:] - tf.cast(slots[-1], tf.float64)
             last = self._rates(column, tf.maximum(done, 0.0))[0][:, 0]
-        metrics = tf.stack([*(tf.cast(column, tf.float64) for column in table), last], axis=1)
+        own_metrics = self._metrics.values(sums, len(program.split.train), program.split.outputs)
+        own_metrics += self._metrics.values(val_sums, len(program.split.validation), program.split.outputs)
+        metrics = tf.stack([tf.cast(column, tf.float64) for column in (*table, last, *own_metrics)], axis=1)
         return State(weights, statistics, state.counts + program.steps_per_epoch, tuple(slots)), metrics
 
     def _rates(self, column: Any, counts: Any) -> tuple[Any, Any]:
@@ -133,108 +169,144 @@ class Epoch:
         rates = learning_rates(schedule_of(column), counts, self._program.steps_per_epoch)
         return rates, optimizers.step_scales(rates, counts + 1.0)
 
-    def _gradients(
-        self, batch: _Batch, weights: Any, statistics: Any, knobs: Knobs, class_weights: Any, loss_scale: Any
-    ) -> tuple[Any, Any, Any, Any]:
-        """A step's sums of loss and score, [K] each, the gradients of its mean loss, [K, P], and the new statistics.
+    def _no_sums(self) -> Any:
+        return tf.zeros([self._program.members, self._metrics.sums(self._program.split.outputs)])
 
-        `loss_scale`, [K, 1] or None, is what the loss is multiplied by before its gradients are taken.
+    def _descent(
+        self,
+        batch: _Batch,
+        weights: Any,
+        statistics: Any,
+        knobs: Knobs,
+        class_weights: Any,
+        loss_scale: Any,
+        rest: int,
+    ) -> tuple[Descent, Any]:
+        """What a step's batch gives, the gradients those of its mean loss; and the new statistics.
+
+        `loss_scale`, [K, 1] or None, is what the loss is multiplied by before its gradients are taken. `rest` is how
+        many samples the batch has where it comes unpadded, and is not a whole one.
         """
         program = self._program
-        whole = tf.cast(batch.size, tf.float32)
-        if loss_scale is not None:
-            whole /= loss_scale[:, 0]
+        size = tf.cast(batch.size, tf.float32)
+        scale = tf.ones([program.members]) if loss_scale is None else loss_scale[:, 0]
 
-        def part(j: Any, statistics: Any) -> tuple[Any, ...]:
-            at_once = program.samples_at_once
-            valid = tf.sequence_mask(tf.minimum(at_once, batch.size - j * at_once), at_once, tf.float32)
+        def part(j: Any, statistics: Any, exactly: int = 0) -> tuple[Any, ...]:
+            at_once = exactly or program.samples_at_once
+            start = j * program.samples_at_once
+            valid = tf.sequence_mask(tf.minimum(at_once, batch.size - start), at_once, tf.float32)
             now = batch.counts * program.parts + tf.cast(j, tf.int64)
-            masks = self.masks(knobs, now)
-            augment = Augmentation(knobs.augments, knobs.places, knobs.noises, knobs.seed, now)
-            rows = tf.slice(batch.order, [0, j * at_once], [program.members, at_once])
+            masks = self.masks(knobs, now, at_once)
+            rows = tf.slice(batch.order, [0, start], [program.members, at_once])
             x, y = (tf.gather(values, rows) for values in self._train)
-            with tf.GradientTape() as tape:
-                tape.watch(weights)
-                outputs, statistics = self._forward(weights, statistics, x, knobs, masks, valid, augment)
-                sums, right = self._losses(outputs, y, valid, knobs.label_smoothing, class_weights)
-                loss = sums / whole
-            return sums, right, tape.gradient(loss, weights), statistics
+            share = tf.reduce_sum(valid) / size
+            found, statistics = self._mapped(
+                _Part(weights, statistics, x, y, masks, now, class_weights, scale), knobs, valid, size, share
+            )
+            return *found, statistics
 
         def added(j: Any, *so_far: Any) -> tuple[Any, ...]:
             *totals, statistics = so_far
             *mine, statistics = part(j, statistics)
             return j + 1, *(total + one for total, one in zip(totals, mine, strict=True)), statistics
 
+        # An empty part would have no batch to normalise by.
+        full, partial = divmod(rest, program.samples_at_once) if rest else (None, 0)
         if program.parts == 1:
-            sums, right, gradients, statistics = part(0, statistics)
+            *totals, statistics = part(0, statistics, partial)
         else:
             zeros = tf.zeros([program.members])
-            # An empty part would have no batch to normalise by.
-            parts = -(-batch.size // program.samples_at_once)
-            _, sums, right, gradients, statistics = tf.while_loop(
+            nothing = (zeros, zeros, self._no_sums(), zeros, tf.zeros_like(weights))
+            parts = -(-batch.size // program.samples_at_once) if full is None else full
+            _, *totals, statistics = tf.while_loop(
                 lambda j, *_: j < parts,
                 added,
-                (tf.constant(0), zeros, zeros, tf.zeros_like(weights), statistics),
+                (tf.constant(0), *nothing, statistics),
                 maximum_iterations=program.parts,
             )
+            if partial:
+                *mine, statistics = part(full, statistics, partial)
+                totals = [total + one for total, one in zip(totals, mine, strict=True)]
+        descent = Descent(*totals)
         if loss_scale is not None:
-            gradients /= loss_scale
-        return sums, right, gradients, statistics
+            descent = descent._replace(gradients=descent.gradients / loss_scale)
+        return descent, statistics
 
-    def _evaluate(self, weights: Any, statistics: Any, knobs: Knobs) -> tuple[Any, Any]:
-        """Validation loss with the penalties, and score, each [K]: the mean over all samples."""
+    def _mapped(self, part: _Part, knobs: Knobs, valid: Any, size: Any, share: Any) -> tuple[Descent, Any]:
+        """What a part of a batch gives all members together, or each by itself, which is mapped over them."""
+        if not self._program.network.member_by_member or self._program.members == 1:
+            return self._gradients(part, knobs, valid, size, share)
+        weighs = part.class_weights is not None
+
+        def of_one(given: Any) -> tuple[Any, ...]:
+            mine, values = tf.nest.map_structure(_alone, given)
+            alone = mine if weighs else mine._replace(class_weights=None)
+            found, statistics = self._gradients(alone, knobs.with_members(values), valid, size, share)
+            return tuple(value[0] for value in (*found, statistics))
+
+        # The gradient lies inside the map: XLA can't compile the gradient of a map inside a loop.
+        whole = part._replace(class_weights=part.class_weights if weighs else ())
+        *found, statistics = tf.vectorized_map(of_one, (whole, knobs.of_members()))
+        return Descent(*found), statistics
+
+    def _gradients(self, part: _Part, knobs: Knobs, valid: Any, size: Any, share: Any) -> tuple[Descent, Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(part.weights)
+            outputs, statistics, penalty = self._program.network.forward(
+                part.weights, part.statistics, part.x, knobs, part.masks, valid, part.now
+            )
+            losses, scores = self._losses(outputs, part.y, valid, knobs.label_smoothing, part.class_weights)
+            loss = losses / (size / part.scale)
+            if penalty is not None:
+                loss += penalty * share * part.scale
+        gradients = tape.gradient(loss, part.weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        sums = self._metrics.sum(outputs, part.y, valid)
+        penalty = tf.zeros_like(losses) if penalty is None else penalty * share
+        return Descent(losses, scores, sums, penalty, gradients), statistics
+
+    def _outputs(self, weights: Any, statistics: Any, x: Any, knobs: Knobs, valid: Any) -> tuple[Any, Any]:
+        """What the members give in validation, [K, B, outputs], and the penalties of their networks' own, [K]."""
+        network = self._program.network
+
+        def of(weights: Any, statistics: Any, x: Any, knobs: Knobs) -> tuple[Any, Any]:
+            outputs, _, penalty = network.forward(weights, statistics, x, knobs, None, valid, None)
+            return outputs, tf.zeros(outputs.shape[:1]) if penalty is None else penalty
+
+        if not network.member_by_member or self._program.members == 1:
+            return of(weights, statistics, x, knobs)
+
+        def of_one(mine: Any) -> tuple[Any, ...]:
+            weights, statistics, x, values = tf.nest.map_structure(_alone, mine)
+            return tuple(part[0] for part in of(weights, statistics, x, knobs.with_members(values)))
+
+        mapped: tuple[Any, Any] = tf.vectorized_map(of_one, (weights, statistics, x, knobs.of_members()))
+        return mapped
+
+    def _evaluate(self, weights: Any, statistics: Any, knobs: Knobs) -> tuple[Any, Any, Any]:
+        """Validation loss with the penalties, and score, each [K]: the mean over all samples; sums of own metrics."""
         program = self._program
         samples = len(program.split.validation)
         passes = -(-samples // EVALUATION_ROWS)
         rows = -(-samples // passes)
 
-        def part(k: Any, losses: Any, scores: Any) -> tuple[Any, Any, Any]:
+        def part(k: Any, losses: Any, scores: Any, sums: Any, _: Any) -> tuple[Any, ...]:
             numbers = k * rows + tf.range(rows)
             valid = tf.cast(numbers < samples, tf.float32)
             numbers = tf.minimum(numbers, samples - 1)
             x, y = (tf.gather(values, numbers) for values in self._validation)
             x = tf.broadcast_to(x[tf.newaxis], [program.members, *x.shape])
             y = tf.broadcast_to(y[tf.newaxis], [program.members, *y.shape])
-            outputs, _ = self._forward(weights, statistics, x, knobs, None, valid)
-            sums, right = self._losses(outputs, y, valid, knobs.label_smoothing)
-            return k + 1, losses + sums, scores + right
+            outputs, penalty = self._outputs(weights, statistics, x, knobs, valid)
+            found, right = self._losses(outputs, y, valid, knobs.label_smoothing)
+            return k + 1, losses + found, scores + right, sums + self._metrics.sum(outputs, y, valid), penalty
 
         zeros = tf.zeros([program.members])
-        if passes == 1:
-            _, losses, scores = part(tf.constant(0), zeros, zeros)
-        else:
-            _, losses, scores = tf.while_loop(lambda k, *_: k < passes, part, (tf.constant(0), zeros, zeros))
-        penalty = regularizers.penalties(weights, self._is_kernel, knobs.l1, knobs.l2)
-        return losses / samples + penalty, scores / samples
-
-    def _forward(
-        self,
-        weights: Any,
-        statistics: Any,
-        x: Any,
-        knobs: Knobs,
-        masks: Any,
-        valid: Any,
-        augment: Augmentation | None = None,
-    ) -> tuple[Any, Any]:
-        program = self._program
-        parts = program.architecture
-        pieces = _pieces(weights, parts.weights)
-        blocks = Stacked(
-            members=program.members,
-            xla=program.variant.xla,
-            weights=iter(precision.cast_weights(pieces, parts.weights, program.signature.precision)),
-            statistics=iter(_pieces(statistics, parts.statistics)),
-            activations=program.signature.activations,
-            activation_index=knobs.activation,
-            masks=None if masks is None else iter(masks),
-            sample_weight=valid,
-            augment=augment,
+        start = (tf.constant(0), zeros, zeros, self._no_sums(), zeros)
+        _, losses, scores, sums, own = (
+            part(*start) if passes == 1 else tf.while_loop(lambda k, *_: k < passes, part, start)
         )
-        outputs = program.builder(blocks, x, program.signature.hyperparameters, program.split.outputs)
-        if not blocks.new_statistics:
-            return outputs, statistics
-        return outputs, tf.concat(blocks.new_statistics, 1)
+        penalty = regularizers.penalties(weights, self._is_kernel, knobs.l1, knobs.l2) + own
+        return losses / samples + penalty, scores / samples, sums
 
     def _penalised(self, weights: Any, gradients: Any, knobs: Knobs) -> tuple[Any, Any]:
         """The penalty of each member, [K], and the gradients with the penalty's added."""
@@ -246,30 +318,11 @@ class Epoch:
         result: tuple[Any, Any] = tf.cond(knobs.penalises, with_penalty, lambda: (tf.zeros_like(knobs.l1), gradients))
         return result
 
-    def masks(self, knobs: Knobs, counts: Any) -> list[Any]:
-        """A mask for each dropout, [K, B, …] float32: 0 with the member's rate, 1/(1 - rate) otherwise.
-
-        A member's numbers depend on its seed and on `counts`, [K] int64, the steps that it has behind it: not on its
-        slot, the width, its neighbours or the compiler.
-        """
-        program = self._program
-        shapes = [(program.samples_at_once, *shape) for shape in program.architecture.masks]
-        sizes = [int(np.prod(shape)) for shape in shapes]
-        if not sizes:
-            return []
-
-        def drawn() -> Any:
-            rate = knobs.dropout[:, tf.newaxis]
-            return tf.where(uniform(knobs.seed, counts, sum(sizes)) >= rate, 1.0 / (1.0 - rate), 0.0)
-
-        masks = tf.cond(knobs.drops, drawn, lambda: tf.ones([program.members, sum(sizes)]))
-        pieces = tf.split(masks, sizes, axis=1)
-        return [tf.reshape(m, [program.members, *shape]) for m, shape in zip(pieces, shapes, strict=True)]
+    def masks(self, knobs: Knobs, counts: Any, rows: int | None = None) -> list[Any]:
+        """What a training pass over `rows` samples draws, as many as go through at once where not given."""
+        return self._program.network.masks(knobs, counts, self._program.samples_at_once if rows is None else rows)
 
 
-def _pieces(flat: Any, variables: Any) -> list[Any]:
-    """Variables [K, …] of a [K, P] tensor."""
-    if not variables:
-        return []
-    pieces = tf.split(flat, [v.size for v in variables], axis=1)
-    return [tf.reshape(piece, [flat.shape[0], *v.shape]) for piece, v in zip(pieces, variables, strict=True)]
+def _alone(value: Any) -> Any:
+    """One member's tensor with an axis of members of its own."""
+    return value[tf.newaxis]

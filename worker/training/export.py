@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.domain.families import Scalar
 from worker.training.data import Split, model_entry, model_input
-from worker.training.models.plain import Plain, set_variables
+from worker.training.network import load
 from worker.training.program import Program
 
 ROWS_AT_ONCE = 1024
@@ -34,9 +34,9 @@ def exported_model(
     """
     split = program.split
     features, x = model_entry(split.preparation, split.raw_shape)
-    x = program.builder(Plain(hyperparameters), x, hyperparameters, split.outputs)
+    x = program.network.applied(x, hyperparameters)
     model = keras.Model(features, _made_sense_of(split)(x), name=program.signature.family.replace("-", "_"))
-    set_variables(model, program.architecture, weights, statistics)
+    load(program.network, model, weights, statistics)
     return model
 
 

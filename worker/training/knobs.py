@@ -7,7 +7,7 @@ member's learning rate, penalties, dropout or activation never need another comp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -35,27 +35,36 @@ def row_of(
     seed: int,
     epochs: int,
     class_weights: Sequence[float] = (),
+    own: Sequence[str] = (),
 ) -> NDArray[np.float64]:
     """A member's row, [columns] float64, from all of its family's hyperparameters.
 
     `activations` are the candidates of its program, `epochs` is the length of its learning-rate schedule. Weights of
-    classes, where the program takes any, stand behind the columns.
+    classes, where the program takes any, stand behind the columns, and behind them `own`, the runtime hyperparameters
+    that its network alone reads. What a family doesn't have is 0.
     """
-    without = {f"augment_{name}": 0.0 for name in AUGMENTS}
-    values: dict[str, Any] = {**without, **hyperparameters, "epochs": epochs, "seed": seed}
+    values: dict[str, Any] = {**dict.fromkeys(COLUMNS, 0.0), **hyperparameters, "epochs": epochs, "seed": seed}
     values["schedule"] = SCHEDULES.index(str(values["lr_schedule"]))
-    values["activation"] = activations.index(str(values["activation"]))
-    return np.array([*(float(values[name]) for name in COLUMNS), *class_weights])
+    values["activation"] = activations.index(str(values["activation"])) if activations else 0
+    shared, mine = (float(values[name]) for name in COLUMNS), (float(hyperparameters[name]) for name in own)
+    return np.array([*shared, *class_weights, *mine])
 
 
 def columns_of(runtime: Any) -> dict[str, Any]:
-    """The columns of a [K, columns] matrix by name, each [K] float64."""
+    """The columns of a [K, columns] matrix that all networks have, by name, each [K] float64."""
     return dict(zip(COLUMNS, tf.unstack(runtime[:, : len(COLUMNS)], axis=1), strict=True))
 
 
-def class_weights_of(runtime: Any) -> Any:
+def class_weights_of(runtime: Any, own: Sequence[str] = ()) -> Any:
     """The weights of classes behind the columns of a runtime matrix: [K, classes] float32, or None without any."""
-    return tf.cast(runtime[:, len(COLUMNS) :], tf.float32) if runtime.shape[1] > len(COLUMNS) else None
+    end = runtime.shape[1] - len(own)
+    return tf.cast(runtime[:, len(COLUMNS) : end], tf.float32) if end > len(COLUMNS) else None
+
+
+def own_columns_of(runtime: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The columns of a [K, columns] matrix that one network alone reads, by name, each [K] float32."""
+    start = runtime.shape[1] - len(names)
+    return {name: tf.cast(runtime[:, start + i], tf.float32) for i, name in enumerate(names)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class Knobs:
     """Runtime hyperparameters of K members, [K] float32; whether anybody uses a costly one, scalars.
 
     `augments` are those of `AUGMENTS`: `places` says whether anybody uses one of them other than noise.
+    `own` are those that one network alone reads, by name.
     """
 
     momentum: Any
@@ -80,10 +90,20 @@ class Knobs:
     drops: Any
     places: Any
     noises: Any
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_members(self) -> dict[str, Any]:
+        """What is each member's, [K] each, by name."""
+        whole = {"clips", "penalises", "drops", "places", "noises"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole}
+
+    def with_members(self, values: Mapping[str, Any]) -> Knobs:
+        """The knobs with what is each member's taken from `values`."""
+        return replace(self, **values)
 
 
-def knobs_of(column: Mapping[str, Any]) -> Knobs:
-    """The knobs of K members from their columns, each [K] float64 by its name."""
+def knobs_of(column: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Knobs:
+    """The knobs of K members from their columns, each [K] float64 by its name; `own` are a network's, [K] float32."""
     names = ("momentum", "weight_decay", "l1", "l2", "dropout", "label_smoothing")
     floats = {name: tf.cast(column[name], tf.float32) for name in names}
     clip = tf.cast(column["global_clipnorm"], tf.float32)
@@ -99,6 +119,7 @@ def knobs_of(column: Mapping[str, Any]) -> Knobs:
         drops=tf.reduce_any(floats["dropout"] > 0),
         places=tf.reduce_any(tf.add_n([v for name, v in augments.items() if name != "noise"]) > 0),
         noises=tf.reduce_any(augments["noise"] > 0),
+        own=own or {},
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from app.domain.class_weights import balanced_weights, given_weights
-from app.domain.families import FAMILIES, Scalar
+from app.domain.families import Scalar
 from app.domain.json import dumps
 from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
@@ -27,6 +27,7 @@ from worker.training.data import Fold, Split, inputs_of
 from worker.training.determinism import deterministic_operations, explained
 from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.memory import PeakMemory, check_fits
+from worker.training.networks import BUILT_IN_NETWORKS, Networks
 from worker.training.program import Program
 from worker.training.rows import Weights, arrays_of, restored
 from worker.training.signature import Signature, filled, structural_signature, structure_of
@@ -48,7 +49,8 @@ def epoch_metrics(signature: Signature) -> tuple[str, ...]:
         Refused: an unknown data set, or one that the family can't take.
     """
     score = SCORES[signature.split().info.task]
-    return ("loss", "val_loss", score, f"val_{score}", "learning_rate", "seconds")
+    own = [name for metric in signature.metrics.names for name in (metric, f"val_{metric}")]
+    return ("loss", "val_loss", score, f"val_{score}", *own, "learning_rate", "seconds")
 
 
 def train_stack(
@@ -57,8 +59,9 @@ def train_stack(
     cache: ProgramCache,
     lanes: ThreadPoolExecutor | None = None,
     shelf: Shelf | None = None,
+    networks: Networks = BUILT_IN_NETWORKS,
 ) -> None:
-    """Train a stack: all of its conversation after `TrainStack`.
+    """Train a stack of one of `networks`: all of its conversation after `TrainStack`.
 
     `lanes` train blocks of members side by side, `shelf` holds snapshots from stack to stack.
 
@@ -69,7 +72,7 @@ def train_stack(
         TypeError: the supervisor sent a message out of turn.
     """
     with deterministic_operations(wanted=request.training.deterministic):
-        _train_stack(request, channel, cache, lanes, shelf)
+        _train_stack(request, channel, cache, lanes, shelf, networks)
 
 
 def _train_stack(
@@ -78,10 +81,11 @@ def _train_stack(
     cache: ProgramCache,
     lanes: ThreadPoolExecutor | None,
     shelf: Shelf | None,
+    networks: Networks,
 ) -> None:
     started, peak = time.perf_counter(), PeakMemory()
     try:
-        signature = structural_signature(request)
+        signature = structural_signature(request, networks)
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
         check_fits(signature, request.memory_mb)
         cache.memory_mb = request.memory_mb
@@ -132,16 +136,16 @@ def _stack_of(
     except Exception:  # not every graph compiles, and memory may be short: the plain form says more
         if training.deterministic:
             raise
-        program = cache.single(signature)
+        program = cache.give_up(program)
         program.compile()
     return StackTrainee(request, program, cache, lanes, peak, weights)
 
 
-def prepare(wanted: Prepare, cache: ProgramCache) -> None:
+def prepare(wanted: Prepare, cache: ProgramCache, networks: Networks = BUILT_IN_NETWORKS) -> None:
     """Compile ahead what a stack to come will need; what can't be trained is told when it comes."""
     if wanted.family != "function":
         try:
-            signature = replace(structural_signature(wanted), fold=Fold(0, wanted.training.folds))
+            signature = replace(structural_signature(wanted, networks), fold=Fold(0, wanted.training.folds))
             check_fits(signature, wanted.memory_mb)
             cache.prepare(signature, wanted.slots, wanted.expected, fixed=wanted.training.deterministic)
         except Exception:  # noqa: BLE001 - told to the trial, in words, once it is there
@@ -193,7 +197,9 @@ class StackTrainee:
     @property
     def identity(self) -> str:
         signature = self.program.signature
-        return dumps([signature.family, signature.version, dict(signature.structure), signature.precision])
+        return dumps(
+            [signature.family, signature.version, dict(signature.structure), signature.precision, signature.layers]
+        )
 
     def start(self, member: Member) -> None:
         values = self._values_of(member)
@@ -225,14 +231,15 @@ class StackTrainee:
             Refused: it can't be trained in this stack.
         """
         signature = self.program.signature
-        family = FAMILIES[signature.family]
+        family = signature.declaration
         values = filled(family, member.hyperparameters)
         if values["warmup_epochs"] and float(values["warmup_epochs"]) >= self._training.epochs:
             raise Refused(
                 f"Expected warmup_epochs below the {self._training.epochs} epochs of training. "
                 f"Received: {values['warmup_epochs']}"
             )
-        if structure_of(family, values) != signature.structure or values["activation"] not in signature.activations:
+        unknown = bool(signature.activations) and values["activation"] not in signature.activations
+        if structure_of(family, values) != signature.structure or unknown:
             raise Refused(f"Expected a member of the stack's structure. Received: {values}")
         return values
 
@@ -251,7 +258,7 @@ class StackTrainee:
         failed = [slot for slot in slots if isinstance(metrics[slot], Exception)]
         if failed and not self._training.deterministic:
             metrics = metrics | self._retried(failed, metrics)
-        return {m.member: self._told(metrics[self._slot_of[m.member]]) for m in members}
+        return {m.member: self._told(self._slot_of[m.member], metrics) for m in members}
 
     def _retried(
         self, failed: Sequence[int], errors: Mapping[int, MemberMetrics | Exception]
@@ -268,7 +275,8 @@ class StackTrainee:
             retried |= self._slots.run_epoch([slot])
         return retried
 
-    def _told(self, mine: MemberMetrics | Exception) -> dict[str, float] | Exception:
+    def _told(self, slot: int, metrics: Mapping[int, MemberMetrics | Exception]) -> dict[str, float] | Exception:
+        mine = metrics[slot]
         if isinstance(mine, Exception):
             return explained(mine)
         return {
@@ -276,6 +284,7 @@ class StackTrainee:
             "val_loss": mine.val_loss,
             self._score: mine.score,
             f"val_{self._score}": mine.val_score,
+            **self._slots.own[slot],
             "learning_rate": mine.learning_rate,
         }
 
@@ -317,7 +326,7 @@ class StackTrainee:
             del self._hyperparameters[member.member]
 
     def prepare(self, wanted: Prepare) -> None:
-        prepare(wanted, self._cache)
+        prepare(wanted, self._cache, self.program.signature.networks)
 
     def failure_reason(self, error: Exception) -> FailureReason:
         reason = _reason(error)

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from app.domain.memory import MB, trial_bytes
 from worker.conversation import Refused
-from worker.training.models import BUILDERS, architecture
 from worker.training.signature import Signature
 
 RESET_PEAK = "5"
@@ -25,9 +24,8 @@ def required_mb(signature: Signature) -> float:
     Raises:
         Refused: the data set or the network is impossible.
     """
-    split, structure = signature.split(), signature.hyperparameters
-    layout = architecture(BUILDERS[signature.family], split.shape, structure, split.outputs)
-    batch = min(int(structure["batch_size"]), len(split.train))
+    layout = signature.network(xla=False).architecture
+    batch = min(int(signature.hyperparameters["batch_size"]), len(signature.split().train))
     return trial_bytes(layout.weight_count, layout.activation_count, batch) / MB
 
 

@@ -18,11 +18,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
-from worker.training import initializers
 from worker.training.data import Split
 from worker.training.epoch import Epoch, State
 from worker.training.knobs import COLUMNS, row_of
-from worker.training.models import BUILDERS, architecture
 from worker.training.optimizers import optimizer
 from worker.training.precision import SCALING_SLOTS, scales_loss
 from worker.training.signature import Signature
@@ -68,14 +66,16 @@ class Program:
         self.members = variant.members
         self.split: Split = signature.split()
         structure = signature.hyperparameters
-        self.builder = BUILDERS[signature.family]
-        self.architecture = architecture(self.builder, self.split.shape, structure, self.split.outputs)
+        self.network = signature.network(xla=variant.xla)
+        self.architecture = self.network.architecture
+        self.metrics = signature.metrics
         samples = len(self.split.train)
         self.samples_at_once = min(int(structure["batch_size"]), samples)
         self.parts = min(int(structure.get("gradient_accumulation_steps", 1)), -(-samples // self.samples_at_once))
         self.batch_size = self.samples_at_once * self.parts
         self.steps_per_epoch = -(-samples // self.batch_size)
-        self.columns = len(COLUMNS) + (self.split.outputs if signature.weighs_classes else 0)
+        classes = self.split.outputs if signature.weighs_classes else 0
+        self.columns = len(COLUMNS) + classes + len(self.network.columns)
         rule = optimizer(str(structure["optimizer"]), nesterov=bool(structure["nesterov"]))
         scaling = SCALING_SLOTS if scales_loss(signature.precision) else ()
         self._slot_starts = [(self.architecture.weight_count, 0.0)] * rule.slots + [(1, start) for start in scaling]
@@ -99,13 +99,19 @@ class Program:
         order of the data set's classes where the signature weighs them.
         """
         signature = self.signature
+        weights, statistics = self.network.fresh(seed)
         return Row(
-            weights=initializers.fresh_weights(self.architecture, seed),
-            statistics=initializers.fresh_statistics(self.architecture),
+            weights=weights,
+            statistics=statistics,
             count=0,
             slots=tuple(np.full(size, start, np.float32) for size, start in self._slot_starts),
             runtime=row_of(
-                hyperparameters, signature.activations, seed=seed, epochs=epochs, class_weights=class_weights
+                hyperparameters,
+                signature.activations,
+                seed=seed,
+                epochs=epochs,
+                class_weights=class_weights,
+                own=self.network.columns,
             ),
         )
 
@@ -164,5 +170,6 @@ class Program:
     def _run_blank(self) -> None:
         order = np.zeros((self.steps_per_epoch, self.members, self.batch_size), np.int32)
         runtime = np.ones((self.members, self.columns))
+        runtime[:, len(COLUMNS) :] = 0.5  # a rate that a layer may have
         state = State(*tf.nest.map_structure(tf.constant, self.blank()))
         self.epoch(state, runtime, order)[1].numpy()

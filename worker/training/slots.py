@@ -22,6 +22,9 @@ from worker.training.epoch import State
 from worker.training.program import Program, Row
 from worker.training.rows import Weights
 
+SHARED_METRICS = 5
+"""Metrics of `MemberMetrics`, which every family has."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemberMetrics:
@@ -75,6 +78,8 @@ class Slots:
         self._seeds: dict[int, int] = {}
         self._epochs: dict[int, int] = {}
         self._best: dict[int, Weights] = {}
+        self.own: dict[int, dict[str, float]] = {}
+        """By slot the metrics of the family's own that the last epoch gave."""
 
     def reset(
         self,
@@ -140,7 +145,7 @@ class Slots:
 
     def free(self, slot: int) -> None:
         """Forget what is kept of a member that ended."""
-        for kept in (self._best, self._seeds, self._epochs):
+        for kept in (self._best, self._seeds, self._epochs, self.own):
             kept.pop(slot, None)
 
     def move_to(self, program: Program) -> None:
@@ -191,4 +196,11 @@ class Slots:
             return dict.fromkeys(slots, error)
         for slot in slots:
             self._epochs[slot] += 1
-        return {slot: MemberMetrics(*map(float, table[slot % program.members])) for slot in slots}
+        names = program.metrics.names
+        told = (*names, *(f"val_{name}" for name in names))
+        found: dict[int, MemberMetrics | Exception] = {}
+        for slot in slots:
+            row = [float(number) for number in table[slot % program.members]]
+            found[slot] = MemberMetrics(*row[:SHARED_METRICS])
+            self.own[slot] = dict(zip(told, row[SHARED_METRICS:], strict=True))
+        return found

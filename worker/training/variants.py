@@ -10,6 +10,7 @@ and device, and `Timings` remembers what was measured of each signature.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import psutil
 import tensorflow as tf
 
 from app.domain.memory import MB, trial_bytes
-from worker.training.models import BUILDERS, architecture
+from worker.training.network import Network
 from worker.training.program import Program, Variant
 from worker.training.signature import Signature
 
@@ -46,11 +47,17 @@ def candidates(signature: Signature, slots: int) -> list[Variant]:
     Raises:
         Refused: the data set or the network is impossible.
     """
-    company = min(COMPANY, slots)
-    images = signature.input_kind in ("image", "audio") and not on_gpu()
+    network = signature.network(xla=False)
+    company = min(COMPANY, slots) if network.stackable else 1
+    if network.member_by_member:
+        # Mapped convolutions are no faster in company, and XLA's are several times slower than a CPU's own.
+        convolves = any(len(v.shape) > 2 for v in network.architecture.weights)
+        images, plain_first = convolves and not on_gpu(), True
+    else:
+        images = signature.input_kind in ("image", "audio") and not on_gpu()
+        plain_first = images and _patch_bytes(signature, network) > CACHED_BYTES
     apart = images or (signature.input_kind == "text" and not on_gpu())
     members = list(dict.fromkeys((1, company) if apart else (company, 1)))
-    plain_first = images and _patch_bytes(signature) > CACHED_BYTES
     return [Variant(m, xla) for m in members for xla in ((False, True) if plain_first else (True, False))]
 
 
@@ -65,11 +72,9 @@ def fixed_variant(signature: Signature, slots: int) -> Variant:
     return Variant(candidates(signature, slots)[0].members, xla=False)
 
 
-def _patch_bytes(signature: Signature) -> int:
+def _patch_bytes(signature: Signature, network: Network) -> int:
     """What the layers of one member give for a batch, a convolution's patches included."""
-    split, structure = signature.split(), signature.hyperparameters
-    layout = architecture(BUILDERS[signature.family], split.shape, structure, split.outputs)
-    return 4 * layout.activation_count * int(structure["batch_size"])
+    return 4 * network.architecture.activation_count * int(signature.hyperparameters["batch_size"])
 
 
 def member_epoch_s(epoch_s: float, members: int, slots: int) -> float:
@@ -123,7 +128,9 @@ class Timings:
                 part.replace(self._path)
 
     def _key(self, signature: Signature) -> str:
-        parts = (self._machine, signature.family, signature.version, signature.dataset.model_dump_json())
+        parts = [self._machine, signature.family, signature.version, signature.dataset.model_dump_json()]
+        if signature.layers:
+            parts.append(hashlib.sha256(f"{signature.input} {signature.layers}".encode()).hexdigest()[:16])
         computed = () if signature.precision == "float32" else (signature.precision,)
         return " | ".join((*parts, str(dict(signature.structure)), ",".join(signature.activations), *computed))
 

@@ -11,20 +11,22 @@ from worker.snapshots import Shelf
 from worker.training.cache import ProgramCache
 from worker.training.device import lanes
 from worker.training.loop import prepare, train_stack
+from worker.training.networks import BUILT_IN_NETWORKS, Networks
 
 
 class Workshop:
-    """One a trainer. `timings` is the file that remembers how fast programs are."""
+    """One a trainer, for its `networks`. `timings` is the file that remembers how fast programs are."""
 
-    def __init__(self, timings: Path) -> None:
+    def __init__(self, timings: Path, networks: Networks = BUILT_IN_NETWORKS) -> None:
+        self._networks = networks
         self._cache = ProgramCache(timings)
         count = lanes()
         self._lanes = ThreadPoolExecutor(count, "lane") if count > 1 else None
 
     def train(self, request: TrainStack, channel: Channel, shelf: Shelf) -> None:
         """Train a stack to its end. `shelf` holds snapshots from stack to stack."""
-        train_stack(request, channel, self._cache, self._lanes, shelf)
+        train_stack(request, channel, self._cache, self._lanes, shelf, self._networks)
 
     def prepare(self, wanted: Prepare) -> None:
         """Compile ahead what a stack to come will need."""
-        prepare(wanted, self._cache)
+        prepare(wanted, self._cache, self._networks)

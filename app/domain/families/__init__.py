@@ -8,6 +8,7 @@ from app.domain.families.declaration import (
     OPTIMIZERS,
     SCHEDULES,
     Family,
+    FamilyMetric,
     Hyperparameter,
     InputKind,
     Kind,
@@ -17,13 +18,14 @@ from app.domain.families.declaration import (
 from app.domain.families.external import EXTERNAL
 from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
 from app.domain.families.images import IMAGE_CNN, IMAGE_RESNET
+from app.domain.families.layered import KERAS_LAYERS
 from app.domain.families.texts import TEXT_CNN, TEXT_TRANSFORMER
 from app.domain.families.vectors import MLP
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (MLP, IMAGE_CNN, IMAGE_RESNET, TEXT_CNN, TEXT_TRANSFORMER, AUDIO_CNN, FUNCTION, EXTERNAL)
-}
+_FAMILIES = (
+    MLP, IMAGE_CNN, IMAGE_RESNET, TEXT_CNN, TEXT_TRANSFORMER, AUDIO_CNN, KERAS_LAYERS, FUNCTION, EXTERNAL,
+)  # fmt: skip
+FAMILIES: dict[str, Family] = {family.name: family for family in _FAMILIES}
 """The built-in families by name."""
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "FUNCTION",
     "IMAGE_CNN",
     "IMAGE_RESNET",
+    "KERAS_LAYERS",
     "MLP",
     "OPTIMIZERS",
     "SCHEDULES",
@@ -42,6 +45,7 @@ __all__ = [
     "TEXT_CNN",
     "TEXT_TRANSFORMER",
     "Family",
+    "FamilyMetric",
     "Hyperparameter",
     "InputKind",
     "Kind",

@@ -26,7 +26,10 @@ MAX_TEXT = 255
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameter:
-    """One hyperparameter that a family declares. Bounds are inclusive; `default` None means that it must be given."""
+    """One hyperparameter that a family declares. Bounds are inclusive; `default` None means that it must be given.
+
+    A categorical without `choices` may have any text for a value.
+    """
 
     name: str
     kind: Kind
@@ -42,7 +45,7 @@ class Hyperparameter:
         if self.kind == "any":
             return self._problem_of_any(value)
         if self.kind == "categorical":
-            if value in self.choices and isinstance(value, str):
+            if isinstance(value, str) and (value in self.choices or not self.choices):
                 return None
             return f"Expected one of {', '.join(map(str, self.choices))}. Received: {value!r}"
         if self.kind == "bool":
@@ -63,12 +66,23 @@ class Hyperparameter:
         return f"Expected a finite number, text, true or false. Received: {value!r}"
 
 
+@dataclass(frozen=True, slots=True)
+class FamilyMetric:
+    """A metric of a family's own, reported by epoch as `name` and `val_name`."""
+
+    name: str
+    direction: Literal["minimize", "maximize"]
+    description: str = ""
+
+
 @dataclass(frozen=True)
 class Family:
     """A model family: its name and version, what it trains on, and its declared hyperparameters.
 
     `stack_members` is how many trials of one signature train together at most, `first_members` how many do before their
     program has been measured, `stackable` whether they can at all.
+    `metrics` are those that it reports beside the task's. `from_layers` says that a definition's list of layers
+    declares more hyperparameters: see `Families.of`.
     `pattern` declares any number of hyperparameters whose names match it (`x0`, `x1`, … of `function`).
     `trained_here` is False where outside programs train, and report whatever metrics they like.
     """
@@ -85,6 +99,8 @@ class Family:
     first_members: int = 1
     trained_here: bool = True
     pattern: Hyperparameter | None = None
+    metrics: tuple[FamilyMetric, ...] = ()
+    from_layers: bool = False
     by_name: dict[str, Hyperparameter] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

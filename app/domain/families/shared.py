@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from app.domain.families.declaration import OPTIMIZERS, SCHEDULES, choice, flag, float_parameter, int_parameter
 
-REGULARIZATION = (
-    float_parameter("l1", 0.0, 0.0, 10.0, "Penalty l1·Σ|w| over kernels, added to the loss of each batch."),
-    float_parameter("l2", 0.0, 0.0, 10.0, "Penalty l2·Σw² over kernels, added to the loss of each batch."),
-    float_parameter("dropout", 0.0, 0.0, 0.95, "Share of units dropped in training after each hidden layer."),
-    float_parameter("label_smoothing", 0.0, 0.0, 0.9, "Share of the target spread evenly over all classes."),
-)
+_L1 = float_parameter("l1", 0.0, 0.0, 10.0, "Penalty l1·Σ|w| over kernels, added to the loss of each batch.")
+_L2 = float_parameter("l2", 0.0, 0.0, 10.0, "Penalty l2·Σw² over kernels, added to the loss of each batch.")
+_DROPOUT = float_parameter("dropout", 0.0, 0.0, 0.95, "Share of units dropped in training after each hidden layer.")
+_SMOOTHING = float_parameter("label_smoothing", 0.0, 0.0, 0.9, "Share of the target spread evenly over all classes.")
+REGULARIZATION = (_L1, _L2, _DROPOUT, _SMOOTHING)
+PENALTIES = (_L1, _L2, _SMOOTHING)
+"""Regularisation that any network takes, whatever its layers."""
 
 OPTIMIZATION = (
     choice(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.families import Scalar
-from worker.training.models.layers import Architecture, Augmented, Builder, Pooling, Shape, VariableSpec
+from worker.training.models.layers import Augmented, Pooling, VariableSpec
 from worker.training.models.plain_sequences import PlainSequences
 
 
@@ -64,27 +62,6 @@ class Plain(PlainSequences):
     def dropout(self, x: Any) -> Any:
         rate = float(self.hyperparameters["dropout"])
         return keras.layers.Dropout(rate)(x) if rate else x
-
-
-def plain_model(builder: Builder, shape: Shape, hyperparameters: Mapping[str, Scalar], outputs: int) -> Any:
-    """The network as a Keras model from prepared features to logits or the standardised value."""
-    x = keras.Input(shape, name="features")
-    return keras.Model(x, builder(Plain(hyperparameters), x, hyperparameters, outputs), name="network")
-
-
-def set_variables(
-    model: Any, architecture: Architecture, weights: NDArray[np.float32], statistics: NDArray[np.float32]
-) -> None:
-    """Give a model of `Plain`'s layers the weights, [P], and moving statistics, [S], of a member.
-
-    Raises:
-        ValueError: the model is not of this architecture.
-    """
-    trained, kept = variables_in_order(model)
-    pairs = ((trained, architecture.weights, weights), (kept, architecture.statistics, statistics))
-    for variables, specs, flat in pairs:
-        for variable, value in zip(variables, split_flat(flat, specs), strict=True):
-            variable.assign(value)
 
 
 def variables_in_order(model: Any) -> tuple[list[Any], list[Any]]:
