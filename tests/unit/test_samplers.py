@@ -47,7 +47,7 @@ def reservation(number: int, **fields: Any) -> Reservation:
 
 
 def test_every_sampler_has_a_schema_and_defaults() -> None:
-    assert [choice.name for choice in samplers()] == ["tpe", "random", "grid", "qmc", "gp", "nsgaii"]
+    assert [choice.name for choice in samplers()] == ["tpe", "random", "grid", "qmc", "gp", "nsgaii", "pbt"]
     for choice in samplers():
         assert choice.options["additionalProperties"] is False
         assert sampler_options(choice.name, {}).seed == 0
