@@ -103,6 +103,20 @@ CASES = {
         ACCURACY,
         {"filters": 2, "conv_layers": 2, "dense_units": 8, "batch_size": 64, "optimizer": "rmsprop"},
     ),
+    "minmax": Case(
+        "mlp",
+        DatasetSpec(name="wine", test_fraction=0.1),
+        TrainingSpec(epochs=4),
+        ACCURACY,
+        {"units": 8, "normalization": "minmax", "learning_rate": 0.01},
+    ),
+    "unscaled": Case(
+        "mlp",
+        DatasetSpec(name="diabetes"),
+        TrainingSpec(epochs=4),
+        Objective(metric="val_loss"),
+        {"units": 8, "normalization": "none", "learning_rate": 0.01},
+    ),
     "dropout": Case(
         "mlp",
         DatasetSpec(name="breast-cancer"),

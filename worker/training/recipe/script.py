@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.families import FAMILIES, Scalar
+from app.domain.families.layered import KERAS_LAYERS
 from app.domain.metrics import GAINS
 from app.domain.study import DatasetSpec, TrainingSpec
 from worker.training.models.plain import split_flat
@@ -73,9 +74,10 @@ _FILE_ARGUMENT = """    parser.add_argument("--data", required=True, help="an .n
 def _check_repeatable(program: Program, run: Run) -> None:
     if any(not resume.own for resume in run.member.resume):
         raise NoRecipe("The trial went on from the weights of another one: see its lineage.")
-    family = FAMILIES.get(program.signature.family)
+    # A plugin's own hyperparameters show in its layers; the others are those of any list of layers.
+    family = FAMILIES.get(program.signature.family, KERAS_LAYERS)
     for name, value in run.hyperparameters.items():
-        declared = None if family is None else family.declared(name)
+        declared = family.declared(name)
         shows = declared is not None and declared.structural and name not in NOT_IN_LAYERS
         if name not in REPEATED and not shows and declared is not None and value != declared.default:
             raise NoRecipe(f"A recipe can't repeat {name} = {value!r} yet.")
@@ -164,6 +166,17 @@ def _split(program: Program) -> str:
     return SPLIT.replace("@STRATA", stratify)
 
 
+def _normalization(layer: Any, how: Scalar) -> list[str]:
+    """The lines that fit the layer to the training part, as `worker.training.data.tables.fit_scale` does."""
+    if how == "minmax":
+        fitted = constructor(layer, mean="low", variance="np.square(high - low)")
+        return ["    low, high = x_train.min(0), x_train.max(0)", f"    normalization = {fitted}"]
+    if how == "none":
+        return [f"    normalization = {constructor(layer, mean='0.0', variance='1.0')}"]
+    fitted = constructor(layer, mean="", variance="")
+    return [f"    normalization = {fitted}", "    normalization.adapt(x_train)"]
+
+
 def _network(program: Program, layers: Sequence[Call]) -> str:
     """`build(x_train, y_train)`: the model, the network that is trained, and its layers by variable."""
     split = program.split
@@ -177,8 +190,7 @@ def _network(program: Program, layers: Sequence[Call]) -> str:
     for i, call in enumerate(own):
         code = constructor(call.layer)
         if i < before and type(call.layer).__name__ == "Normalization":
-            code = constructor(call.layer, mean="", variance="")
-            lines += [f"    normalization = {code}", "    normalization.adapt(x_train)"]
+            lines += _normalization(call.layer, dict(program.signature.structure).get("normalization", "standard"))
             code = "normalization"
         lines.append(f"    {call.name} = {code}({call.arguments})")
     if split.info.task == "regression":
