@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,22 +24,20 @@ def name_of(split: Split) -> str | None:
     return "confusion_matrix.json" if len(split.info.classes) <= MOST_CLASSES else None
 
 
-def assess(split: Split, exported: Any) -> dict[str, Any]:
-    """The artifact's content as JSON values."""
-    outputs = validation_outputs(split, exported)
+def assess(split: Split, network: Any) -> dict[str, Any]:
+    """The artifact's content as JSON values; `network` takes prepared samples."""
+    outputs = validation_outputs(split, network)
     if split.info.task == "classification":
         return confusion(split.info.classes, split.validation.y, outputs.argmax(1))
     targets = split.validation.y.astype(np.float64) * split.targets.deviation + split.targets.mean
     return residuals(targets, outputs[:, 0])
 
 
-def validation_outputs(split: Split, exported: Any) -> NDArray[np.float64]:
-    """What the exported model gives for the validation part, [n, outputs]: probabilities, or values in their unit.
+def validation_outputs(split: Split, network: Any) -> NDArray[np.float64]:
+    """What a network gives for the validation part, [n, outputs]: probabilities, or values in their unit.
 
-    The part is prepared already: it goes in behind the model's own preparation.
+    The part is prepared already, and kept as that alone: `network` is a model without its preparation.
     """
-    prepared = exported.layers[len(split.preparation.layers())].output
-    network = keras.Model(prepared, exported.output)
     starts = range(0, len(split.validation), ROWS_AT_ONCE)
     pieces = [network(split.validation.x[start : start + ROWS_AT_ONCE], training=False) for start in starts]
     outputs: NDArray[np.float64] = np.concatenate([piece.numpy().astype(np.float64) for piece in pieces])

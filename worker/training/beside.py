@@ -15,6 +15,7 @@ from typing import Any
 from app.domain.families import Scalar
 from worker.protocol import KeepModel, KeptFile, Member, TrainStack
 from worker.training import assessment, event_file
+from worker.training.export import prepared_model
 from worker.training.program import Program
 from worker.training.recipe import NoRecipe, recipe
 from worker.training.rows import Weights
@@ -27,13 +28,17 @@ NO_RECIPE = "no_recipe"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a kept model came to be: its stack, its member, all its hyperparameters, and the metrics of its epochs."""
+    """How a kept model came to be: its stack, its member, all its hyperparameters, and the metrics of its epochs.
+
+    `selected_epoch` counts within the fold or repeat that the model is of, which began at `first_epoch` of `history`.
+    """
 
     request: TrainStack
     member: Member
     hyperparameters: Mapping[str, Scalar]
     selected_epoch: int
     history: Sequence[Mapping[str, float]]
+    first_epoch: int = 0
 
 
 def write_beside(
@@ -64,11 +69,15 @@ def write_beside(
     add(LEARNING_CURVES, "text/csv", lambda path: _write_curves(path, run))
     name = assessment.name_of(program.split)
     if name is not None:
-        add(name, "application/json", lambda path: _write_json(path, assessment.assess(program.split, exported)))
+        add(name, "application/json", lambda path: _write_json(path, _assessed(program, run, weights)))
     add(RECIPE, "text/x-python", lambda path: _write_text(path, recipe(program, run, exported, weights[0])))
     if "tensorboard" in model.extras:
         add(event_file.NAME, "application/octet-stream", lambda path: event_file.write(path, run.history))
     return files, notes
+
+
+def _assessed(program: Program, run: Run, weights: Weights) -> dict[str, Any]:
+    return assessment.assess(program.split, prepared_model(program, run.hyperparameters, *weights))
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -86,4 +95,4 @@ def _write_curves(path: Path, run: Run) -> dict[str, Any]:
         rows = csv.writer(file)
         rows.writerow(["epoch", *names])
         rows.writerows([epoch, *(metrics.get(name) for name in names)] for epoch, metrics in enumerate(run.history))
-    return {"selected_epoch": run.selected_epoch}
+    return {"selected_epoch": run.first_epoch + run.selected_epoch}

@@ -40,6 +40,20 @@ def exported_model(
     return model
 
 
+def prepared_model(
+    program: Program,
+    hyperparameters: Mapping[str, Scalar],
+    weights: NDArray[np.float32],
+    statistics: NDArray[np.float32],
+) -> Any:
+    """As `exported_model`, for samples that are prepared already, as the split has them."""
+    split = program.split
+    x = keras.Input(split.validation.x.shape[1:], dtype=str(split.validation.x.dtype))
+    model = keras.Model(x, _made_sense_of(split)(program.network.applied(x, hyperparameters)))
+    load(program.network, model, weights, statistics)
+    return model
+
+
 def _made_sense_of(split: Split) -> Any:
     """The last layer: probabilities of logits, or the value in the target's own unit."""
     if split.info.task == "classification":

@@ -129,7 +129,8 @@ class FoldedTrainee:
     ) -> Callable[[], KeptModel]:
         kept = self._kept[member.member]
         more = {"fold": kept.instance.fold, "repeat": kept.instance.repeat}
-        return self._stack(kept.instance).keeping(member, kept.weights, model, selected_epoch, history, more)
+        first = next((e for e, told in enumerate(history) if told[INSTANCE] == kept.instance.index), 0)
+        return self._stack(kept.instance).keeping(member, kept.weights, model, selected_epoch, history, more, first)
 
     def end(self, member: Member) -> None:
         instance = self._instances.pop(member.member, None)

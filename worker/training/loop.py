@@ -314,9 +314,13 @@ class StackTrainee:
         selected_epoch: int,
         history: Sequence[Mapping[str, float]],
         more: Mapping[str, Any],
+        first_epoch: int = 0,
     ) -> Callable[[], KeptModel]:
-        """What writes the model of a member with these weights; `more` goes into its metadata."""
-        run = Run(self._request, member, self._values_of(member), selected_epoch, tuple(history))
+        """What writes the model of a member with these weights; `more` goes into its metadata.
+
+        Of several instances `first_epoch` is the one of `history` that this one began with.
+        """
+        run = Run(self._request, member, self._values_of(member), selected_epoch, tuple(history), first_epoch)
         return partial(_write, self.program, run, weights, model, more)
 
     def end(self, member: Member) -> None:
