@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from app.domain.metrics import spreads
 from app.domain.trial import FailureReason
 from worker.continuing import Snapshots
 from worker.progress import Progress, failed, not_finite, refused
@@ -145,8 +146,8 @@ def check_metrics(request: TrainStack, epoch_metrics: Collection[str], result_me
     Raises:
         Refused: one that isn't.
     """
+    known = [*epoch_metrics, *result_metrics, *(spreads(epoch_metrics) if request.training.instances > 1 else ())]
     for objective in request.objectives:
-        known = [*epoch_metrics, *result_metrics]
         if objective.metric not in known:
             raise Refused(f"Expected an objective among: {', '.join(known)}. Received: {objective.metric!r}")
     rule = request.training.early_stopping

@@ -101,8 +101,11 @@ class Progress:
         self.instance, self.instance_epochs = self.instance + 1, 0
         self.selected_epoch, self.selected, self._best = None, {}, math.inf
         self.__post_init__()
-        objective = self.objectives[0]
-        cost = metrics.get(objective.metric, math.inf) * _sign(objective.direction == "maximize")
+        # A standard deviation over instances is of none of them.
+        objective = next((o for o in self.objectives if o.metric in metrics), None)
+        if objective is None and not metrics:
+            return False
+        cost = 0.0 if objective is None else metrics[objective.metric] * _sign(objective.direction == "maximize")
         if not cost < self._best_instance:
             return False
         self._best_instance, self.model_epoch = cost, epoch

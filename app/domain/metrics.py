@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.domain.families import Family, Task
@@ -69,4 +69,9 @@ def reported_metrics(family: Family, task: Task | None, instances: int = 1) -> R
     with_result = ("parameter_count", "train_seconds", "peak_memory_mb", GAP)
     if instances == 1:
         return ReportedMetrics(by_epoch, with_result, paired)
-    return ReportedMetrics((*by_epoch, "instance"), (*with_result, *(f"{name}_std" for name in paired)), paired)
+    return ReportedMetrics((*by_epoch, "instance"), (*with_result, *spreads(paired)), paired)
+
+
+def spreads(names: Iterable[str]) -> list[str]:
+    """What comes with the result of several instances for these metrics: standard deviations, of some of them."""
+    return [f"{name}_std" for name in names if name.removeprefix("val_") in SPREAD]
