@@ -52,7 +52,8 @@ def accepted(
     from app.tuning.samplers import sampler_options, sampler_problems
 
     checked = check_definition(definition, limits_of(settings), datasets, families)
-    errors = [*checked.errors, *sampler_problems(definition), *pruner_problems(definition)]
+    family = families.of(checked.definition.model, definition.hyperparameters)
+    errors = [*checked.errors, *sampler_problems(definition, family), *pruner_problems(definition)]
     if errors:
         raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)
     sampler, pruner = definition.sampler, definition.pruner

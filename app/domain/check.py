@@ -97,7 +97,7 @@ def check_definition(
     if dataset is not None:
         _check_task(definition, dataset, found)
         found.errors += frame_problems(filled, dataset)
-    found.errors += saving_problems(definition, dataset)
+    found.errors += saving_problems(definition, family, dataset)
     if dataset is not None or not family.needs_dataset:
         gains = tuple(n for m in family.metrics if m.direction == "maximize" for n in (m.name, f"val_{m.name}"))
         found.gains += gains
@@ -192,6 +192,10 @@ def _check_limits(definition: StudyDefinition, limits: Limits, found: _Findings)
         found.refuse(
             ("budget",),
             "Expected at least one of trials, seconds, device_seconds, no_improvement_trials. Received: none",
+        )
+    if budget.no_improvement_trials is not None and len(definition.objectives) > 1:
+        found.refuse(
+            ("budget", "no_improvement_trials"), "Expected none with several objectives: there is no best trial."
         )
     bounds: tuple[tuple[tuple[str | int, ...], float | None, int], ...] = (
         (("budget", "trials"), budget.trials, limits.max_trials),
@@ -303,10 +307,6 @@ def _check_metrics(definition: StudyDefinition, reported: ReportedMetrics, found
     for i, constraint in enumerate(definition.constraints):
         if not reported.with_trial(constraint.metric):
             found.refuse(("constraints", i, "metric"), _one_of(reported.all, constraint.metric))
-    if definition.budget.no_improvement_trials is not None and len(objectives) > 1:
-        found.refuse(
-            ("budget", "no_improvement_trials"), "Expected none with several objectives: there is no best trial."
-        )
     found.errors += _constraint_bounds(definition)
     _check_early_stopping(definition.training.early_stopping, reported, found)
 

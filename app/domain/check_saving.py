@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from app.domain.class_weights import class_index
 from app.domain.datasets import Dataset
+from app.domain.families import Family
 from app.domain.study import StudyDefinition
 from app.errors import FieldError
 
@@ -13,9 +14,14 @@ CLOCK_METRICS = ("seconds", "train_seconds", "peak_memory_mb")
 """Metrics that are measured, and differ from run to run."""
 
 
-def saving_problems(definition: StudyDefinition, dataset: Dataset | None) -> Iterator[FieldError]:
+def saving_problems(definition: StudyDefinition, family: Family, dataset: Dataset | None) -> Iterator[FieldError]:
     """What is wrong, each with its place; `dataset` is None where there is none, or an unknown one."""
     training = definition.training
+    if training.deterministic and not family.trained_here:
+        yield FieldError(
+            ("training", "deterministic"),
+            f"Expected false: outside programs train {family.name}, and the service can't pin their numbers.",
+        )
     if dataset is None:
         if training.precision != "float32" and definition.dataset is None:
             yield FieldError(

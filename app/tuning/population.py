@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.domain.families import FAMILIES
+from app.domain.families import FAMILIES, Family
 from app.domain.population import population_of
 from app.domain.study import StudyDefinition
 from app.errors import FieldError
 
 
-def population_problems(definition: StudyDefinition) -> Iterator[FieldError]:
-    """Why a population can't be trained by the definition, whose sampler options were checked."""
+def population_problems(definition: StudyDefinition, family: Family | None = None) -> Iterator[FieldError]:
+    """Why a population can't be trained by the definition, whose sampler options were checked.
+
+    `family` is the study's, with what its list of layers declares; the built-in one of its name where left out.
+    """
     population = population_of(definition)
     if population is None:
         return
@@ -21,7 +24,7 @@ def population_problems(definition: StudyDefinition) -> Iterator[FieldError]:
             f"Expected fewer than the {population.epochs} epochs of training: nothing would be handed on. "
             f"Received: {population.interval}",
         )
-    family = FAMILIES.get(definition.model.family)
+    family = family or FAMILIES.get(definition.model.family)
     if family is not None and not family.trained_here:
         message = f"Expected another sampler: the service holds no weights of {family.name} that it could copy."
         yield FieldError(("sampler", "name"), message)

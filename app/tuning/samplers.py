@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
-from app.domain.families import Scalar
+from app.domain.families import Family, Scalar
 from app.domain.population import INTERVAL_EPOCHS, POPULATION_SIZE, SAMPLER, population_of
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import Seed, StudyDefinition
@@ -166,8 +166,11 @@ def study_seed(definition: StudyDefinition) -> int:
     return sampler_options(definition.sampler.name, definition.sampler.options).seed
 
 
-def sampler_problems(definition: StudyDefinition) -> list[FieldError]:
-    """Why the study's sampler can't be used for it, as errors of the definition; none where it can."""
+def sampler_problems(definition: StudyDefinition, family: Family | None = None) -> list[FieldError]:
+    """Why the study's sampler can't be used for it, as errors of the definition; none where it can.
+
+    `family` is the study's; the built-in one of its name where left out.
+    """
     name = definition.sampler.name
     try:
         sampler_options(name, definition.sampler.options)
@@ -180,7 +183,7 @@ def sampler_problems(definition: StudyDefinition) -> list[FieldError]:
         return [FieldError(("sampler", "name"), "Expected torch and scipy for the sampler 'gp': install fettle[gp]")]
     if name == "nsgaiii":
         return _reference_problems(definition)
-    return _grid_problems(definition) if name == "grid" else list(population_problems(definition))
+    return _grid_problems(definition) if name == "grid" else list(population_problems(definition, family))
 
 
 def _reference_problems(definition: StudyDefinition) -> list[FieldError]:
