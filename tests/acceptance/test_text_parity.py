@@ -108,7 +108,7 @@ def test_xla_trains_as_keras_fit_does_whatever_the_members_of_a_call(name: str, 
 
 def test_a_stack_as_wide_as_the_axes_of_attention_mixes_none_of_them() -> None:
     """Members, width, tokens and feed-forward units: all are 8."""
-    shared = {**TRANSFORMER, "max_length": 8, "feed_forward": 8, "heads": 4}
+    shared = {**TRANSFORMER, "max_length": 8, "feed_forward": 8, "heads": 4, "optimizer": "sgd", "momentum": 0.9}
     rates = [1e-3, 9e-4, 8e-4, 7e-4, 6e-4, 5e-4, 4e-4, 3e-4]
     request = stack_of("text-transformer", FEW, [{**shared, "learning_rate": rate} for rate in rates])
     program = program_of(request)
