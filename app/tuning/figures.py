@@ -188,7 +188,8 @@ def _intermediate(snapshot: Snapshot, wanted: Wanted) -> Drawn:
     trials = snapshot.study([metric]).get_trials(deepcopy=False)
     chosen = curves(trials, MOST_CURVES, maximize=_maximize(snapshot, metric))
     drawn = plot_intermediate_values(snapshot.study([metric], _again(snapshot, chosen)))
-    drawn.update_layout(xaxis_title="epoch", yaxis_title=_metric(snapshot, wanted))
+    step = "epoch" if snapshot.definition.training.instances == 1 else "fold or repeat"
+    drawn.update_layout(xaxis_title=step, yaxis_title=_metric(snapshot, wanted))
     return drawn, len(chosen)
 
 

@@ -26,6 +26,8 @@ class FinishedTrials:
         self._space = None if definition is None else Space(definition)
         self.metric = store.PLAIN_METRIC if definition is None else definition.objectives[0].metric
         """The metric whose values by epoch are Optuna's intermediate values."""
+        self.by_epoch = definition is None or definition.training.instances == 1
+        """False where trials are compared by folds and repeats: what they report by epoch is no curve of theirs."""
         self._trials: dict[int, FrozenTrial] = {}
         self._seen = 0
         self._lock = threading.Lock()
@@ -47,5 +49,7 @@ class FinishedTrials:
 
 def read_unfinished(session: Session, study: FinishedTrials, rows: Sequence[Row[Any]]) -> list[FrozenTrial]:
     """Trials that haven't finished, with what their current attempt reported."""
+    if not study.by_epoch:
+        return [study.read(row, {}) for row in rows]
     reported = store.intermediate_values(session, [(row.id, row.attempt) for row in rows], study.metric)
     return [study.read(row, {epoch: decode_number(value) for epoch, value in reported[row.id].items()}) for row in rows]

@@ -69,6 +69,7 @@ def _schema(export: Export, metrics: Sequence[str]) -> pa.Schema:
         "selected_epoch": pa.int32(),
         "epochs": pa.int32(),
         "duration_seconds": pa.float64(),
+        **dict.fromkeys(("parent", "first_epoch", "reused_from"), pa.int64()),
         **dict.fromkeys(TIMES, pa.timestamp("us", tz="UTC")),
     }
     fields = [pa.field(name, kinds.get(name, pa.string())) for name in LEADING]

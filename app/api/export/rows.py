@@ -26,6 +26,9 @@ TRAILING = (
     "started_at",
     "finished_at",
     "duration_seconds",
+    "parent",
+    "first_epoch",
+    "reused_from",
 )
 
 

@@ -112,7 +112,7 @@ PLOTS = (
     ("importances", "Importances", "How much of the differences between trials each hyperparameter explains (fANOVA)."),
     ("parallel", "Parallel coordinates", "Each line is a trial; its colour is the objective."),
     ("slice", "Slices", "The objective over each hyperparameter; later trials are darker."),
-    ("intermediate", "Epochs", "The first objective by epoch."),
+    ("intermediate", "Epochs", "The first objective by epoch; with folds and repeats, of each of them."),
 )
 
 
