@@ -55,7 +55,7 @@ def test_models_are_written_beside_checkpoints(client: FettleClient) -> None:
     assert (ended.state, ended.progress.complete) == ("COMPLETED", 24)
     for trial in client.trials(created.id):
         assert (trial.attempt, trial.epochs) == (1, 6)
-        assert [file["name"] for file in trial.artifacts] == ["model.keras"]
+        assert "model.keras" in {file["name"] for file in trial.artifacts}
     wait_for(lambda: not _states(client, created.id), 60, "no checkpoint is left")
 
 
@@ -66,12 +66,16 @@ def _states(client: FettleClient, study_id: str) -> list[Path]:
     return list((folder / "artifacts" / study_id).rglob("state.npz"))
 
 
-def test_a_trial_that_lost_its_trainer_reaches_what_it_would_have_reached(client: FettleClient) -> None:
-    training = {"epochs": LONG, "seed": 5}
-    calm = client.create_study(study("calm", training=training))
+@pytest.mark.parametrize("instances", [{}, {"folds": 4, "repeats": 3}], ids=["once", "folds"])
+def test_a_trial_that_lost_its_trainer_reaches_what_it_would_have_reached(
+    client: FettleClient, instances: dict[str, int]
+) -> None:
+    training = {"epochs": LONG // (12 if instances else 1), "seed": 5, **instances}
+    name = "-".join(instances)
+    calm = client.create_study(study(f"calm{name}", training=training))
     over(client, calm.id)
-    rough = client.create_study(study("rough", training=training))
-    wait_for(lambda: _epochs(client, rough.id) >= 10, 120, "ten epochs")
+    rough = client.create_study(study(f"rough{name}", training=training))
+    wait_for(lambda: _epochs(client, rough.id) >= 15, 120, "epochs of a second instance, if there are any")
     worker = int(next(w for w in client.workers() if w.state == "ACTIVE").pid)
     trainer = next(c for c in psutil.Process(worker).children() if "trainer_main" in " ".join(c.cmdline()))
     os.kill(trainer.pid, signal.SIGKILL)
@@ -84,7 +88,7 @@ def test_a_trial_that_lost_its_trainer_reaches_what_it_would_have_reached(client
     curves = [[p.metrics["val_loss"] for p in client.metrics(i, 0)] for i in (calm.id, rough.id)]
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
     assert twice.values == pytest.approx(once.values, abs=0.006)  # two of the 360 samples
-    assert [file["name"] for file in twice.artifacts] == ["model.keras"]
+    assert "model.keras" in {file["name"] for file in twice.artifacts}
 
 
 def _epochs(client: FettleClient, study_id: str) -> int:

@@ -14,14 +14,21 @@ import pytest
 
 from app.client import FettleClient
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
+from tests.acceptance.test_keras_builders import dropping, networks, stack
 from tests.acceptance.test_studies import finish, study
 from tests.acceptance.training_reference import stack_of
 from tests.unit.conversation_channel import Supervisor
-from worker.protocol import EpochDone, Halt, Resume, Stop, TakeSnapshot, TakeSnapshots
+from worker.protocol import EpochDone, Halt, KeepModel, Resume, Stop, TakeSnapshot, TakeSnapshots
 from worker.training.cache import ProgramCache
 from worker.training.loop import train_stack
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    # Keras' own, when it saves a model.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 RATE = {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}}
 
@@ -131,7 +138,7 @@ def test_texts_recordings_and_images_of_ones_own_train_in_half_precision(
 def test_a_trial_with_folds_goes_on_in_the_fold_that_it_was_stopped_in(tmp_path: Path) -> None:
     cache, path = ProgramCache(background=False), tmp_path / "stopped.npz"
     training = TrainingSpec(epochs=3, folds=3, precision="mixed_float16", class_weights="balanced")
-    stack = stack_of(
+    request = stack_of(
         "mlp",
         DatasetSpec(name="wine"),
         [{"units": 8, "learning_rate": 0.01}],
@@ -139,7 +146,7 @@ def test_a_trial_with_folds_goes_on_in_the_fold_that_it_was_stopped_in(tmp_path:
         objectives=[Objective(metric="val_loss")],
         judged=False,
     )
-    whole = trained(cache, stack)
+    whole = trained(cache, request)
     epochs = iter(range(1, 100))
 
     def stop_in_the_second_fold(_: EpochDone) -> list[Any]:
@@ -147,9 +154,9 @@ def test_a_trial_with_folds_goes_on_in_the_fold_that_it_was_stopped_in(tmp_path:
         halt = Halt(stack="stack", stop=[Stop(member=0, reason="LEASE_LOST")])
         return [take, halt] if next(epochs) == 5 else []
 
-    first = trained(cache, stack, unasked=stop_in_the_second_fold)
-    member = stack.members[0].model_copy(update={"resume": [Resume(path=str(path), key="", own=True)]})
-    second = trained(cache, stack.model_copy(update={"members": [member]}))
+    first = trained(cache, request, unasked=stop_in_the_second_fold)
+    member = request.members[0].model_copy(update={"resume": [Resume(path=str(path), key="", own=True)]})
+    second = trained(cache, request.model_copy(update={"members": [member]}))
     assert (second.resumed[0].epochs, second.resumed[0].problems) == (5, [])
     reports = [*first.reports[0], *second.reports[0]]
     assert [told["instance"] for told in reports] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -157,7 +164,23 @@ def test_a_trial_with_folds_goes_on_in_the_fold_that_it_was_stopped_in(tmp_path:
     assert second.results[0].values == whole.results[0].values
 
 
-def trained(cache: ProgramCache, stack: Any, **answers: Any) -> Supervisor:
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_plugins_recipe_is_given_where_its_layers_say_all_and_refused_where_they_do_not(
+    tmp_path: Path, steps: int
+) -> None:
+    values = {"units": 4, "rate": 0.2, "gradient_accumulation_steps": steps}
+    supervisor = Supervisor(keep=lambda results: [KeepModel(member=0, path=str(tmp_path / "model.keras"))])
+    request = stack(values, training=TrainingSpec(epochs=2))
+    train_stack(request, supervisor, ProgramCache(background=False), networks=networks(dropping))
+    (kept,) = supervisor.kept
+    assert (kept.error, kept.notes) == (None, [])
+    assert ("recipe.py" in {file.name for file in kept.files}) == (steps == 1)
+    assert kept.metadata.get("no_recipe", "") == (
+        "" if steps == 1 else "A recipe can't repeat gradient_accumulation_steps = 2 yet."
+    )
+
+
+def trained(cache: ProgramCache, request: Any, **answers: Any) -> Supervisor:
     supervisor = Supervisor(judged=False, **answers)
-    train_stack(stack, supervisor, cache)
+    train_stack(request, supervisor, cache)
     return supervisor
