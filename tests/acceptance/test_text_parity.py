@@ -24,6 +24,7 @@ from tests.acceptance.training_reference import (
     trained_by_keras,
     trained_by_program,
 )
+from worker.conversation import Refused
 from worker.training.program import Program
 from worker.training.slots import Slots
 
@@ -106,14 +107,20 @@ def test_xla_trains_as_keras_fit_does_whatever_the_members_of_a_call(name: str, 
 
 
 def test_a_stack_as_wide_as_the_axes_of_attention_mixes_none_of_them() -> None:
-    """Members, width, heads times their width, tokens and feed-forward units: all are 8."""
-    shared = {**TRANSFORMER, "max_length": 8, "feed_forward": 8, "heads": 8}
+    """Members, width, tokens and feed-forward units: all are 8."""
+    shared = {**TRANSFORMER, "max_length": 8, "feed_forward": 8, "heads": 4, "optimizer": "sgd", "momentum": 0.9}
     rates = [1e-3, 9e-4, 8e-4, 7e-4, 6e-4, 5e-4, 4e-4, 3e-4]
     request = stack_of("text-transformer", FEW, [{**shared, "learning_rate": rate} for rate in rates])
     program = program_of(request)
     together = trained_by_program(request, program)
     for member in (0, 7):
         assert_same_networks(together[member], trained_by_keras(request, member, program), program)
+
+
+def test_the_one_shape_for_which_keras_attention_is_wrong_is_refused() -> None:
+    values = {**TRANSFORMER, "max_length": 8, "heads": 8}
+    with pytest.raises(Refused, match="8 of each"):
+        program_of(stack_of("text-transformer", FEW, [values]))
 
 
 @pytest.mark.parametrize("family", ["text-cnn", "text-transformer"])

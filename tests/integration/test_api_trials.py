@@ -194,7 +194,7 @@ def test_files_are_listed_and_served(service: Any, tmp_path: Path) -> None:
 
 
 def test_an_export_has_all_trials(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.results.EXPORT_BATCH", 3)
+    monkeypatch.setattr("app.api.export.rows.BATCH", 3)
     study = service.create()
     hands = Hands(service, study["id"])
     for i, trial in enumerate(hands.start(7)):

@@ -35,7 +35,9 @@ def made_once(name: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arra
     """
     path = _folder[0] / f"{name}.npz" if _folder else None
     if path is not None:
-        with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as found:
+        # The file is opened here: NumPy leaves one open that it can't read.
+        with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
             return {key: found[key] for key in found.files}
     made = dict(make())
     if path is not None:

@@ -94,6 +94,11 @@ class DeclareSequences:
         length, width = x
         if width % heads:
             raise Refused(f"Expected a width that the heads divide. Received: width={width}, heads={heads}")
+        if width == heads == length:
+            raise Refused(
+                "Expected another max_length, or heads that are wider than one number: where heads, width and "
+                f"max_length are the same, Keras adds the biases of attention to places. Received: {heads} of each"
+            )
         inner = (heads, width // heads)
         for _ in ("query", "key", "value"):
             self.weights += [VariableSpec("kernel", (width, *inner)), VariableSpec("bias", inner)]
