@@ -38,7 +38,7 @@ MEANINGS = {
     "model.version": "The family's version, which alone trains it; the newest that workers have where left out.",
     "model.input": "What the layers of `keras-layers` take; the data set's own kind where left out.",
     "model.layers": "The layers of `keras-layers`, see [models of your own](own-models.md).",
-    "dataset": "Required for families that train on data, refused for `function`.",
+    "dataset": "Required for families that train on data, refused for `function` and `external`.",
     "dataset.name": "Which data set, see [data sets](#data-sets), or the name or id of [one of your own](data.md).",
     "dataset.id": "The id of one of your own: filled in by the service, so that a study's data never change.",
     "dataset.validation_fraction": "Share of the rows that validation metrics are computed on.",
@@ -65,7 +65,7 @@ MEANINGS = {
     "training.folds": "Cross-validation: each trial is trained once for each fold that is held out, see "
     "[folds and repeats](folds.md).",
     "training.repeats": "Each trial is trained so often, with other seeds.",
-    "objectives": "What is optimised. The first one selects epochs, guides pruning and sorts trials.",
+    "objectives": "What is optimised. The first one selects epochs; a single one also guides pruning and sorts trials.",
     "objectives[].metric": "See [metrics](#metrics).",
     "objectives[].direction": "Whether less or more is better. State it for `val_accuracy`.",
     "objectives[].target": "The study completes once a trial reaches it. With one objective only.",
@@ -128,6 +128,7 @@ MORE_CODES: dict[type[errors.FettleError], tuple[tuple[str, str], ...]] = {
         ("TRIAL_NOT_FOUND", "The study has no trial of the number."),
         ("ARTIFACT_NOT_FOUND", "The trial has no such file, or the file is gone."),
         ("DATASET_NOT_FOUND", "No data set has the id or name."),
+        ("PLOT_NOT_FOUND", "There is no plot of this kind."),
         ("WORKER_NOT_FOUND", "No worker has the id."),
     ),
 }
@@ -135,6 +136,7 @@ MORE_CODES: dict[type[errors.FettleError], tuple[tuple[str, str], ...]] = {
 
 OTHER_CODES = (
     (405, "METHOD_NOT_ALLOWED", "The path is served with other methods; `Allow` lists them."),
+    (409, "RECIPE_UNAVAILABLE", "A trial without a script that trains it again; the detail says why."),
     (500, "INTERNAL", "A bug. The service's log has the traceback."),
 )
 
@@ -362,10 +364,9 @@ def datasets() -> str:
 
 def metrics() -> str:
     """Which metrics a definition may name, by family and task."""
-    trained = ", ".join(f"`{f.name}`" for f in FAMILIES.values() if f.needs_dataset)
     cases = (
-        (f"{trained}; classification", FAMILIES["mlp"], "classification"),
-        ("`mlp`; regression", FAMILIES["mlp"], "regression"),
+        (f"{_trained('classification')}; classification", FAMILIES["mlp"], "classification"),
+        (f"{_trained('regression')}; regression", FAMILIES["mlp"], "regression"),
         ("`function`", FAMILIES["function"], None),
     )
     rows = []
@@ -374,6 +375,10 @@ def metrics() -> str:
         by_epoch = ", ".join(f"`{m}`" for m in reported.by_epoch)
         rows.append([words, by_epoch, ", ".join(f"`{m}`" for m in reported.with_result) or "—"])
     return _table(["family and task", "of every epoch", "with the result"], rows)
+
+
+def _trained(task: str) -> str:
+    return ", ".join(f"`{f.name}`" for f in FAMILIES.values() if f.needs_dataset and task in f.tasks)
 
 
 # -- problems, reasons, settings --------------------------------------------------------------------------------------
@@ -391,8 +396,8 @@ def problems() -> str:
     rows = list(OTHER_CODES)
     for kind in _error_types(errors.FettleError):
         words = (kind.__doc__ or "").strip().partition("\n")[0]
-        if kind in {errors.Conflict, errors.LeaseLost}:
-            continue  # no call answers with these
+        if kind is errors.Conflict:
+            continue  # calls answer with its kinds
         rows.append((kind.status, kind.code, words))
         rows += [(kind.status, code, meaning) for code, meaning in MORE_CODES.get(kind, ())]
     rows.sort(key=lambda row: row[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,9 +36,12 @@ def made_once(name: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arra
     """
     path = _folder[0] / f"{name}.npz" if _folder else None
     if path is not None:
-        # The file is opened here: NumPy leaves one open that it can't read.
-        with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
+        # NumPy leaves a file that it opened itself open where it is broken.
+        with (
+            suppress(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as found,
+        ):
             return {key: found[key] for key in found.files}
     made = dict(make())
     if path is not None:
