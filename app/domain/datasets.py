@@ -169,6 +169,7 @@ BUNDLED: dict[str, Dataset] = {
             (),
             3000,
             6,
+            ("keras", "numpy", "pydantic", "scikit-learn", "scipy", "sqlalchemy"),
         ),
         Dataset(
             "spoken-digits",
@@ -178,6 +179,7 @@ BUNDLED: dict[str, Dataset] = {
             (6400,),
             960,
             10,
+            ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
             sample_rate=8000,
             groups=12,
         ),

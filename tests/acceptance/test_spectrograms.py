@@ -115,7 +115,7 @@ def test_an_exported_model_gives_of_raw_waveforms_what_the_program_measured(tmp_
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert {type(layer).__module__.split(".")[0] for layer in loaded.layers} == {"keras"}
     recordings, words = SOURCES["spoken-digits"].load()
-    validation = parts_of(RECORDINGS, words)[1]
+    validation = parts_of(SOURCES[RECORDINGS.name], RECORDINGS, words)[1]
     recordings, words = recordings[validation], words[validation]
     predicted = loaded.predict(recordings, verbose=0)
     assert (predicted.argmax(1) == words).mean() == pytest.approx(metrics.val_score, abs=1 / len(words))

@@ -74,7 +74,7 @@ def test_a_kept_model_takes_strings_in_plain_keras_and_scores_as_reported(
     kept = supervisor.kept[0]
     assert kept.error is None
     assert kept.metadata["classes"] == list(LIBRARIES)
-    assert 0 < kept.metadata["test_metrics"]["test_accuracy"] <= 1
+    assert 0 < kept.test_metrics["test_accuracy"] <= 1
 
     texts, labels = docstrings()
     rest, _, y, _ = train_test_split(texts, labels, test_size=900, random_state=0, stratify=labels)

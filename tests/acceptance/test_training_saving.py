@@ -83,7 +83,7 @@ def test_half_precision_is_another_arithmetic_and_not_float32_by_another_name() 
 
 def scales(slots: Slots, slot: int) -> list[float]:
     """Scale, good steps and skipped steps of the member in a slot."""
-    return [float(values[0]) for values in slots._row(slot).slots[-3:]]
+    return [float(values[0]) for values in slots.rows([slot])[slot][0].slots[-3:]]
 
 
 def test_an_overflow_skips_its_own_step_halves_its_own_scale_and_leaves_the_neighbour_alone() -> None:
@@ -100,7 +100,7 @@ def test_an_overflow_skips_its_own_step_halves_its_own_scale_and_leaves_the_neig
     slots = Slots(program)
     for slot in (0, 1):
         start(slots, slot, request, slot)
-    row = slots._row(1)
+    row = slots.rows([1])[1][0]
     wild = dataclasses.replace(row, slots=(*row.slots[:-3], np.array([2.0**40], np.float32), *row.slots[-2:]))
     slots._place(1, wild)
     metrics = trained(slots, [0, 1])

@@ -145,8 +145,8 @@ def with_dense_gradients(optimizer: Any) -> Any:
     """
     apply = optimizer.apply
 
-    def dense(gradients: Any, variables: Any = None) -> Any:
-        return apply([tf.convert_to_tensor(gradient) for gradient in gradients], variables)
+    def dense(gradients: Any, trainable_variables: Any = None) -> Any:
+        return apply([tf.convert_to_tensor(gradient) for gradient in gradients], trainable_variables)
 
     optimizer.apply = dense
     return optimizer
