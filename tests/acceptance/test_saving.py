@@ -90,7 +90,8 @@ def test_the_test_part_is_told_of_the_best_trial_alone_and_with_the_end(client: 
         if keep == "none":
             assert files == []
         else:
-            assert files[0].details["test_metrics"]["test_accuracy"] == best.metrics["test_accuracy"]
+            (model,) = [file for file in files if file.name == "model.keras"]
+            assert model.details["test_metrics"]["test_accuracy"] == best.metrics["test_accuracy"]
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
