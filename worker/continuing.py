@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from worker.progress import Progress
 from worker.protocol import KeptSnapshot, Resume, ResumedMember, TakeSnapshot
@@ -16,9 +15,7 @@ from worker.snapshots import (
     snapshot_key,
     write_snapshot,
 )
-
-if TYPE_CHECKING:
-    from worker.conversation import Trainee
+from worker.trainee import Trainee
 
 IDENTITY, PROGRESS = "identity", "progress"
 """The details of a snapshot: what it fits, and how far the member was."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from app.domain.metrics import spreads
 from app.domain.trial import FailureReason
 from worker.continuing import Snapshots
 from worker.progress import Progress, failed, not_finite, refused
@@ -39,120 +38,11 @@ from worker.protocol import (
     TrainStack,
     Verdict,
 )
-from worker.snapshots import Arrays, Shelf, UnreadableSnapshot
+from worker.snapshots import Shelf, UnreadableSnapshot
+from worker.trainee import Channel, Refused, Trainee
 
 M = TypeVar("M", Verdict, Keep)
 NextInstance = Callable[[Member, bool], None]
-
-
-class Refused(Exception):
-    """Members that can't be trained as they are; the message says why in words."""
-
-
-class Channel(Protocol):
-    """The pipe to the supervisor. Its calls raise `ChannelBroken` once the other end is gone."""
-
-    def send(self, message: Resumed | EpochDone | MembersDone | Kept) -> None:
-        """Send one message."""
-        ...
-
-    def poll(self, timeout_s: float) -> bool:
-        """Whether a message comes within `timeout_s` seconds."""
-        ...
-
-    def receive(self) -> Request:
-        """Wait for the next message."""
-        ...
-
-
-class Trainee(Protocol):
-    """What trains the members of one stack."""
-
-    @property
-    def epoch_metrics(self) -> Collection[str]:
-        """The metrics that every epoch reports, `seconds` included."""
-        ...
-
-    @property
-    def watched(self) -> Collection[str]:
-        """The epoch metrics that fail a member (NON_FINITE) as soon as one is not finite."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """How many members train at once without waiting for one another."""
-        ...
-
-    def start(self, member: Member) -> None:
-        """Make ready to train a member.
-
-        Raises:
-            Refused: this member can't be trained.
-        """
-        ...
-
-    @property
-    def identity(self) -> str:
-        """What snapshots fit: those of members that had the same."""
-        ...
-
-    def resume(self, member: Member, arrays: Arrays, *, inherited: bool) -> None:
-        """Make ready to train a member from where `snapshot` gave `arrays`: of itself, or `inherited` from another.
-
-        Raises:
-            Refused: this member can't be trained.
-            UnreadableSnapshot: the arrays don't fit; nothing was changed.
-        """
-        ...
-
-    def snapshot(self, members: Sequence[Member]) -> Mapping[int, Arrays]:
-        """Copies of everything that these members need to go on, by `member`."""
-        ...
-
-    def train_epoch(self, members: Sequence[Member]) -> Mapping[int, Mapping[str, float] | Exception]:
-        """Train these members for one epoch; by `member` the metrics, without `seconds`, or what failed it alone."""
-        ...
-
-    def select(self, member: Member) -> None:
-        """Remember the member as it is now: its last epoch is the selected one so far."""
-        ...
-
-    def result_metrics(self, member: Member) -> Mapping[str, float]:
-        """What comes with the member's result, beyond what the conversation knows itself."""
-        ...
-
-    def keep(
-        self, member: Member, model: KeepModel, selected_epoch: int, history: Sequence[Mapping[str, float]]
-    ) -> Callable[[], KeptModel]:
-        """Take the selected epoch's model aside; the call that writes it is made on another thread."""
-        ...
-
-    def end(self, member: Member) -> None:
-        """Forget a member: its slot is free."""
-        ...
-
-    def prepare(self, wanted: Prepare) -> None:
-        """Get ready, beside what trains, for trials to come."""
-        ...
-
-    def failure_reason(self, error: Exception) -> FailureReason:
-        """Why an error of training fails a member."""
-        ...
-
-
-def check_metrics(request: TrainStack, epoch_metrics: Collection[str], result_metrics: Collection[str]) -> None:
-    """Check that all metrics that a study asks for are reported.
-
-    Raises:
-        Refused: one that isn't.
-    """
-    known = [*epoch_metrics, *result_metrics, *(spreads(epoch_metrics) if request.training.instances > 1 else ())]
-    for objective in request.objectives:
-        if objective.metric not in known:
-            raise Refused(f"Expected an objective among: {', '.join(known)}. Received: {objective.metric!r}")
-    rule = request.training.early_stopping
-    if rule is not None and rule.metric not in epoch_metrics:
-        raise Refused(f"Expected early stopping by one of: {', '.join(epoch_metrics)}. Received: {rule.metric!r}")
 
 
 def converse(
@@ -171,18 +61,25 @@ def converse(
     snapshots that members of earlier stacks handed on. `next_instance` is needed where members are trained several
     times: it lets one go on with its next fold or repeat, and with True keeps the model of the one that is through.
     """
-    conversation = Conversation(request, channel, trainee, select_last=select_last, shelf=shelf)
-    conversation.next_instance = next_instance
-    conversation.run(preparing_s)
+    snapshots = Snapshots(trainee, Shelf() if shelf is None else shelf)
+    Conversation(request, channel, trainee, snapshots, next_instance, select_last=select_last).run(preparing_s)
 
 
 class Conversation:
     """The members of one stack from their start to their results. See `worker.protocol` for the order of messages."""
 
     def __init__(
-        self, request: TrainStack, channel: Channel, trainee: Trainee, *, select_last: bool, shelf: Shelf | None = None
+        self,
+        request: TrainStack,
+        channel: Channel,
+        trainee: Trainee,
+        snapshots: Snapshots,
+        next_instance: NextInstance | None,
+        *,
+        select_last: bool,
     ) -> None:
-        self._snapshots = Snapshots(trainee, Shelf() if shelf is None else shelf)
+        self._snapshots = snapshots
+        self._next_instance = next_instance
         self._request = request
         self._channel = channel
         self._trainee = trainee
@@ -193,7 +90,6 @@ class Conversation:
         self._writer: ThreadPoolExecutor | None = None
         self._writing: list[Future[Kept]] = []
         self._wanted: list[TakeSnapshot] = []
-        self.next_instance: NextInstance | None = None
 
     def run(self, preparing_s: float) -> None:
         """Train until nobody is left."""
@@ -218,11 +114,7 @@ class Conversation:
             ended: list[tuple[Progress, MemberResult]] = []
             resumed: list[ResumedMember] = []
             for member in joining:
-                rule = self._request.training.early_stopping
-                training = self._request.training
-                progress = Progress(
-                    member, self._request.objectives, rule, self._select_last, training.instances, self._request.gains
-                )
+                progress = self._progress(member)
                 try:
                     resumed += self._snapshots.start(progress)
                 except Refused as error:
@@ -238,6 +130,17 @@ class Conversation:
             if resumed:
                 self._channel.send(Resumed(stack=self._request.stack, members=resumed))
             self._settle(ended)
+
+    def _progress(self, member: Member) -> Progress:
+        training = self._request.training
+        return Progress(
+            member,
+            self._request.objectives,
+            training.early_stopping,
+            self._select_last,
+            training.instances,
+            self._request.gains,
+        )
 
     def _train_epoch(self) -> None:
         running = [self._running[number] for number in sorted(self._running)]
@@ -294,7 +197,7 @@ class Conversation:
 
     def _close_instances(self) -> None:
         """Let members whose fold or repeat is through go on with the next one."""
-        if self.next_instance is None:
+        if self._next_instance is None:
             return
         for progress in self._running.values():
             broken = progress.failure is not None or progress.error is not None
@@ -303,7 +206,7 @@ class Conversation:
             keep = progress.close_instance(self._trainee.result_metrics(progress.member))
             if self._stops.get(progress.member.member) != "PRUNED":
                 try:
-                    self.next_instance(progress.member, keep)
+                    self._next_instance(progress.member, keep)
                 except Exception as error:  # noqa: BLE001 - its program may not compile: the member fails, in words
                     progress.error = error
 

@@ -19,8 +19,8 @@ from app.domain.study import DatasetSpec
 from app.plugins import FamilyPlugin, Metric, float_parameter, int_parameter
 from tests.acceptance.test_keras_networks import assert_same
 from tests.acceptance.training_reference import stack_of, trained_by_keras, trained_by_program
-from worker.conversation import Refused
 from worker.protocol import TrainStack
+from worker.trainee import Refused
 from worker.training.export import exported_model
 from worker.training.keras_network import KerasNetwork
 from worker.training.metrics import OwnMetric

@@ -24,7 +24,7 @@ from tests.acceptance.training_reference import (
     trained_by_keras,
     trained_by_program,
 )
-from worker.conversation import Refused
+from worker.trainee import Refused
 from worker.training.program import Program
 from worker.training.slots import Slots
 

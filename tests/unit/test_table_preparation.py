@@ -18,7 +18,7 @@ from app.data.limits import DataLimits
 from app.data.normal import write
 from app.data.reading import Reading
 from app.domain.study import DatasetSpec
-from worker.conversation import Refused
+from worker.trainee import Refused
 from worker.training.data import Split, load_split, model_entry, model_input
 from worker.training.data.tables import Table
 

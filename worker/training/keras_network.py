@@ -22,7 +22,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
-from worker.conversation import Refused
+from worker.trainee import Refused
 from worker.training.initializers import WEIGHTS_STREAM
 from worker.training.knobs import Knobs
 from worker.training.models.layers import Architecture, VariableSpec

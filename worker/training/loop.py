@@ -17,10 +17,11 @@ from app.domain.families import Scalar
 from app.domain.json import dumps
 from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
-from worker.conversation import Channel, Refused, check_metrics, converse, fail_all, refuse_all
+from worker.conversation import converse, fail_all, refuse_all
 from worker.progress import RESULT_METRICS
 from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.snapshots import Arrays, Shelf
+from worker.trainee import Channel, Refused, check_metrics
 from worker.training.beside import Run, write_beside
 from worker.training.cache import ProgramCache
 from worker.training.data import Fold, Split, inputs_of

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from app.domain.families import ACTIVATIONS, Family, InputKind, Scalar
 from app.domain.families.shared import OPTIMIZATION, PENALTIES
 from app.domain.study import DatasetSpec, ModelSpec
-from worker.conversation import Refused
 from worker.protocol import Prepare, TrainStack
+from worker.trainee import Refused
 from worker.training.data import WHOLE, Fold, Split, load_split
 from worker.training.metrics import OwnMetrics
 from worker.training.network import Network

@@ -5,9 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from worker.conversation import Channel
 from worker.protocol import Prepare, TrainStack
 from worker.snapshots import Shelf
+from worker.trainee import Channel
 from worker.training.cache import ProgramCache
 from worker.training.device import lanes
 from worker.training.loop import prepare, train_stack

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.domain.datasets import Column
 from app.domain.families import InputKind, Task
-from worker.conversation import Refused
+from worker.trainee import Refused
 from worker.training.data.docstrings import LIBRARIES, ROWS_EACH, docstrings
 from worker.training.data.spoken_digits import RECORDINGS, SAMPLE_RATE, SAMPLES, WORDS, spoken_digits
 from worker.training.shapes import IMAGES, SHAPES, SIDE, shapes
