@@ -7,6 +7,7 @@ must not run on both can take `sqlite_database` or `postgres_database`.
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import uuid
 import warnings
@@ -19,6 +20,10 @@ from psycopg import sql
 
 from app.store.engine import Database
 from app.store.migrate import migrate
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts background jobs with interrupts ignored, and what tests start would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 

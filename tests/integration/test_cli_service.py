@@ -400,6 +400,7 @@ def test_a_demo_that_is_interrupted_stops_its_service(tmp_path: Path, number: si
             stderr=out,
             env=clean_environment(),
         )
+    tree: list[psutil.Process] = []
     try:
         until(lambda: b"Submitted long.json" in (tmp_path / "out").read_bytes(), "a submitted study")
         tree = psutil.Process(demo.pid).children(recursive=True)
@@ -409,3 +410,5 @@ def test_a_demo_that_is_interrupted_stops_its_service(tmp_path: Path, number: si
         assert psutil.wait_procs(tree, timeout=5)[1] == []
     finally:
         demo.kill()
+        for left in psutil.wait_procs(tree, timeout=0)[1]:
+            left.kill()
