@@ -410,5 +410,6 @@ def test_a_demo_that_is_interrupted_stops_its_service(tmp_path: Path, number: si
         assert psutil.wait_procs(tree, timeout=5)[1] == []
     finally:
         demo.kill()
+        demo.wait()
         for left in psutil.wait_procs(tree, timeout=0)[1]:
             left.kill()
