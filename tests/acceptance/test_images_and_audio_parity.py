@@ -10,11 +10,10 @@ import pytest
 
 from app.domain.study import DatasetSpec
 from tests.acceptance.test_training_parity import assert_same
-from tests.acceptance.training_reference import program_of, stack_of, trained_by_keras, trained_by_program
+from tests.acceptance.training_reference import FEW_DIGITS, program_of, stack_of, trained_by_keras, trained_by_program
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 
-FEW_DIGITS = DatasetSpec(name="digits", validation_fraction=0.9)
 FEW_RECORDINGS = DatasetSpec(name="spoken-digits", validation_fraction=0.2, test_fraction=0.7)
 RESNET = {"filters": 2, "batch_size": 64, "optimizer": "sgd", "momentum": 0.9}
 AUDIO = {"filters": 2, "dense_units": 8, "conv_layers": 2, "batch_size": 64, "optimizer": "adam", "mel_bands": 8}

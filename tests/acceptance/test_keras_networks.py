@@ -12,6 +12,9 @@ import pytest
 
 from app.domain.study import DatasetSpec, ModelSpec
 from tests.acceptance.training_reference import (
+    DIABETES,
+    FEW_DIGITS,
+    WINE,
     Trained,
     program_of,
     stack_of,
@@ -22,9 +25,6 @@ from worker.protocol import TrainStack
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
-WINE = DatasetSpec(name="wine")
-DIABETES = DatasetSpec(name="diabetes", validation_fraction=0.6)
-FEW_DIGITS = DatasetSpec(name="digits", validation_fraction=0.9)
 UNITS = {"hyperparameter": "units"}
 
 DENSE = [

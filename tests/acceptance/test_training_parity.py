@@ -11,9 +11,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pytest
 
-from app.domain.study import DatasetSpec
 from tests.acceptance.training_reference import (
+    CNN,
+    DIABETES,
     EPOCHS,
+    FEW_DIGITS,
+    MLP,
+    WINE,
     Trained,
     outcome,
     program_of,
@@ -27,12 +31,6 @@ from worker.training.slots import Slots
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
-WINE = DatasetSpec(name="wine")
-DIABETES = DatasetSpec(name="diabetes", validation_fraction=0.6)
-FEW_DIGITS = DatasetSpec(name="digits", validation_fraction=0.9)
-
-MLP = {"hidden_layers": 2, "units": 8, "batch_size": 64}
-CNN = {"conv_layers": 2, "filters": 2, "dense_units": 8, "batch_size": 64}
 
 # A case: family, data set, what all members share, and what each of three has of its own. Between them the cases have
 # every optimizer with momentum, Nesterov, decay and clipping, every regulariser, schedule and activation, batch

@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.domain.study import DatasetSpec, TrainingSpec
+from app.domain.study import TrainingSpec
 from tests.acceptance.training_reference import (
+    CNN,
     EPOCHS,
+    FEW_DIGITS,
+    MLP,
+    WINE,
     Trained,
     outcome,
     program_of,
@@ -29,10 +33,6 @@ from worker.training.slots import Slots
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
-WINE = DatasetSpec(name="wine")
-FEW_DIGITS = DatasetSpec(name="digits", validation_fraction=0.9)
-MLP = {"hidden_layers": 2, "units": 8, "batch_size": 64}
-CNN = {"conv_layers": 2, "filters": 2, "dense_units": 8, "batch_size": 64}
 
 HALF = {
     "mlp": ("mlp", WINE, {**MLP, "optimizer": "adam"}, [{"l2": 1e-3}, {"activation": "tanh", "learning_rate": 3e-4}]),

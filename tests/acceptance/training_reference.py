@@ -23,6 +23,13 @@ from worker.training.slots import MemberMetrics, Slots
 
 EPOCHS = 3
 
+WINE = DatasetSpec(name="wine")
+DIABETES = DatasetSpec(name="diabetes", validation_fraction=0.6)
+FEW_DIGITS = DatasetSpec(name="digits", validation_fraction=0.9)
+MLP = {"hidden_layers": 2, "units": 8, "batch_size": 64}
+CNN = {"conv_layers": 2, "filters": 2, "dense_units": 8, "batch_size": 64}
+"""Small ones that several suites train: a last batch is a partial one."""
+
 
 @dataclass
 class Trained:

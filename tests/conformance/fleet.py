@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 from app.api.validation import sample_limit
 from app.domain.study import StudyDefinition
@@ -16,6 +19,10 @@ from app.tuning.view import StudyView
 
 TTL_S = 600.0
 EPOCHS = 6
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="gp needs torch")
+GP = pytest.param("gp", marks=[needs_torch, pytest.mark.slow])
+"""The sampler that is slow, and not everywhere."""
 
 SPACE: dict[str, Any] = {
     "x0": {"type": "float", "low": -1.0, "high": 1.0},

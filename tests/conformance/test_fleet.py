@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from app.domain.trial import FailureReason, TrialState
 from app.store.engine import Database
-from tests.conformance.fleet import GRID, SPACE, Fleet, bowl, definition
+from tests.conformance.fleet import GP, GRID, SPACE, Fleet, bowl, definition
 
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="gp needs torch")
-GP = pytest.param("gp", marks=[needs_torch, pytest.mark.slow])
 SAMPLERS = ["tpe", "random", "qmc", "nsgaii", GP]
 PRUNERS = {
     "median": {"n_startup_trials": 3},

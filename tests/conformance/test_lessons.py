@@ -4,7 +4,6 @@ asked for in part is taken, at any depth of conditions.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +14,9 @@ from app.domain.study import Constraint
 from app.domain.trial import FailureReason, TrialState
 from app.store import lifecycle
 from app.store.engine import Database
-from tests.conformance.fleet import Fleet, definition
+from tests.conformance.fleet import GP, Fleet, definition
 from tests.conformance.test_search_spaces import DEEP
 
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="gp needs torch")
-GP = pytest.param("gp", marks=[needs_torch, pytest.mark.slow])
 LEARNING = ["tpe", "nsgaii", "nsgaiii", GP]
 OPTIONS: dict[str, dict[str, Any]] = {
     "nsgaii": {"population_size": 10},

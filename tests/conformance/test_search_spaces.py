@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import pytest
@@ -12,10 +11,8 @@ from app.domain.study import StudyDefinition
 from app.domain.trial import TrialState
 from app.store.engine import Database
 from app.tuning.storage import StudyStorage
-from tests.conformance.fleet import Fleet, definition
+from tests.conformance.fleet import GP, Fleet, definition
 
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="gp needs torch")
-GP = pytest.param("gp", marks=[needs_torch, pytest.mark.slow])
 SAMPLERS = ["tpe", "random", "qmc", "nsgaii", "nsgaiii", GP]
 OPTIONS: dict[str, dict[str, Any]] = {
     "nsgaii": {"population_size": 8},

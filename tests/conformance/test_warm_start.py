@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import pytest
@@ -17,10 +16,8 @@ from app.store.engine import Database
 from app.store.tables import Study
 from app.store.warm_start import earlier_trials, keep_earlier
 from app.tuning.storage import StudyStorage
-from tests.conformance.fleet import TTL_S, Fleet, definition
+from tests.conformance.fleet import GP, TTL_S, Fleet, definition
 
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="gp needs torch")
-GP = pytest.param("gp", marks=[needs_torch, pytest.mark.slow])
 OPTIONS: dict[str, dict[str, Any]] = {"nsgaii": {"population_size": 10}, "nsgaiii": {"population_size": 10}}
 SPACE: dict[str, Any] = {
     "fixed": 3,
