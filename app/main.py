@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from sqlalchemy.exc import SQLAlchemyError
 
-from app import __version__
+from app import __version__, chores
 from app.api import (
     catalog,
     datasets,
@@ -39,18 +37,9 @@ from app.api.idempotency import InFlight
 from app.api.limits import BodyLimit
 from app.settings import Settings
 from app.store.engine import Database
-from app.store.idempotency import forget_old
-from app.store.reaper import reap_expired
 
 if TYPE_CHECKING:
     from app.tuning.external import ExternalStudies
-
-log = logging.getLogger("fettle.api")
-
-REAP_INTERVAL_S = 3.0
-"""Pause between two looks for expired leases: a lost worker's trials wait at most this much longer."""
-FORGET_INTERVAL_S = 3600.0
-"""Pause between two sweeps of old idempotency keys."""
 
 
 class OpenToStrangers(RuntimeError):
@@ -111,7 +100,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         insights=insights.Insights(database),
         external=cache(partial(_external_studies, database)),
     )
-    background = [asyncio.create_task(work) for work in (hub.run(), _reap(database), _forget(database))]
+    background = [asyncio.create_task(hub.run()), *chores.start(database)]
     try:
         with _ending_streams(hub):
             yield
@@ -127,27 +116,6 @@ def _external_studies(database: Database) -> ExternalStudies:
     from app.tuning.external import ExternalStudies
 
     return ExternalStudies(database)
-
-
-async def _reap(database: Database) -> None:
-    """Take back what lost workers held, for as long as the service runs."""
-    while True:
-        await asyncio.sleep(REAP_INTERVAL_S)
-        try:
-            ended = await asyncio.to_thread(reap_expired, database)
-        except SQLAlchemyError as error:
-            log.warning("expired leases could not be read: %s", error)
-        else:
-            if ended:
-                log.info("took back %d expired leases", ended)
-
-
-async def _forget(database: Database) -> None:
-    """Delete idempotency keys that nobody repeats any more."""
-    while True:
-        await asyncio.sleep(FORGET_INTERVAL_S)
-        with suppress(SQLAlchemyError):
-            await asyncio.to_thread(database.run, forget_old)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Header, Query, Request
 
 from app.api.answers import IDEMPOTENCY_KEY_PATTERN
+from app.domain.access import Caller
 
 if TYPE_CHECKING:
     from app.api.hub import Hub
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from app.store.engine import Database
     from app.tuning.external import ExternalStudies
 
-DEFAULT_PROJECT = "default"
 READERS = 2
 """Uploaded files that are read at once."""
 
@@ -44,11 +44,18 @@ async def _service(request: Request) -> Service:
     return service
 
 
-async def _project() -> str:
-    return DEFAULT_PROJECT
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+async def _project(request: Request) -> str:
+    caller: Caller = request.state.caller
+    return caller.project
 
 
 Api = Annotated[Service, Depends(_service)]
+Calling = Annotated[Caller, Depends(_caller)]
 Project = Annotated[str, Depends(_project)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of one page.")]
 CursorText = Annotated[str | None, Query(alias="cursor", max_length=2000, description="The `next_cursor` of a page.")]

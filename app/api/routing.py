@@ -14,6 +14,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from app.api.body import is_storable_text, read_json, unstorable
 from app.api.field_errors import field_errors
 from app.api.problems import invalid_request
+from app.domain.access import ANYBODY
 from app.errors import FieldError, Invalid, InvalidStudy, NotFound, UnsupportedMediaType
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -61,6 +62,7 @@ class StrictRoute(APIRoute):
         model = None if self.body_field is None else self.body_field.field_info.annotation
 
         async def strict(request: Request) -> Response:
+            request.state.caller = ANYBODY
             _check_path(request)
             _check_query(request, known)
             if request.method in BODY_METHODS and not form:
