@@ -161,7 +161,7 @@ def test_a_worker_whose_trainer_hangs_is_still_told_to_leave(
     plan = plan_of(("hang",))
     bench = one_of_each(make_study, plan)
     worker = fleet.start(environment=arm(tmp_path / "misdeeds", plan), hang_timeout_s=600)
-    wait_for(lambda: (tmp_path / "misdeeds" / "hang-0").exists(), what="a hung trainer")
+    wait_for((tmp_path / "misdeeds" / "hang-0").exists, what="a hung trainer")
     worker.process.terminate()
     assert worker.wait() == 0
     assert [(t.state, t.charged) for t in bench.trials()] == [("WAITING", 0)]
