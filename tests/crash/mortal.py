@@ -133,7 +133,7 @@ def _obey(order: dict[str, Any]) -> None:
         held = [Reservation(**fields) for fields in order["held"]]
         die_at(database.engine, order["step"])
         OPERATIONS[order["operation"]](bench, held)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the child must not go on as another server
         sys.excepthook(*sys.exc_info())
         os._exit(1)
     os._exit(0)
