@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ from tests.store.conftest import Bench
 
 ROOT = Path(__file__).parent.parent
 START_S = 60.0
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def wait_for(condition: Callable[[], Any], deadline_s: float = 30.0, what: str = "") -> Any:
@@ -74,8 +76,10 @@ class Fleet:
     folder: Path
     workers: list[WorkerProcess] = field(default_factory=list)
 
-    def start(self, *, families: str = "function", **settings: Any) -> WorkerProcess:
-        """A new worker; `settings` are `FETTLE_*` settings by name."""
+    def start(
+        self, *, families: str = "function", environment: Mapping[str, str] = NOTHING, **settings: Any
+    ) -> WorkerProcess:
+        """A new worker; `settings` are `FETTLE_*` settings by name, `environment` other variables."""
         variables = {
             "database_url": self.database.url.render_as_string(hide_password=False),
             "data_dir": self.folder,
@@ -83,12 +87,16 @@ class Fleet:
             "lease_ttl_s": 30,
             "drain_grace_s": 0,
         } | settings
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("FETTLE_")}
-        environment |= {f"FETTLE_{name.upper()}": str(value) for name, value in variables.items()}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("FETTLE_")}
+        given = {f"FETTLE_{name.upper()}": str(value) for name, value in variables.items()}
         log_path = self.folder / f"worker-{len(self.workers)}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker"], env=environment, cwd=ROOT, stdout=log, stderr=log
+                [sys.executable, "-m", "worker"],
+                env=inherited | given | dict(environment),
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
             )
         self.workers.append(WorkerProcess(process, log_path))
         return self.workers[-1]

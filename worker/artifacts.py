@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import fsspec
@@ -44,11 +44,12 @@ class ArtifactWriter:
     ) -> tuple[ArtifactPointer, ...]:
         """Copy a written model, and the files that came with it, below the artifact location; the pointers to them.
 
+        All of them or none: of what can't be copied nothing stays, here nor there.
+
         Raises:
             OSError: the location can't be written.
         """
         folder = f"{study}/{number:06d}/{attempt}-{token[:12]}"
-        self._files.makedirs(f"{self._root}/{folder}", exist_ok=True)
         model = KeptFile(
             name=MODEL_NAME,
             path=str(kept.path),
@@ -56,13 +57,33 @@ class ArtifactWriter:
             size_bytes=kept.size_bytes,
             details=kept.metadata,
         )
-        return tuple(self._published(file, folder) for file in (model, *kept.files))
+        files = (model, *kept.files)
+        self._copy(folder, {file.path: file.name for file in files})
+        return tuple(
+            ArtifactPointer(file.name, f"{folder}/{file.name}", file.media_type, file.size_bytes, file.details)
+            for file in files
+        )
 
-    def _published(self, file: KeptFile, folder: str) -> ArtifactPointer:
-        path = f"{folder}/{file.name}"
-        self._files.put_file(file.path, f"{self._root}/{path}")
-        Path(file.path).unlink()
-        return ArtifactPointer(file.name, path, file.media_type, file.size_bytes, file.details)
+    def _copy(self, folder: str, names: Mapping[str, str]) -> None:
+        """Copy written files into a folder below the location, by their names there; the written ones are deleted.
+
+        Where one can't be copied the folder goes, too: on a full disk half a file is in everybody's way.
+
+        Raises:
+            OSError: the location can't be written.
+        """
+        target = f"{self._root}/{folder}"
+        try:
+            self._files.makedirs(target, exist_ok=True)
+            for source, name in names.items():
+                self._files.put_file(source, f"{target}/{name}")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._files.rm(target, recursive=True)
+            raise
+        finally:
+            for source in names:
+                Path(source).unlink(missing_ok=True)
 
     def scratch_snapshot(self, token: str) -> str:
         """A path on this machine, another each time, where the trainer may write a state of the attempt."""
@@ -76,10 +97,7 @@ class ArtifactWriter:
             OSError: the location can't be written.
         """
         folder = snapshot_key(key, kept.epochs)
-        target = f"{self._root}/{folder}/{SNAPSHOT_NAME}"
-        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.put_file(kept.path, target)
-        Path(kept.path).unlink()
+        self._copy(folder, {kept.path: SNAPSHOT_NAME})
         return CheckpointPointer(f"{folder}/{SNAPSHOT_NAME}", kept.epochs, kept.size_bytes)
 
     def fetch(self, path: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
@@ -15,21 +18,26 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 
 class ChannelBroken(Exception):
-    """The other end is gone, or sent what is no message."""
+    """The other end is gone, sent what is no message, or stands still in the middle of one."""
 
 
 class Channel(Generic[M]):
-    """One end of the pipe: sends messages, receives those that `incoming` describes. For one thread."""
+    """One end of the pipe: sends messages, receives those that `incoming` describes. For one thread.
 
-    def __init__(self, connection: Connection, incoming: TypeAdapter[M]) -> None:
+    With `stalled_s` it gives up on an end that neither reads nor writes on, in the middle of a message, for so long.
+    """
+
+    def __init__(self, connection: Connection, incoming: TypeAdapter[M], stalled_s: float | None = None) -> None:
         self._connection = connection
         self._incoming = incoming
+        if stalled_s is not None:
+            _limit_waits(connection, stalled_s)
 
     def send(self, message: Message) -> None:
         """Send `message`.
 
         Raises:
-            ChannelBroken: the other end is gone.
+            ChannelBroken: the other end is gone, or doesn't read.
         """
         try:
             self._connection.send_bytes(message.__pydantic_serializer__.to_json(message))
@@ -47,12 +55,16 @@ class Channel(Generic[M]):
         """The next message; waits for it.
 
         Raises:
-            ChannelBroken: the other end is gone, or what came is no message.
+            ChannelBroken: the other end is gone, stopped in mid-message, or sent what is no message.
         """
         try:
             frame = self._connection.recv_bytes(MAX_FRAME_BYTES)
-        except (OSError, EOFError) as error:
-            raise ChannelBroken(f"The pipe was closed by the other end: {error!r}") from error
+        except BlockingIOError as error:
+            raise ChannelBroken("Expected the rest of a message. It did not come.") from error
+        except EOFError as error:
+            raise ChannelBroken("The pipe was closed by the other end.") from error
+        except OSError as error:
+            raise ChannelBroken(f"The pipe broke: {error}.") from error
         try:
             return self._incoming.validate_json(frame)
         except ValidationError as error:
@@ -63,3 +75,11 @@ class Channel(Generic[M]):
     def close(self) -> None:
         """Close this end."""
         self._connection.close()
+
+
+def _limit_waits(connection: Connection, seconds: float) -> None:
+    """Let reads and writes of a connection, which is a pair of sockets, fail that wait for longer; not `poll`."""
+    limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))  # struct timeval, socket(7)
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -145,7 +145,7 @@ class Conversation:
     def _train_epoch(self) -> None:
         running = [self._running[number] for number in sorted(self._running)]
         started = time.perf_counter()
-        metrics = self._trainee.train_epoch([p.member for p in running])
+        metrics = self._epoch_metrics([p.member for p in running])
         seconds = time.perf_counter() - started
         reports = []
         for progress in running:
@@ -171,6 +171,19 @@ class Conversation:
                 )
             )
         self._channel.send(EpochDone(stack=self._request.stack, reports=reports, width=self._trainee.width))
+
+    def _epoch_metrics(self, members: Sequence[Member]) -> Mapping[int, Mapping[str, float] | Exception]:
+        """The metrics of an epoch of the members, or what failed them.
+
+        Raises:
+            Exception: it failed several at once: trained alone, each will show whether it was the cause.
+        """
+        try:
+            return self._trainee.train_epoch(members)
+        except Exception as error:
+            if len(members) > 1:
+                raise
+            return {members[0].member: error}
 
     def _so_far(self, progress: Progress, metrics: Mapping[str, float]) -> dict[str, float]:
         """What the result would add to an epoch's `metrics`, where pruning looks at more than the first objective."""

@@ -199,7 +199,8 @@ class Supervisor:
         return busy
 
     def _new_trainer(self) -> Trainer:
-        return Trainer(self._device, self._families, self._settings.data_dir / PROGRAM_TIMINGS)
+        settings = self._settings
+        return Trainer(self._device, self._families, settings.data_dir / PROGRAM_TIMINGS, settings.hang_timeout_s)
 
     def _tend_trainer(self) -> Trainer:
         """The trainer: a new one where the old one died idle, or has trained or grown enough."""

@@ -41,11 +41,12 @@ def clean_environment(device: Device) -> dict[str, str]:
 class Trainer:
     """One running trainer. `ready` is its first message, once it came.
 
-    `timings` is the file in which trainers remember how fast their programs are. `prepared` are signatures of programs
-    that it has, or was told to compile.
+    `timings` is the file in which trainers remember how fast their programs are. One that stands still in the middle
+    of a message for `hang_timeout_s` seconds has broken its pipe. `prepared` are signatures of programs that it has, or
+    was told to compile.
     """
 
-    def __init__(self, device: Device, families: Sequence[str], timings: Path) -> None:
+    def __init__(self, device: Device, families: Sequence[str], timings: Path, hang_timeout_s: float) -> None:
         ours, theirs = multiprocessing.Pipe(duplex=True)
         try:
             command = [sys.executable, "-m", "worker.trainer_main", str(theirs.fileno()), device.label]
@@ -60,7 +61,7 @@ class Trainer:
         finally:
             theirs.close()
         self._connection: Connection = ours
-        self._channel: Channel[Answer] = Channel(ours, from_trainer)
+        self._channel: Channel[Answer] = Channel(ours, from_trainer, hang_timeout_s)
         self._memory = psutil.Process(self._process.pid)
         self.ready: Ready | None = None
         self.trained = 0

@@ -6,6 +6,7 @@ reads go through a second engine with deferred transactions, so that an open rea
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ IDLE_BEFORE_PING_S = 1.0
 """A pooled PostgreSQL connection idle for longer is tried before it is used: the server may have restarted."""
 RETRY_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits between tries of a transaction whose connection broke or that lost a deadlock: about 8 s in all."""
+SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+"""Primary result codes of errors that may pass: another one's lock, and a disk that is full or doesn't answer."""
 
 T = TypeVar("T")
 
@@ -110,7 +113,7 @@ def retrying(call: Callable[[], T]) -> T:
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """Whether a database error may pass by itself: a broken connection, a restart, a lock, a lost deadlock."""
+    """Whether a database error may pass by itself: a broken connection, a restart, a lock, a deadlock, a full disk."""
     if error.connection_invalidated:
         return True
     if not isinstance(error, OperationalError | InterfaceError):
@@ -118,6 +121,9 @@ def is_transient(error: DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     if state is not None:
         return state[:2] in {"08", "40", "57", "53"} or state == "55P03"
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in SQLITE_PASSING
     text = str(error.orig).lower()
     return any(word in text for word in ("locked", "busy", "connection", "server closed"))
 

@@ -1,7 +1,12 @@
-"""Studies of the family `function` on both databases, run by real worker processes."""
+"""Studies of the family `function` on both databases, run by real worker processes.
+
+`CRASH_ROUNDS=20` (`make crash N=20`) runs every test of this folder twenty times: what a crash leaves behind depends on
+the moment, and one moment proves little.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,21 @@ import pytest
 from app.store.engine import Database
 from tests.processes import Fleet, fleet_on
 from tests.store.conftest import Bench, make_bench  # noqa: F401
+
+ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of this folder once a round."""
+    if ROUNDS > 1:
+        metafunc.fixturenames.append("crash_round")
+        metafunc.parametrize("crash_round", range(1, ROUNDS + 1), ids=lambda number: f"round{number}")
+
+
+@pytest.fixture
+def crash_round(request: pytest.FixtureRequest) -> int:
+    """Which round it is, from 1; without `CRASH_ROUNDS` there is but one."""
+    return int(getattr(request, "param", 1))
 
 
 @pytest.fixture

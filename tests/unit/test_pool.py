@@ -100,7 +100,7 @@ def test_the_trials_likely_to_come_are_shared_by_the_signatures_of_the_space() -
 
 @pytest.mark.tensorflow
 def test_a_trainer_takes_no_stack_of_a_family_that_it_has_not_announced(tmp_path: Path) -> None:
-    trainer = Trainer(CPU, ["function", "mlp"], tmp_path / "timings.json")
+    trainer = Trainer(CPU, ["function", "mlp"], tmp_path / "timings.json", hang_timeout_s=60)
     try:
         early = TrainStack(
             stack="early",
