@@ -6,6 +6,7 @@ reads go through a second engine with deferred transactions, so that an open rea
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 SQLITE_BUSY_TIMEOUT_S = 30
+WAL_SWITCH_PAUSE_S = 0.01
+"""Pause between two tries of switching a new SQLite file to WAL, while another process is at it."""
 READ_POOL_SIZE = 8
 WRITE_POOL_SIZE = 4
 IDLE_BEFORE_PING_S = 1.0
@@ -61,6 +65,9 @@ class Database:
             self._reader = _sqlite_engine(self.url, "BEGIN DEFERRED", READ_POOL_SIZE)
         else:
             self._writer = self._reader = _postgresql_engine(self.url)
+        self._is_disposed = False
+        for engine in {self._writer, self._reader}:
+            event.listen(engine, "checkin", self._close_late)
 
     @property
     def engine(self) -> Engine:
@@ -92,9 +99,15 @@ class Database:
         return retrying(once)
 
     def dispose(self) -> None:
-        """Close all pooled connections."""
+        """Close all pooled connections; those that threads still use are closed once they come back."""
+        self._is_disposed = True
         self._writer.dispose()
         self._reader.dispose()
+
+    def _close_late(self, _connection: Any, record: ConnectionPoolEntry) -> None:
+        # It would return to the pool that it was taken from, which nobody has any more.
+        if self._is_disposed:
+            record.invalidate()
 
 
 def retrying(call: Callable[[], T]) -> T:
@@ -171,7 +184,7 @@ def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA cache_size=-16000")
@@ -182,3 +195,22 @@ def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    """Put the file in WAL mode, which it keeps.
+
+    The first switch of a new file needs it alone, and fails at once while another process does the same: SQLite's busy
+    timeout does not cover it.
+    """
+    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+            if not is_busy or time.monotonic() >= deadline:
+                raise
+            time.sleep(WAL_SWITCH_PAUSE_S)
+        else:
+            return
