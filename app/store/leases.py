@@ -53,7 +53,9 @@ _START = (
         **{name: bindparam(name) for name in ("parent", "first_epoch")},
     )
 )
-_LEASED_COLUMNS = [_t.c[n] for n in ("id", "number", "state", "attempt", "charged", "started_at", "lease_token")]
+_LEASED_COLUMNS = [
+    _t.c[n] for n in ("id", "number", "state", "attempt", "charged", "epochs", "started_at", "lease_token")
+]
 _HELD = {
     dialect: select(*_LEASED_COLUMNS, now().label("at"))
     .where(one_of(_t.c.id, "ids", dialect), one_of(_t.c.lease_token, "tokens", dialect), _t.c.state.in_(LIVE_STATES))
