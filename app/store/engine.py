@@ -30,6 +30,8 @@ IDLE_BEFORE_PING_S = 1.0
 """A pooled PostgreSQL connection idle for longer is tried before it is used: the server may have restarted."""
 RETRY_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits between tries of a transaction whose connection broke or that lost a deadlock: about 8 s in all."""
+PATIENT_DELAY_S = 1.0
+"""Wait between the tries after these, of who has nothing to do without the database."""
 
 T = TypeVar("T")
 
@@ -57,8 +59,10 @@ def _now_postgresql(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
 class Database:
     """A database by URL: `sqlite:///file` or `postgresql+psycopg://…`. Thread-safe; not to be carried across a fork."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_patient: Callable[[], bool] = lambda: False) -> None:
+        """While `is_patient`, what `run` and `retrying` do is tried until the database answers."""
         self.url: URL = _checked(url)
+        self._is_patient = is_patient
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", WRITE_POOL_SIZE)
@@ -96,7 +100,23 @@ class Database:
             with self.write() as session:
                 return work(session)
 
-        return retrying(once)
+        return self.retrying(once)
+
+    def retrying(self, call: Callable[[], T]) -> T:
+        """The result of `call`, made again where the database's connection broke or a deadlock was lost."""
+        for delay_s in self._delays_s():
+            try:
+                return call()
+            except DBAPIError as error:
+                if not is_transient(error):
+                    raise
+                time.sleep(delay_s)
+        return call()
+
+    def _delays_s(self) -> Iterator[float]:
+        yield from RETRY_DELAYS_S
+        while self._is_patient():
+            yield PATIENT_DELAY_S
 
     def dispose(self) -> None:
         """Close all pooled connections; those that threads still use are closed once they come back."""
@@ -108,18 +128,6 @@ class Database:
         # It would return to the pool that it was taken from, which nobody has any more.
         if self._is_disposed:
             record.invalidate()
-
-
-def retrying(call: Callable[[], T]) -> T:
-    """The result of `call`, made again where the database's connection broke or a deadlock was lost."""
-    for delay_s in RETRY_DELAYS_S:
-        try:
-            return call()
-        except DBAPIError as error:
-            if not is_transient(error):
-                raise
-            time.sleep(delay_s)
-    return call()
 
 
 def is_transient(error: DBAPIError) -> bool:
