@@ -13,7 +13,7 @@ from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Reservation
 from app.errors import NotFound
 from app.store import fleet, leases
-from app.store.engine import Database, retrying
+from app.store.engine import Database
 from app.store.tables import Study
 from app.tuning.view import StudyView
 from worker.keeper import Keeper
@@ -80,7 +80,7 @@ class Claims:
         """
         now = time.monotonic()
         if now - self._listed_at > OFFERS_FRESH_S or (starving and not self._offers):
-            self._offers = retrying(lambda: self._list(families))
+            self._offers = self._database.retrying(lambda: self._list(families))
             self._listed_at = now
         for offer in list(self._offers):
             try:
@@ -105,7 +105,7 @@ class Claims:
         known = self._known[reserved.study.study_id]
         now = time.monotonic()
         if now - known.synced_at > SYNC_S:
-            retrying(known.view.sync)
+            self._database.retrying(known.view.sync)
             known.synced_at = now
         try:
             return PooledTrial(reserved.study, known.view.ask([reserved.reservation])[0])
@@ -172,7 +172,7 @@ class Claims:
     def _study(self, offer: fleet.Claimable) -> StudyRef:
         known = self._known.pop(offer.study_id, None)
         if known is None or known.revision != offer.revision:
-            definition = retrying(lambda: self._definition(offer.study_id))
+            definition = self._database.retrying(lambda: self._definition(offer.study_id))
             family = self._registry.of(definition.model, definition.hyperparameters)
             study = StudyRef(offer.study_id, offer.public_id, definition, family)
             view = known.view if known else StudyView(self._database, offer.study_id, definition, study.family)

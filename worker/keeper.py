@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.store import fleet, leases
 from app.store.engine import Database
-from app.store.reaper import reap_expired
+from app.store.reaper import Reaper
 
 HEARTBEAT_S = 2.0
 """Seconds between a worker's signs of life."""
@@ -36,6 +36,7 @@ class Keeper(threading.Thread):
         self._database = database
         self._worker_id = worker_id
         self._ttl_s = ttl_s
+        self._reaper = Reaper(database)
         self._tick_s = min(LONGEST_TICK_S, ttl_s / RENEWALS_PER_TTL / 2)
         self._lock = threading.Lock()
         self._held: dict[int, tuple[str, int]] = {}
@@ -111,8 +112,10 @@ class Keeper(threading.Thread):
                 if fleet.heartbeat(session, self._worker_id):
                     self.drain_requested.set()
         if now >= due["reap"]:
-            due["reap"] = now + min(LONGEST_REAP_S, self._ttl_s / 2)
-            ended = reap_expired(self._database)
+            interval_s = min(LONGEST_REAP_S, self._ttl_s / 2)
+            due["reap"] = now + interval_s
+            ended = self._reaper.look()
+            due["reap"] = time.monotonic() + interval_s  # it may have waited long for the database
             if ended:
                 log.info("leases_reaped", attempts=ended)
 

@@ -108,8 +108,8 @@ class StackRun:
         while self._members or self._unwritten:
             message = trainer.receive(0.0 if busy else POLL_S)
             if message is not None:
-                heard_at = time.monotonic()
                 self._answer(trainer, message)
+                heard_at = time.monotonic()  # it waited while the database let us wait
             elif time.monotonic() - heard_at > self._settings.hang_timeout_s:
                 trainer.kill()
                 raise TrainerLost(

@@ -6,6 +6,7 @@ own: the keeper thread, the feeder of sampled trials, the trainer child. It outl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -17,6 +18,7 @@ from functools import partial
 from types import FrameType
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.domain.registry import BUILT_IN, Families
@@ -63,7 +65,9 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database = Database(settings.resolved_database_url)
+        self._draining = False
+        # Without the database a worker has nothing else to do, and its trials go on where it left them.
+        self._database = Database(settings.resolved_database_url, is_patient=lambda: not self._draining)
         self._device: Device = resolve(settings.device)
         self._plugins = installed()
         for name, problem in self._plugins.broken.items():
@@ -84,7 +88,6 @@ class Supervisor:
         self._datasets = DatasetCache(settings, self._database)
         self._trainer: Trainer | None = None
         self._drain_at: float | None = None
-        self._draining = False
         self._broken_starts = 0
 
     def check(self) -> None:
@@ -112,6 +115,10 @@ class Supervisor:
         log.info("worker_started", worker=self._worker_id, device=self._device.label, families=self._families)
         try:
             self._work()
+        except DBAPIError as error:
+            if not self._draining:
+                raise
+            log.warning("left_without_database", worker=self._worker_id, error=str(error.orig))
         finally:
             self._leave()
 
@@ -259,13 +266,20 @@ class Supervisor:
         self._drain()
 
     def _leave(self) -> None:
-        """Give back what was never started, and go."""
-        self._feeder.give_back()
+        """Give back what was never started, and go; without the database leases expire by themselves."""
+        try:
+            self._feeder.give_back()
+            is_reached = True
+        except DBAPIError as error:
+            log.warning("leases_left", worker=self._worker_id, error=str(error.orig))
+            is_reached = False
         self._keeper.close()
         if self._trainer is not None:
             self._trainer.stop()
         self._artifacts.close()
-        self._database.run(lambda session: fleet.set_worker_state(session, self._worker_id, "STOPPED"))
+        if is_reached:
+            with contextlib.suppress(DBAPIError):
+                self._database.run(lambda session: fleet.set_worker_state(session, self._worker_id, "STOPPED"))
         self._database.dispose()
         log.info("worker_stopped", worker=self._worker_id)
 

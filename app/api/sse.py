@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import anyio
 from fastapi import Response
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
 from app.api.hub import BATCH, Batch, Encoded, Hub, Inbox, encode_project_event, encode_study_event
 from app.errors import NotAcceptable
 from app.store.events import LogPage, Position, ProjectEvent, project_events_after, read_log
+
+log = logging.getLogger("fettle.stream")
 
 EVENT_STREAM = "text/event-stream"
 PING = b": ping\n\n"
@@ -43,10 +47,14 @@ class EventStream(Response):
             with _Patience(SEND_TIMEOUT_S, group.cancel_scope.cancel) as patience:
                 async with aclosing(self.chunks) as chunks:
                     await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                    async for chunk in chunks:
-                        patience.begin()
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                        patience.end()
+                    try:
+                        async for chunk in chunks:
+                            patience.begin()
+                            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                            patience.end()
+                    except SQLAlchemyError as error:
+                        # The answer has begun: it ends here, and the client comes back to go on after its last event.
+                        log.warning("a stream ends early, the event log could not be read: %s", error)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             group.cancel_scope.cancel()
 

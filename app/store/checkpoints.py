@@ -67,11 +67,15 @@ class New:
 
 
 def put(connection: Connection, checkpoints: Sequence[New], *, at: float) -> list[str]:
-    """Point to checkpoints of trials whose rows are locked and whose leases stand; the paths that they supersede."""
+    """Point to checkpoints of trials whose rows are locked and whose leases stand; the paths that they supersede.
+
+    Never one of the new ones, where it is repeated after a commit whose answer was lost.
+    """
     if not checkpoints:
         return []
     found = connection.execute(_PATHS[connection.dialect.name], {"ids": [c.trial_id for c in checkpoints]})
-    superseded = list(found.scalars())
+    kept = {c.pointer.path for c in checkpoints}
+    superseded = [path for path in found.scalars() if path not in kept]
     connection.execute(
         _PUT,
         [
@@ -111,9 +115,10 @@ def take_over(
         return []
     connection, epochs = study.connection, checkpoint.epochs
     values = {"trial": trial_id, "attempt": row.attempt, "earlier": checkpoint.attempt, "epochs": epochs}
-    connection.execute(_TAKE_OVER, values)
-    connection.execute(_COUNT_EPOCHS, {"trial": trial_id, "epochs_now": epochs})
-    tell(study, [NewEvent("trial.resumed", {"attempt": row.attempt, "epoch": epochs}, trial=row.number)])
+    if row.epochs < epochs:  # else it was done before, in a commit whose answer was lost
+        connection.execute(_TAKE_OVER, values)
+        connection.execute(_COUNT_EPOCHS, {"trial": trial_id, "epochs_now": epochs})
+        tell(study, [NewEvent("trial.resumed", {"attempt": row.attempt, "epoch": epochs}, trial=row.number)])
     query = select(_m.c.epoch, _m.c.metrics).where(_m.c.trial_id == trial_id, _m.c.attempt == row.attempt)
     found = connection.execute(query.where(_m.c.epoch < epochs).order_by(_m.c.epoch))
     return [(m.epoch, {name: decode_number(value) for name, value in loads(m.metrics).items()}) for m in found]

@@ -17,10 +17,13 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 SQLITE_BUSY_TIMEOUT_S = 30
+WAL_SWITCH_PAUSE_S = 0.01
+"""Pause between two tries of switching a new SQLite file to WAL, while another process is at it."""
 READ_POOL_SIZE = 8
 WRITE_POOL_SIZE = 4
 IDLE_BEFORE_PING_S = 1.0
@@ -29,6 +32,8 @@ RETRY_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits between tries of a transaction whose connection broke or that lost a deadlock: about 8 s in all."""
 SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 """Primary result codes of errors that may pass: another one's lock, and a disk that is full or doesn't answer."""
+PATIENT_DELAY_S = 1.0
+"""Wait between the tries after these, of who has nothing to do without the database."""
 
 T = TypeVar("T")
 
@@ -56,14 +61,19 @@ def _now_postgresql(_element: now, _compiler: SQLCompiler, **_: Any) -> str:
 class Database:
     """A database by URL: `sqlite:///file` or `postgresql+psycopg://…`. Thread-safe; not to be carried across a fork."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_patient: Callable[[], bool] = lambda: False) -> None:
+        """While `is_patient`, what `run` and `retrying` do is tried until the database answers."""
         self.url: URL = _checked(url)
+        self._is_patient = is_patient
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", WRITE_POOL_SIZE)
             self._reader = _sqlite_engine(self.url, "BEGIN DEFERRED", READ_POOL_SIZE)
         else:
             self._writer = self._reader = _postgresql_engine(self.url)
+        self._is_disposed = False
+        for engine in {self._writer, self._reader}:
+            event.listen(engine, "checkin", self._close_late)
 
     @property
     def engine(self) -> Engine:
@@ -92,24 +102,34 @@ class Database:
             with self.write() as session:
                 return work(session)
 
-        return retrying(once)
+        return self.retrying(once)
+
+    def retrying(self, call: Callable[[], T]) -> T:
+        """The result of `call`, made again where the database's connection broke or a deadlock was lost."""
+        for delay_s in self._delays_s():
+            try:
+                return call()
+            except DBAPIError as error:
+                if not is_transient(error):
+                    raise
+                time.sleep(delay_s)
+        return call()
+
+    def _delays_s(self) -> Iterator[float]:
+        yield from RETRY_DELAYS_S
+        while self._is_patient():
+            yield PATIENT_DELAY_S
 
     def dispose(self) -> None:
-        """Close all pooled connections."""
+        """Close all pooled connections; those that threads still use are closed once they come back."""
+        self._is_disposed = True
         self._writer.dispose()
         self._reader.dispose()
 
-
-def retrying(call: Callable[[], T]) -> T:
-    """The result of `call`, made again where the database's connection broke or a deadlock was lost."""
-    for delay_s in RETRY_DELAYS_S:
-        try:
-            return call()
-        except DBAPIError as error:
-            if not is_transient(error):
-                raise
-            time.sleep(delay_s)
-    return call()
+    def _close_late(self, _connection: Any, record: ConnectionPoolEntry) -> None:
+        # It would return to the pool that it was taken from, which nobody has any more.
+        if self._is_disposed:
+            record.invalidate()
 
 
 def is_transient(error: DBAPIError) -> bool:
@@ -177,7 +197,7 @@ def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA cache_size=-16000")
@@ -188,3 +208,22 @@ def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    """Put the file in WAL mode, which it keeps.
+
+    The first switch of a new file needs it alone, and fails at once while another process does the same: SQLite's busy
+    timeout does not cover it.
+    """
+    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+            if not is_busy or time.monotonic() >= deadline:
+                raise
+            time.sleep(WAL_SWITCH_PAUSE_S)
+        else:
+            return

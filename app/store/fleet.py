@@ -56,7 +56,9 @@ class Claimable:
 
 
 def register_worker(session: Session, worker_id: str, host: str, pid: int, offer: Offer) -> None:
-    """Add the worker's row, ACTIVE from now on."""
+    """Add the worker's row, ACTIVE from now on; safe to repeat."""
+    if session.get(Worker, worker_id) is not None:
+        return
     at = clock(session)
     session.execute(
         insert(Worker).values(

@@ -13,7 +13,7 @@ written. Expiry is judged by the database's clock alone. Locks are taken in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import CursorResult, Row, bindparam, select, update
@@ -53,7 +53,9 @@ _START = (
         **{name: bindparam(name) for name in ("parent", "first_epoch")},
     )
 )
-_LEASED_COLUMNS = [_t.c[n] for n in ("id", "number", "state", "attempt", "charged", "started_at", "lease_token")]
+_LEASED_COLUMNS = [
+    _t.c[n] for n in ("id", "number", "state", "attempt", "charged", "epochs", "started_at", "lease_token")
+]
 _HELD = {
     dialect: select(*_LEASED_COLUMNS, now().label("at"))
     .where(one_of(_t.c.id, "ids", dialect), one_of(_t.c.lease_token, "tokens", dialect), _t.c.state.in_(LIVE_STATES))
@@ -274,10 +276,17 @@ def expired_studies(session: Session) -> list[int]:
     return sorted(set(session.scalars(lapsed)) | set(session.scalars(overdue)))
 
 
-def reap(session: Session, study_id: int) -> int:
-    """End the attempts of the study whose leases have expired; how many there were."""
+def lapsed(session: Session, study_id: int) -> set[str]:
+    """The tokens of the study's leases that have expired, its row locked: nobody was kept from renewing them by now."""
     study = lock_study(session, study_id)
-    rows = list(study.connection.execute(_LAPSED, {"lapsed_study": study.id}))
+    return {row.lease_token for row in study.connection.execute(_LAPSED, {"lapsed_study": study.id})}
+
+
+def reap(session: Session, study_id: int, among: Collection[str] | None = None) -> int:
+    """End the attempts of the study whose leases have expired, only those `among` these tokens; how many there were."""
+    study = lock_study(session, study_id)
+    found = study.connection.execute(_LAPSED, {"lapsed_study": study.id})
+    rows = [row for row in found if among is None or row.lease_token in among]
     message = "The worker stopped renewing its lease."
     lost = FailureReason.LOST
     events = _end_attempts(study, rows, reason=lost, charged=lost, code="LEASE_EXPIRED", message=message)

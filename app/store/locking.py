@@ -98,7 +98,7 @@ _SAVED = (
 _t = table_of(Trial)
 _LOCK_TRIALS = {
     dialect: select(
-        *(_t.c[name] for name in ("id", "number", "state", "attempt", "charged", "started_at")),
+        *(_t.c[name] for name in ("id", "number", "state", "attempt", "charged", "epochs", "started_at")),
         *(_t.c[name] for name in ("lease_token", "finish_token", "hyperparameters")),
     )
     .where(one_of(_t.c.id, "ids", dialect))

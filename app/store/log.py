@@ -96,10 +96,17 @@ _EVENTS = Rows(table_of(Event), "study_id", "seq", "position", "type", "data")
 
 @cache
 def _appending(*parts: str) -> str:
-    """PostgreSQL: count events and write them, numbered. Their position is the number of this transaction."""
+    """PostgreSQL: count events and write them, numbered.
+
+    Their position is the number of this transaction, or of a later one that was the first to tell events of the study:
+    transactions are numbered when they first write, and tell in the order in which they get the counter.
+    """
     counted = """counted AS (
-    UPDATE fettle_event_counters SET last_seq = last_seq + %(count)s WHERE study_id = %(study)s
-    RETURNING study_id, last_seq - %(count)s AS before, pg_current_xact_id()::text::bigint AS position
+    UPDATE fettle_event_counters SET
+        last_seq = last_seq + %(count)s,
+        last_position = greatest(last_position, pg_current_xact_id()::text::bigint)
+    WHERE study_id = %(study)s
+    RETURNING study_id, last_seq - %(count)s AS before, last_position AS position
 )"""
     return f"""WITH {", ".join([*parts, counted])}
 INSERT INTO fettle_events (study_id, seq, position, type, data)

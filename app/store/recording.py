@@ -70,15 +70,19 @@ _METRICS = Rows(table_of(Metric), "trial_id", "attempt", "epoch", "metrics", "at
 
 
 def record(session: Session, study_id: int, public_id: str, reports: Sequence[Report], ttl_s: float) -> set[int]:
-    """Write metrics of running trials, in the order given, and renew their leases; the ids whose lease still stands."""
+    """Write metrics of running trials, in the order given, and renew their leases; the ids whose lease still stands.
+
+    Repeating it, after a commit whose answer was lost, writes nothing twice.
+    """
     rows = {row.id: row for row in held(session, ((r.trial_id, r.token) for r in reports))}
     standing = _standing(rows, reports)
-    if not standing:
-        return set()
+    unwritten = _unwritten(rows, standing)
+    if not unwritten:
+        return {r.trial_id for r in standing}
     at: float = rows[standing[0].trial_id].at
     connection = session.connection()
-    _touch(connection, standing, at + ttl_s)
-    events, along = _write_metrics(connection, standing, at)
+    _touch(connection, unwritten, at + ttl_s)
+    events, along = _write_metrics(connection, unwritten, at)
     append_to(connection, study_id, public_id, events, at=at, along=along)
     return {r.trial_id for r in standing}
 
@@ -87,6 +91,11 @@ def _standing(rows: Mapping[int, Row[Any]], reports: Iterable[Report]) -> list[R
     """The reports of running trials whose lease is still the reporter's; `rows` are locked."""
     running = {key: row.lease_token for key, row in rows.items() if row.state == TrialState.RUNNING}
     return [r for r in reports if running.get(r.trial_id) == r.token]
+
+
+def _unwritten(rows: Mapping[int, Row[Any]], reports: Iterable[Report]) -> list[Report]:
+    """Those of the reports that the trials' rows do not count yet."""
+    return [r for r in reports if r.epoch >= rows[r.trial_id].epochs]
 
 
 def _touch(connection: Connection, reports: Sequence[Report], expires_at: float) -> None:
@@ -150,10 +159,10 @@ def finish_locked(
             ending.append((outcome, row))
         elif row is not None and row.finish_token == outcome.token and row.state == outcome.state:
             recorded.trial_ids.add(row.id)
-    standing = _standing(rows, reports)
+    unwritten = _unwritten(rows, _standing(rows, reports))
     ended = {outcome.trial_id for outcome, _ in ending}
-    _touch(study.connection, [r for r in standing if r.trial_id not in ended], study.at + ttl_s)
-    events, along = _write_metrics(study.connection, standing, study.at)
+    _touch(study.connection, [r for r in unwritten if r.trial_id not in ended], study.at + ttl_s)
+    events, along = _write_metrics(study.connection, unwritten, study.at)
     study.along += along
     events += _record_outcomes(study, ending, recorded)
     return recorded, [*events, *settle(study)]

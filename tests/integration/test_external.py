@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.store.reaper import reap_expired
+from app.store.reaper import Reaper
 
 AXIS = {"type": "float", "low": -1.0, "high": 1.0}
 
@@ -141,7 +141,8 @@ def test_an_expired_lease_goes_to_the_next_who_asks(outside: Any, service: Any) 
     program = outside(budget={"trials": 1}, execution={"max_attempts": 2})
     (first,) = program.ask(lease_seconds=1)
     program.report(first, 0, loss=3.0)
-    _until(lambda: reap_expired(service.database) > 0)
+    reaper = Reaper(service.database)
+    _until(lambda: reaper.look() > 0)
     (second,) = program.ask(lease_seconds=60)
     assert (second["number"], second["attempt"]) == (first["number"], 2)
     assert second["hyperparameters"] == first["hyperparameters"]

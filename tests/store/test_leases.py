@@ -211,12 +211,3 @@ def test_a_metric_that_is_not_finite_survives_both_databases(bench: Bench) -> No
     bench.record(bench.report(reservation, 0, float("nan")), bench.report(reservation, 1, float("-inf")))
     told = [e["metrics"]["value"] for e in bench.events() if e["type"] == "trial.metrics"]
     assert told == ["NaN", "-Infinity"]
-
-
-def test_the_same_epoch_of_one_attempt_is_recorded_once_or_not_at_all(bench: Bench) -> None:
-    (reservation,) = bench.running()
-    bench.record(bench.report(reservation, 0, 1.0))
-    before = bench.events()
-    with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
-        bench.record(bench.report(reservation, 0, 2.0))
-    assert bench.events() == before

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from app.domain.trial import FailureReason
 from app.errors import NameTaken, NotFound, StateConflict
 from app.store import lifecycle
-from app.store.reaper import reap_expired
+from app.store.reaper import Reaper
 from app.store.tables import Study
 from tests.store.conftest import Bench, definition
 
@@ -55,7 +55,8 @@ def test_a_running_trial_lost_while_stopping_does_not_keep_the_study_open(bench:
     (running,) = bench.running()
     bench.act(lifecycle.stop)
     bench.expire(running)
-    assert reap_expired(bench.database) == 1
+    reaper = Reaper(bench.database)
+    assert (reaper.look(), reaper.look()) == (0, 1)
     assert bench.study().state == "STOPPED"
     assert bench.trial(0).reason == "CANCELLED"
     bench.check()
@@ -148,7 +149,7 @@ def test_a_deadline_closes_an_idle_study_without_a_worker(make_bench: Callable[.
     bench.finish(reservation)
     with bench.database.write() as session:
         session.execute(update(Study).where(Study.id == bench.study_id).values(deadline_at=1.0))
-    reap_expired(bench.database)
+    Reaper(bench.database).look()
     assert bench.study().state == "COMPLETED"
     assert "seconds" in (bench.study().state_reason or "")
 

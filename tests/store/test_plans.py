@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.domain.trial import ArtifactPointer, FailureReason, Proposal, Reservation
 from app.store import fleet, leases, lifecycle, recording, turnover
-from app.store.reaper import reap_expired
+from app.store.reaper import Reaper
 from app.store.tables import Base
 from tests.store.conftest import TTL_S, Bench, complete
 from tests.store.filled import fill
@@ -134,7 +134,9 @@ def keep(bench: Bench) -> Callable[[], Any]:
 
 def reap(bench: Bench) -> Callable[[], Any]:
     bench.expire(*bench.running(2))
-    return lambda: reap_expired(bench.database)
+    reaper = Reaper(bench.database)
+    assert reaper.look() == 0
+    return reaper.look
 
 
 def end(bench: Bench) -> Callable[[], Any]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.store.tables.base import Base
 
 
 class EventCounter(Base):
-    """The number of a study's last event: incremented last in every transaction that tells events."""
+    """The number of a study's last event: incremented last in every transaction that tells events.
+
+    `last_position` is the last event's position, on PostgreSQL alone: the next one's is no lower.
+    """
 
     __tablename__ = "fettle_event_counters"
 
     study_id: Mapped[int] = mapped_column(ForeignKey("fettle_studies.id", ondelete="CASCADE"), primary_key=True)
     last_seq: Mapped[int] = mapped_column(default=0)
+    last_position: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class Event(Base):
