@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
+from app.domain.study import StudyState
 from app.domain.trial import Outcome, Proposal, Reservation, TrialState
 from app.store import checkpoints, leases
 from app.store.leases import start_locked
@@ -62,7 +63,10 @@ def finish_and_start(
     starting = {p.reservation.trial_id for p in proposals}
     rows = lock_trials(study, concerned(outcomes, reports) | starting)
     recorded, events = finish_locked(study, rows, outcomes, reports, ttl_s)
-    started, begun = start_locked(study, rows, proposals, worker_id, device, ttl_s)
+    # The rows tell what was before: those that ended just now, by themselves or with their study, start no more.
+    over = set(rows) if StudyState(study.state).is_over else recorded.trial_ids
+    live = {key: row for key, row in rows.items() if key not in over}
+    started, begun = start_locked(study, live, proposals, worker_id, device, ttl_s)
     tell(study, [*events, *begun])
     return recorded, started
 
