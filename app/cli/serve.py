@@ -67,15 +67,32 @@ def worker(
     os.execve(sys.executable, worker_command(), environment(settings))  # noqa: S606 - our own interpreter
 
 
-def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
-    """Create the database's schema, or upgrade it to this version's."""
+def migrate(
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    to: Annotated[
+        str | None, typer.Option(help="A revision, such as 0009, up or back; this version's if left out.")
+    ] = None,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Go back, and delete what later revisions keep.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go back although processes use the database.")] = False,
+) -> None:
+    """Create the database's schema, or upgrade it to this version's. With --to also back to an earlier one."""
     settings = _settings(data_dir=data_dir, database_url=database_url)
-    typer.echo(f"The database is at schema revision {_migrate(settings)}.")
+    if to is None:
+        typer.echo(f"The database is at schema revision {_migrate(settings)}.")
+        return
+    from app.store.migrate import migrate_to
+
+    with _database(settings) as database:
+        before = migrate_to(database, to, allow_loss=allow_loss, force=force)
+    typer.echo(f"The database is at schema revision {to}. It was at {before}.")
 
 
 def check(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Say whether the database is reached and has this version's schema; exit code 2 where not. For health checks."""
-    from app.store.migrate import HEAD, check_schema
+    from app.store.migrate import check_schema
 
     settings = _settings(data_dir=data_dir, database_url=database_url)
     if not settings.database_url and not (settings.data_dir / "fettle.db").exists():
@@ -84,8 +101,8 @@ def check(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
         )
         raise typer.Exit(2)
     with _database(settings) as database:
-        check_schema(database)
-    typer.echo(f"The database is at schema revision {HEAD}.")
+        found = check_schema(database)
+    typer.echo(f"The database is at schema revision {found}.")
 
 
 def worker_command() -> list[str]:
@@ -125,13 +142,12 @@ def _settings(**options: Any) -> Settings:
 
 def _migrate(settings: Settings) -> str:
     """The revision that the database is at after creating or upgrading its schema."""
-    from app.store.migrate import HEAD, migrate
+    from app.store.migrate import migrate
 
     if not settings.database_url:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _database(settings) as database:
-        migrate(database)
-    return HEAD
+        return migrate(database)
 
 
 @contextmanager
