@@ -8,6 +8,7 @@ FettleError
 │   ├── NameTaken              NAME_TAKEN: another study, or data set, of the project has the name
 │   ├── DatasetInUse           DATASET_IN_USE: studies train on it
 │   ├── RequestInFlight        REQUEST_IN_FLIGHT: the same Idempotency-Key is being served now
+│   ├── DefinitionTooNew       DEFINITION_TOO_NEW: a newer version stored the study, with what this one doesn't know
 │   ├── MigrationRefused       MIGRATION_REFUSED: the schema isn't taken where it was asked to; no request gets it
 │   └── LeaseLost              LEASE_LOST: another attempt holds the trial, or it is over
 ├── NotAcceptable         406  NOT_ACCEPTABLE: no media type that the client accepts
@@ -92,6 +93,12 @@ class RequestInFlight(Conflict):
     """The same Idempotency-Key is being served now."""
 
     code, title = "REQUEST_IN_FLIGHT", "Request in flight"
+
+
+class DefinitionTooNew(Conflict):
+    """A newer version stored the study's definition, with what this one doesn't know."""
+
+    code, title = "DEFINITION_TOO_NEW", "Definition of a newer version"
 
 
 class MigrationRefused(Conflict):

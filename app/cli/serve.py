@@ -142,12 +142,15 @@ def _settings(**options: Any) -> Settings:
 
 def _migrate(settings: Settings) -> str:
     """The revision that the database is at after creating or upgrading its schema."""
+    from app import logs
+    from app.store.arrival import await_database
     from app.store.migrate import migrate
 
+    logs.configure(settings)
     if not settings.database_url:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _database(settings) as database:
-        return migrate(database)
+        return await_database(database, lambda: migrate(database), settings.database_wait_s)
 
 
 @contextmanager
@@ -169,15 +172,17 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 def _serve(settings: Settings, workers: int, migrate: bool) -> None:
+    from app import logs
     from app.cli.listen import listen, run
     from app.main import OpenToStrangers, create_app
 
+    logs.configure(settings)
     try:
-        service = create_app(settings)
+        service = create_app(settings, migrates=migrate)
     except OpenToStrangers as error:
         typer.echo(f"fettle: {error}", err=True)
         raise typer.Exit(2) from None
+    if migrate and not settings.database_url:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
     with listen(settings.host, settings.port) as socket:
-        if migrate:
-            _migrate(settings)
         raise typer.Exit(run(service, settings, socket, workers))
