@@ -8,6 +8,8 @@ FettleError
 │   ├── NameTaken              NAME_TAKEN: another study, or data set, of the project has the name
 │   ├── DatasetInUse           DATASET_IN_USE: studies train on it
 │   ├── RequestInFlight        REQUEST_IN_FLIGHT: the same Idempotency-Key is being served now
+│   ├── DefinitionTooNew       DEFINITION_TOO_NEW: a newer version stored the study, with what this one doesn't know
+│   ├── MigrationRefused       MIGRATION_REFUSED: the schema isn't taken where it was asked to; no request gets it
 │   └── LeaseLost              LEASE_LOST: another attempt holds the trial, or it is over
 ├── NotAcceptable         406  NOT_ACCEPTABLE: no media type that the client accepts
 ├── PreconditionFailed    412  REVISION_MISMATCH: If-Match names another revision
@@ -18,7 +20,8 @@ FettleError
 │   ├── InvalidDataset         INVALID_DATASET: a file that can't be read as a data set
 │   └── IdempotencyMismatch    IDEMPOTENCY_MISMATCH: the key was used with another request
 ├── LibraryMissing        501  LIBRARY_MISSING: an optional library that this needs isn't installed
-└── SchemaTooNew / Unready 503 UNREADY: the database can't be reached or has another schema
+└── Unready               503  UNREADY: the database can't be reached or has another schema
+    └── SchemaTooNew           UNREADY: a newer schema that needs newer code
 """
 
 from __future__ import annotations
@@ -92,6 +95,18 @@ class RequestInFlight(Conflict):
     code, title = "REQUEST_IN_FLIGHT", "Request in flight"
 
 
+class DefinitionTooNew(Conflict):
+    """A newer version stored the study's definition, with what this one doesn't know."""
+
+    code, title = "DEFINITION_TOO_NEW", "Definition of a newer version"
+
+
+class MigrationRefused(Conflict):
+    """The schema isn't taken where it was asked to."""
+
+    code, title = "MIGRATION_REFUSED", "Migration refused"
+
+
 class LeaseLost(Conflict):
     """Another attempt holds the trial, or it is over."""
 
@@ -159,3 +174,7 @@ class Unready(FettleError):
     """The database can't be reached, or has another schema than this code."""
 
     status, code, title = 503, "UNREADY", "Not ready"
+
+
+class SchemaTooNew(Unready):
+    """The database has a newer schema, which needs newer code than this."""

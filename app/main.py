@@ -35,6 +35,8 @@ from app.api.deps import Service
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
 from app.api.limits import BodyLimit
+from app.api.readiness import Readiness, ReadinessGate
+from app.api.request_log import RequestLog
 from app.settings import Settings
 from app.store.engine import Database
 
@@ -59,8 +61,8 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service as an ASGI application. The database must have been migrated before it answers `/readyz`.
+def create_app(settings: Settings | None = None, *, migrates: bool = False) -> FastAPI:
+    """The service as an ASGI application. It waits for its database, and for somebody to migrate it or `migrates` it.
 
     Raises:
         OpenToStrangers: see `check_exposure`.
@@ -74,11 +76,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         redirect_slashes=False,
     )
-    app.state.settings = settings
+    app.state.settings, app.state.migrates = settings, migrates
     problems.install(app)
     openapi.install(app)
     uploads = {"/v1/datasets": settings.max_upload_bytes + datasets.FORM_BYTES}
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
+    app.add_middleware(ReadinessGate)
+    app.add_middleware(RequestLog)  # the outermost: it tells what the others answered
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)
     for part in (events, datasets, catalog, workers, health):
@@ -100,11 +104,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         insights=insights.Insights(database),
         external=cache(partial(_external_studies, database)),
     )
-    background = [asyncio.create_task(hub.run()), *chores.start(database)]
+    readiness = Readiness(database, settings.database_wait_s, migrates=app.state.migrates)
+    app.state.readiness = readiness
+    background: list[asyncio.Task[None]] = []
+
+    def begin() -> None:
+        background.extend((asyncio.create_task(hub.run()), *chores.start(database)))
+
+    await readiness.start()
+    background.append(asyncio.create_task(readiness.run(begin)))
     try:
         with _ending_streams(hub):
             yield
     finally:
+        readiness.stop()
         hub.close()
         for task in background:
             task.cancel()

@@ -33,6 +33,16 @@ class Settings(BaseSettings):
     )
     worker_labels: str = Field(default="", description="Comma-separated key=value pairs that a worker offers.")
 
+    database_wait_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=60.0, description="How long a process waits at its start for a database that isn't there or migrated."
+    )
+    log_format: str = Field(
+        default="text", pattern=r"^(text|json)$", description="Log lines as `text` (`key=value`) or `json`."
+    )
+    log_level: str = Field(
+        default="info", pattern=r"^(debug|info|warning|error)$", description="The least that is logged."
+    )
+
     lease_ttl_s: Annotated[float, Field(ge=0.5, le=3600)] = Field(
         default=30.0, description="A lease that is not renewed for this long is given to another worker."
     )

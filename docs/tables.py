@@ -140,6 +140,9 @@ OTHER_CODES = (
     (500, "INTERNAL", "A bug. The service's log has the traceback."),
 )
 
+NEVER_ANSWERED = (errors.Conflict, errors.MigrationRefused, errors.SchemaTooNew)
+"""Calls answer with the first one's kinds, commands with the second; the last is answered as its parent."""
+
 REASONS = {
     FailureReason.EXCEPTION: "Training or sampling raised, or the trainer crashed or hung on every attempt. "
     "`error.code`: the exception's name, `SAMPLER_FAILED`, `TRAINER_CRASHED` or `TRAINER_HUNG`.",
@@ -396,8 +399,8 @@ def problems() -> str:
     rows = list(OTHER_CODES)
     for kind in _error_types(errors.FettleError):
         words = (kind.__doc__ or "").strip().partition("\n")[0]
-        if kind is errors.Conflict:
-            continue  # calls answer with its kinds
+        if kind in NEVER_ANSWERED:
+            continue
         rows.append((kind.status, kind.code, words))
         rows += [(kind.status, code, meaning) for code, meaning in MORE_CODES.get(kind, ())]
     rows.sort(key=lambda row: row[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from app.store.compatibility import NOTE_TABLE
 from app.store.tables import Base
 
 context.configure(
@@ -11,6 +12,8 @@ context.configure(
     target_metadata=Base.metadata,
     version_table="fettle_alembic_version",
     render_as_batch=True,
-    include_name=lambda name, kind, _parents: kind != "table" or str(name).startswith("fettle_"),
+    include_name=lambda name, kind, _parents: (
+        kind != "table" or (str(name).startswith("fettle_") and name != NOTE_TABLE)
+    ),
 )
 context.run_migrations()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import structlog
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 
+from app import logs
 from app.errors import FettleError
 from app.settings import Settings
 from worker.device import DeviceError
 from worker.supervisor import Supervisor, TrainerBroken
+
+log = structlog.get_logger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,17 +31,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--families", help="comma-separated families to offer")
     parser.add_argument("--labels", dest="worker_labels", help="comma-separated key=value labels to offer")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)  # until the supervisor takes them: while the database is waited for
     try:
-        supervisor = Supervisor(Settings(**given))
+        settings = Settings(**given)
+        logs.configure(settings)
+        supervisor = Supervisor(settings)
         supervisor.check()
     except (DeviceError, FettleError, ValidationError, ValueError) as error:
         return _refused(error)
@@ -43,10 +44,21 @@ def main(arguments: Sequence[str]) -> int:
         supervisor.run()
     except TrainerBroken as error:
         return _refused(error)
-    return 0
+    except DBAPIError as error:
+        misfit = supervisor.why_misfit()
+        if misfit is None:
+            raise
+        log.warning("statement_failed", error=str(error.orig))
+        return _refused(misfit)
+    return 0 if supervisor.misfit is None else _refused(supervisor.misfit)
 
 
-def _refused(error: Exception) -> int:
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Nothing has begun: end at once."""
+    sys.exit(0)
+
+
+def _refused(error: Exception | str) -> int:
     """Say why no worker can run with this configuration; 2, so that nobody starts it again unchanged."""
     sys.stderr.write(f"fettle worker: {error}\n")
     return 2

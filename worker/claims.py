@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from app.domain.registry import BUILT_IN, Families
+from app.domain.stored import read_definition
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Reservation
-from app.errors import NotFound
+from app.errors import DefinitionTooNew, FettleError, NotFound
 from app.store import fleet, leases
 from app.store.engine import Database
 from app.store.tables import Study
@@ -65,6 +69,8 @@ class Claims:
         self._ttl_s = ttl_s
         self._registry = registry
         self._known: dict[int, _Known] = {}
+        self._unread: dict[int, int] = {}
+        """The revisions of studies that this worker can't read: newer code wrote them."""
         self._offers: list[fleet.Claimable] = []
         self._listed_at = 0.0
         self.best_values: dict[int, float] = {}
@@ -89,6 +95,9 @@ class Claims:
                 reserved = self._reserve(study, count) if count > 0 else []
             except NotFound:
                 reserved, count = [], 1  # deleted since it was listed
+            except (FettleError, LookupError, ValueError) as error:
+                self._leave_alone(offer.study_id, offer.public_id, offer.revision, error)
+                reserved, count = [], 1
             if reserved:
                 return reserved
             if count > 0:
@@ -101,16 +110,23 @@ class Claims:
         return is_fresh and all(offer.study_id == study_id for offer in self._offers)
 
     def sample(self, reserved: Reserved) -> PooledTrial | None:
-        """The trial with its hyperparameters; None where the sampler raised, and the trial has failed by it."""
+        """The trial with its hyperparameters; None where the sampler raised, and the trial has failed by it, and where
+        the study learns from one that this worker can't read: then it is given back.
+        """
         known = self._known[reserved.study.study_id]
         now = time.monotonic()
-        if now - known.synced_at > SYNC_S:
-            self._database.retrying(known.view.sync)
-            known.synced_at = now
+        try:
+            if now - known.synced_at > SYNC_S:
+                self._database.retrying(known.view.sync)
+                known.synced_at = now
+        except DefinitionTooNew as error:
+            self._leave_alone(reserved.study.study_id, reserved.study.public_id, known.revision, error)
+            self._give_back(reserved)
+            return None
         try:
             return PooledTrial(reserved.study, known.view.ask([reserved.reservation])[0])
         except Exception as error:  # whatever a sampler raises: the trial fails in words, the worker lives
-            log.exception("sampler_failed", study=reserved.study.public_id)
+            log.exception("sampler_failed", study=reserved.study.public_id, trial=reserved.reservation.number)
             self._fail(reserved, f"The sampler raised {type(error).__name__}: {error}")
             return None
 
@@ -150,7 +166,8 @@ class Claims:
 
     def _list(self, families: Sequence[str]) -> list[fleet.Claimable]:
         with self._database.read() as session:
-            offers = fleet.claimable(session, replace(self._offer, families=families))
+            found = fleet.claimable(session, replace(self._offer, families=families))
+        offers = [offer for offer in found if self._unread.get(offer.study_id) != offer.revision]
         for offer in offers:
             if offer.best_value is not None:
                 self.best_values[offer.study_id] = offer.best_value
@@ -161,7 +178,25 @@ class Claims:
             study = session.get(Study, study_id)
             if study is None:
                 raise NotFound("Expected a study that exists. Received one that was deleted.", code="STUDY_NOT_FOUND")
-            return StudyDefinition.model_validate_json(study.definition or "")
+            return read_definition(study.definition or "")
+
+    def _leave_alone(self, study_id: int, public_id: str, revision: int, error: Exception) -> None:
+        """Take nothing of a study that this worker can't read, and say so, until its definition changes."""
+        if self._unread.get(study_id) == revision:
+            return
+        log.warning("study_left_alone", study=public_id, worker=self._worker_id, error=str(error))
+        note = partial(
+            fleet.note_unread, study_id=study_id, revision=revision, worker_id=self._worker_id, words=str(error)
+        )
+        with suppress(IntegrityError):  # deleted since it was listed
+            self._database.run(note)
+        self._unread[study_id] = revision
+
+    def _give_back(self, reserved: Reserved) -> None:
+        pair = (reserved.reservation.trial_id, reserved.reservation.token)
+        study_id = reserved.study.study_id
+        self._database.run(partial(leases.release, study_id=study_id, leases=[pair], reason="RELEASED"))
+        self._keeper.drop(*pair)
 
     def _fail(self, reserved: Reserved, message: str) -> None:
         pair = (reserved.reservation.trial_id, reserved.reservation.token)

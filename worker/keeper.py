@@ -12,8 +12,10 @@ import time
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from app.errors import Unready
 from app.store import fleet, leases
 from app.store.engine import Database
+from app.store.migrate import check_schema
 from app.store.reaper import Reaper
 
 HEARTBEAT_S = 2.0
@@ -22,6 +24,8 @@ LONGEST_TICK_S = 0.5
 """Seconds between looks at the leases: how fast a cancelled trial is noticed."""
 LONGEST_REAP_S = 5.0
 """Seconds between sweeps for leases of other workers that have expired."""
+SCHEMA_LOOK_S = 5.0
+"""Seconds between looks at the schema's revision: it may be changed under a running worker."""
 RENEWALS_PER_TTL = 3
 """A lease is renewed this often in its life: two renewals may fail."""
 
@@ -45,6 +49,8 @@ class Keeper(threading.Thread):
         self._closing = threading.Event()
         self._failure: BaseException | None = None
         self.drain_requested = threading.Event()
+        self.misfit: str | None = None
+        """Why this worker may not go on with the schema that the database has now; it is to drain then."""
 
     def hold(self, trial_id: int, token: str, study_id: int) -> None:
         """Keep this lease alive from now on."""
@@ -77,7 +83,7 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         """Look after the leases until `close`."""
-        due = dict.fromkeys(("renew", "beat", "reap"), 0.0)
+        due = dict.fromkeys(("renew", "beat", "reap", "schema"), 0.0)
         try:
             while not self._closing.wait(self._tick_s):
                 try:
@@ -111,6 +117,9 @@ class Keeper(threading.Thread):
             with self._database.write() as session:
                 if fleet.heartbeat(session, self._worker_id):
                     self.drain_requested.set()
+        if now >= due["schema"] and self.misfit is None:
+            due["schema"] = now + SCHEMA_LOOK_S
+            self._check_schema()
         if now >= due["reap"]:
             interval_s = min(LONGEST_REAP_S, self._ttl_s / 2)
             due["reap"] = now + interval_s
@@ -118,6 +127,14 @@ class Keeper(threading.Thread):
             due["reap"] = time.monotonic() + interval_s  # it may have waited long for the database
             if ended:
                 log.info("leases_reaped", attempts=ended)
+
+    def _check_schema(self) -> None:
+        try:
+            check_schema(self._database)
+        except Unready as error:
+            self.misfit = error.detail
+            log.error("schema_changed", worker=self._worker_id, error=error.detail)
+            self.drain_requested.set()
 
     def _note(self, held: dict[int, tuple[str, int]], standing: set[int]) -> None:
         with self._lock:

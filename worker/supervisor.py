@@ -22,8 +22,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.domain.registry import BUILT_IN, Families
+from app.errors import Unready
 from app.settings import Settings
 from app.store import fleet
+from app.store.arrival import await_database
 from app.store.engine import Database
 from app.store.families import advertise
 from app.store.migrate import check_schema
@@ -91,12 +93,12 @@ class Supervisor:
         self._broken_starts = 0
 
     def check(self) -> None:
-        """Look whether the worker can start.
+        """Look whether the worker can start; waits for the database and for somebody to migrate it.
 
         Raises:
-            Unready: the database has another schema.
+            Unready: the database did not come, refuses, or has another schema.
         """
-        check_schema(self._database)
+        await_database(self._database, lambda: check_schema(self._database), self._settings.database_wait_s)
         if not self._database.is_sqlite and not self._settings.artifact_url:
             # Right where the API shares this machine's data directory, and lost models where it doesn't.
             log.warning(
@@ -104,6 +106,21 @@ class Supervisor:
             )
         if not self._database.is_sqlite and not self._settings.dataset_url:
             log.warning("datasets_in_data_dir", path=self._settings.resolved_dataset_url, hint="set FETTLE_DATASET_URL")
+
+    @property
+    def misfit(self) -> str | None:
+        """Why the worker had to stop: the database's schema was changed to one that it doesn't fit."""
+        return self._keeper.misfit
+
+    def why_misfit(self) -> str | None:
+        """As `misfit`, looked at now: what a statement that failed may come of."""
+        try:
+            check_schema(self._database)
+        except Unready as error:
+            return error.detail
+        except DBAPIError:
+            return None
+        return self._keeper.misfit
 
     def run(self) -> None:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""

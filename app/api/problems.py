@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from app.api.field_errors import field_errors
+from app.api.request_log import HEADER, request_id
 from app.domain.json import dumps
 from app.errors import FettleError, FieldError, Invalid
 from app.store.engine import is_transient
@@ -134,4 +135,6 @@ async def _on_database(request: Request, error: Any) -> Response:
 async def _on_bug(request: Request, error: Any) -> Response:
     log.error("internal error: %s %s", request.method, request.url.path, exc_info=error)
     detail = "The service met an error of its own; its log has the traceback."
-    return problem_response(500, "INTERNAL", "Internal error", detail)
+    identity = request_id(request.scope)  # this answer is made outside of what adds it to the others
+    headers = {HEADER: identity} if identity else {}
+    return problem_response(500, "INTERNAL", "Internal error", detail, headers=headers)

@@ -106,9 +106,9 @@ def list_studies(
     after = cursors.decode(cursor)
     with api.database.read() as session:
         found = studies.list_studies(session, project, narrowed, sort=sort, after=after, limit=limit + 1)
-        offers = workers.live_offers(session)
+        offers, unread = workers.live_offers(session), workers.unread(session, found)
     more = cursors.encode(studies.sort_key(found[limit - 1], sort)) if len(found) > limit else None
-    return page([study_view(study, offers) for study in found[:limit]], more)
+    return page([study_view(study, offers, unread) for study in found[:limit]], more)
 
 
 def _labels(texts: list[str]) -> list[tuple[str, str]]:

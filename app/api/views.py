@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
 from app.api import schemas
 from app.domain.json import loads
+from app.domain.stored import read_definition
 from app.domain.study import StudyDefinition
 from app.store import tables, workers
 from app.store.fleet import Offer
@@ -16,16 +17,20 @@ from app.store.settling import best_of, progress_of
 
 
 def definition_of(study: tables.Study) -> StudyDefinition:
-    """The study's definition."""
-    return StudyDefinition.model_validate_json(study.definition or "{}")
+    """The study's definition.
+
+    Raises:
+        DefinitionTooNew: newer code stored it.
+    """
+    return read_definition(study.definition or "{}")
 
 
 def _time(at: float | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-def study_view(study: tables.Study, offers: Sequence[Offer]) -> schemas.Study:
-    """A study; `offers` are what live workers offer."""
+def study_view(study: tables.Study, offers: Sequence[Offer], unread: Mapping[int, Mapping[str, str]]) -> schemas.Study:
+    """A study; `offers` are what live workers offer, `unread` says which of them can't read which study."""
     return schemas.Study.model_validate(
         {
             "id": study.public_id,
@@ -33,7 +38,7 @@ def study_view(study: tables.Study, offers: Sequence[Offer]) -> schemas.Study:
             "name": study.name,
             "state": study.state,
             "state_reason": study.state_reason,
-            "pending_reason": workers.pending_reason(study, offers),
+            "pending_reason": workers.pending_reason(study, offers, unread.get(study.id, {})),
             "revision": study.revision,
             "definition": loads(study.definition or "{}"),
             "progress": progress_of(study),
@@ -48,7 +53,7 @@ def study_view(study: tables.Study, offers: Sequence[Offer]) -> schemas.Study:
 
 def study_now(session: Session, study: tables.Study) -> schemas.Study:
     """A study as it is in this transaction."""
-    return study_view(study, workers.live_offers(session))
+    return study_view(study, workers.live_offers(session), workers.unread(session, [study]))
 
 
 def artifact_view(file: tables.Artifact) -> schemas.Artifact:

@@ -17,7 +17,7 @@ POLL_S = 0.2
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 FINAL_CODES = frozenset({0, 2})
-"""A worker ends with 0 where it was drained, with 2 where its settings are wrong: neither is started again."""
+"""A worker ends with 0 where it was drained, with 2 where settings or schema are wrong: neither is started again."""
 HURRY_S = 3.0
 """Time for a worker to give its trials back at once, before it is killed."""
 STEADY_S = 60.0
@@ -107,7 +107,7 @@ class Children:
             if code in FINAL_CODES:
                 slot.retired = True
                 if code != 0:
-                    typer.echo("fettle: a worker refuses its settings (see above) and is not started again", err=True)
+                    typer.echo("fettle: a worker can't run here (see above) and is not started again", err=True)
                 return
             if now - slot.started_at > STEADY_S:
                 slot.backoff_s = FIRST_BACKOFF_S

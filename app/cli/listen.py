@@ -18,6 +18,7 @@ from app.cli.serve import environment, worker_command
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from app.api.readiness import Readiness
     from app.settings import Settings
 
 OPEN_REQUESTS_GRACE_S = 3
@@ -47,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(service: FastAPI, settings: Settings, bound: socket.socket, workers: int) -> int:
-    """The exit code after serving until SIGINT or SIGTERM; 1 where the API could not start."""
+    """The exit code after serving until SIGINT or SIGTERM; 1 where the API could not start, 2 without a database."""
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     children = Children(
@@ -55,36 +56,53 @@ def run(service: FastAPI, settings: Settings, bound: socket.socket, workers: int
     )
     config = uvicorn.Config(
         service,
+        log_config=None,  # its lines go the way of all others
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=OPEN_REQUESTS_GRACE_S,
         server_header=False,
     )
-    server = _Server(config, url, children)
+    server = _Server(config, url, children, service)
     try:
         server.run(sockets=[bound])
     finally:
         children.stop()
-    return 0 if server.served else 1
+    return server.code
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling when it listens and passing a stop on to the children at once."""
+    """uvicorn, telling when it serves and passing a stop on to the children at once."""
 
-    def __init__(self, config: uvicorn.Config, url: str, children: Children) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, children: Children, service: FastAPI) -> None:
         super().__init__(config)
+        self._service = service
         self._url = url
         self._children = children
         self._signals = 0
-        self.served = False
+        self._announced = False
+        self.code = 1
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.should_exit:
             return
-        self.served = True
-        typer.echo(f"Fettle is serving at {self._url} (API documentation at {self._url}/docs)")
-        self._children.start()
+        self.code = 0
+        self._announce()
+
+    async def on_tick(self, counter: int) -> bool:
+        readiness: Readiness = self._service.state.readiness
+        self._announce()
+        if readiness.failed and not readiness.arrived:
+            typer.echo(f"fettle: {readiness.failed}", err=True)
+            self.code, self.should_exit = 2, True
+        return await super().on_tick(counter)
+
+    def _announce(self) -> None:
+        """Say where it serves, and let the workers come, once the database is there."""
+        if self._service.state.readiness.arrived and not self._announced:
+            self._announced = True
+            typer.echo(f"Fettle is serving at {self._url} (API documentation at {self._url}/docs)")
+            self._children.start()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -67,15 +67,32 @@ def worker(
     os.execve(sys.executable, worker_command(), environment(settings))  # noqa: S606 - our own interpreter
 
 
-def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
-    """Create the database's schema, or upgrade it to this version's."""
+def migrate(
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    to: Annotated[
+        str | None, typer.Option(help="A revision, such as 0009, up or back; this version's if left out.")
+    ] = None,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Go back, and delete what later revisions keep.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go back although processes use the database.")] = False,
+) -> None:
+    """Create the database's schema, or upgrade it to this version's. With --to also back to an earlier one."""
     settings = _settings(data_dir=data_dir, database_url=database_url)
-    typer.echo(f"The database is at schema revision {_migrate(settings)}.")
+    if to is None:
+        typer.echo(f"The database is at schema revision {_migrate(settings)}.")
+        return
+    from app.store.migrate import migrate_to
+
+    with _database(settings) as database:
+        before = migrate_to(database, to, allow_loss=allow_loss, force=force)
+    typer.echo(f"The database is at schema revision {to}. It was at {before}.")
 
 
 def check(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Say whether the database is reached and has this version's schema; exit code 2 where not. For health checks."""
-    from app.store.migrate import HEAD, check_schema
+    from app.store.migrate import check_schema
 
     settings = _settings(data_dir=data_dir, database_url=database_url)
     if not settings.database_url and not (settings.data_dir / "fettle.db").exists():
@@ -84,8 +101,8 @@ def check(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
         )
         raise typer.Exit(2)
     with _database(settings) as database:
-        check_schema(database)
-    typer.echo(f"The database is at schema revision {HEAD}.")
+        found = check_schema(database)
+    typer.echo(f"The database is at schema revision {found}.")
 
 
 def worker_command() -> list[str]:
@@ -125,13 +142,15 @@ def _settings(**options: Any) -> Settings:
 
 def _migrate(settings: Settings) -> str:
     """The revision that the database is at after creating or upgrading its schema."""
-    from app.store.migrate import HEAD, migrate
+    from app import logs
+    from app.store.arrival import await_database
+    from app.store.migrate import migrate
 
+    logs.configure(settings)
     if not settings.database_url:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _database(settings) as database:
-        migrate(database)
-    return HEAD
+        return await_database(database, lambda: migrate(database), settings.database_wait_s)
 
 
 @contextmanager
@@ -153,15 +172,17 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 def _serve(settings: Settings, workers: int, migrate: bool) -> None:
+    from app import logs
     from app.cli.listen import listen, run
     from app.main import OpenToStrangers, create_app
 
+    logs.configure(settings)
     try:
-        service = create_app(settings)
+        service = create_app(settings, migrates=migrate)
     except OpenToStrangers as error:
         typer.echo(f"fettle: {error}", err=True)
         raise typer.Exit(2) from None
+    if migrate and not settings.database_url:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
     with listen(settings.host, settings.port) as socket:
-        if migrate:
-            _migrate(settings)
         raise typer.Exit(run(service, settings, socket, workers))

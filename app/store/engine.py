@@ -26,6 +26,10 @@ WAL_SWITCH_PAUSE_S = 0.01
 """Pause between two tries of switching a new SQLite file to WAL, while another process is at it."""
 READ_POOL_SIZE = 8
 WRITE_POOL_SIZE = 4
+CONNECT_TIMEOUT_S = 10
+"""A PostgreSQL server that doesn't answer for this long is not there; a URL's `connect_timeout` comes first."""
+APPLICATION_NAME = "fettle"
+"""What our connections are called in `pg_stat_activity`; a URL's `application_name` comes first."""
 IDLE_BEFORE_PING_S = 1.0
 """A pooled PostgreSQL connection idle for longer is tried before it is used: the server may have restarted."""
 RETRY_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)
@@ -161,7 +165,10 @@ def _checked(url: str) -> URL:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    engine = create_engine(url, pool_size=READ_POOL_SIZE, max_overflow=8, pool_timeout=30)
+    given = {"fallback_application_name": APPLICATION_NAME}
+    if "connect_timeout" not in url.query:
+        given["connect_timeout"] = str(CONNECT_TIMEOUT_S)
+    engine = create_engine(url, pool_size=READ_POOL_SIZE, max_overflow=8, pool_timeout=30, connect_args=given)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -14,8 +14,12 @@ from app.domain.json import dumps, loads
 from app.domain.study import StudyState
 from app.store.engine import now
 from app.store.log import clock
+from app.store.optuna import set_study_attribute
 from app.store.reserving import generation_room
 from app.store.tables import Study, Worker
+
+UNREAD = "unread"
+"""The scope of attributes in which workers say that they can't read a study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Offer:
     labels: Mapping[str, str]
     memory_mb: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    worker_id: str | None = None
 
     def trains(self, family: str | None, version: str | None) -> bool:
         """Whether it trains a family in a version; None: in any."""
@@ -95,6 +100,12 @@ def set_offer(session: Session, worker_id: str, offer: Offer) -> None:
     """Say that the worker trains other families than it did."""
     values = {"families": dumps(list(offer.families)), "family_versions": dumps(dict(offer.versions))}
     session.execute(update(Worker).where(Worker.id == worker_id).values(values))
+
+
+def note_unread(session: Session, study_id: int, revision: int, worker_id: str, words: str) -> None:
+    """Say why the worker leaves a study alone that it can't read, at this revision of its definition."""
+    # An attribute of its own scope: Optuna sees those of users and systems alone, and it goes with the study.
+    set_study_attribute(session, study_id, UNREAD, worker_id, {"revision": revision, "words": words})
 
 
 def claimable(session: Session, offer: Offer) -> list[Claimable]:

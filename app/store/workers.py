@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -13,7 +13,8 @@ from app.domain.json import loads
 from app.domain.study import StudyState
 from app.errors import NotFound
 from app.store.engine import now
-from app.store.fleet import Offer
+from app.store.fleet import UNREAD, Offer
+from app.store.optuna import study_attributes
 from app.store.tables import Study, Trial, Worker
 
 LIVE_HEARTBEAT_S = 15.0
@@ -64,13 +65,26 @@ def live_offers(session: Session) -> list[Offer]:
         Worker.heartbeat_at > now() - LIVE_HEARTBEAT_S, Worker.state == "ACTIVE", Worker.drain_requested.is_(False)
     )
     return [
-        Offer(w.device, loads(w.families), loads(w.labels), w.memory_mb, loads(w.family_versions))
+        Offer(w.device, loads(w.families), loads(w.labels), w.memory_mb, loads(w.family_versions), w.id)
         for w in session.scalars(query)
     ]
 
 
-def pending_reason(study: Study, offers: Sequence[Offer]) -> str | None:
-    """Why nothing of the study runs now, in words: no live worker offers what it needs."""
+def unread(session: Session, studies: Sequence[Study]) -> dict[int, dict[str, str]]:
+    """Of those studies that wait for workers: why which worker can't read them, in words, by study and worker."""
+    waiting = {study.id: study.revision for study in studies if study.state == StudyState.RUNNING and not study.leased}
+    if not waiting:
+        return {}
+    found: dict[int, dict[str, str]] = defaultdict(dict)
+    for study_id, notes in study_attributes(session, list(waiting), UNREAD).items():
+        for worker_id, note in notes.items():
+            if note["revision"] == waiting[study_id]:
+                found[study_id][worker_id] = note["words"]
+    return found
+
+
+def pending_reason(study: Study, offers: Sequence[Offer], unread: Mapping[str, str]) -> str | None:
+    """Why nothing of the study runs now, in words: no live worker offers what it needs, or all that do are `unread`."""
     if study.state != StudyState.RUNNING or study.leased > 0:
         return None
     family = FAMILIES.get(study.family or "")
@@ -91,6 +105,9 @@ def pending_reason(study: Study, offers: Sequence[Offer]) -> str | None:
         offered = ", ".join(sorted({offer.device for offer in able}))
         return f"No live worker offers the device {study.device!r}; those with the family have {offered}."
     labels = loads(study.worker_labels)
-    if not any(offer.takes(study.device, labels) for offer in there):
+    left = [offer for offer in there if offer.takes(study.device, labels)]
+    if not left:
         return f"No live worker has the labels {', '.join(f'{k}={v}' for k, v in labels.items())}."
+    if all(offer.worker_id in unread for offer in left):
+        return f"No live worker can read the study: upgrade them. {unread[str(left[0].worker_id)]}"
     return None

@@ -11,7 +11,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app.domain.json import decode_number
-from app.domain.study import StudyDefinition
+from app.domain.stored import read_definition
 from app.store import optuna as store
 from app.tuning.trials import Space, managed_trial, plain_trial
 
@@ -22,7 +22,7 @@ class FinishedTrials:
     def __init__(self, study: Row[Any]) -> None:
         self.public_id: str = study.public_id
         self._study_id: int = study.id
-        definition = StudyDefinition.model_validate_json(study.definition) if study.definition else None
+        definition = read_definition(study.definition) if study.definition else None
         self._space = None if definition is None else Space(definition)
         self.metric = store.PLAIN_METRIC if definition is None else definition.objectives[0].metric
         """The metric whose values by epoch are Optuna's intermediate values."""

@@ -13,6 +13,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from app.domain.json import loads
+from app.domain.stored import read_definition
 from app.domain.study import StudyDefinition
 from app.store import optuna as store
 from app.store.engine import Database
@@ -83,7 +84,7 @@ class Snapshots:
             live = [r for r in store.unfinished(session, study_id) if r.state == TrialState.RUNNING.name]
             by_number = {trial.number: trial for trial in read_unfinished(session, finished, live)}
             by_number |= finished.refresh(session)
-        definition = StudyDefinition.model_validate_json(row.definition)
+        definition = read_definition(row.definition)
         return Snapshot(
             definition=definition,
             directions=tuple(loads(row.directions)),

@@ -9,6 +9,7 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+loses = "nothing: which study a file belongs to is found out again"
 
 
 def upgrade() -> None:

@@ -9,6 +9,7 @@ revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
+loses = "what trials are equal to, and which trial a result was reused from"
 
 IDENTIFIED = sa.text("identity IS NOT NULL")
 

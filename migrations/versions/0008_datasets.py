@@ -9,6 +9,7 @@ revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
+loses = "uploaded and registered data sets, and which studies train on them; their files remain"
 
 
 def upgrade() -> None:

@@ -9,6 +9,7 @@ revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
+loses = "families that plugins declared, and which version of its family a study wants"
 
 
 def upgrade() -> None:

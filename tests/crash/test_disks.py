@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import pytest
 
 from app.store.engine import Database
 from tests.crash.disks import Disk, small_disk
-from tests.crash.test_checkpoints import checkpoint, files
-from tests.processes import WorkerProcess, fleet_on, Fleet, over, wait_for
+from tests.processes import fleet_on, over, wait_for
 from tests.store.conftest import Bench, bench_maker
 
 MakeStudy = Callable[..., Bench]
