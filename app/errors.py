@@ -2,11 +2,14 @@
 
 FettleError
 ├── BadRequest            400  BAD_REQUEST: broken JSON, a bad cursor
+├── Unauthenticated       401  UNAUTHENTICATED: no API key, or one that isn't in force
+├── Forbidden             403  FORBIDDEN: the key may not do this
 ├── NotFound              404  STUDY_NOT_FOUND, TRIAL_NOT_FOUND, ARTIFACT_NOT_FOUND, WORKER_NOT_FOUND, …
 ├── Conflict              409
 │   ├── StateConflict          STATE_CONFLICT: the resource's state doesn't allow the action
 │   ├── NameTaken              NAME_TAKEN: another study, or data set, of the project has the name
 │   ├── DatasetInUse           DATASET_IN_USE: studies train on it
+│   ├── QuotaExceeded          QUOTA_EXCEEDED: the project may have no more of this
 │   ├── RequestInFlight        REQUEST_IN_FLIGHT: the same Idempotency-Key is being served now
 │   └── LeaseLost              LEASE_LOST: another attempt holds the trial, or it is over
 ├── NotAcceptable         406  NOT_ACCEPTABLE: no media type that the client accepts
@@ -56,6 +59,18 @@ class BadRequest(FettleError):
     status, code, title = 400, "BAD_REQUEST", "Malformed request"
 
 
+class Unauthenticated(FettleError):
+    """No API key came with the request, or one that isn't in force."""
+
+    status, code, title = 401, "UNAUTHENTICATED", "Not authenticated"
+
+
+class Forbidden(FettleError):
+    """The API key may not do this."""
+
+    status, code, title = 403, "FORBIDDEN", "Not allowed"
+
+
 class NotFound(FettleError):
     """There is no such thing."""
 
@@ -84,6 +99,12 @@ class DatasetInUse(Conflict):
     """Studies train on the data set."""
 
     code, title = "DATASET_IN_USE", "Data set in use"
+
+
+class QuotaExceeded(Conflict):
+    """The project may have no more of this; the detail says the limit and what to do."""
+
+    code, title = "QUOTA_EXCEEDED", "Quota exceeded"
 
 
 class RequestInFlight(Conflict):

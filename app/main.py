@@ -6,14 +6,16 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__, chores
 from app.api import (
+    access,
     catalog,
     datasets,
     events,
@@ -32,8 +34,10 @@ from app.api import (
     workers,
 )
 from app.api.deps import Service
+from app.api.exposure import check_exposure, pepper_of
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
+from app.api.keyring import Keyring
 from app.api.limits import BodyLimit
 from app.settings import Settings
 from app.store.engine import Database
@@ -42,21 +46,8 @@ if TYPE_CHECKING:
     from app.tuning.external import ExternalStudies
 
 
-class OpenToStrangers(RuntimeError):
-    """The service would answer anybody who reaches this machine."""
-
-
-def check_exposure(settings: Settings) -> None:
-    """Return where only this machine reaches the service, or its operator said that others may.
-
-    Raises:
-        OpenToStrangers: neither is so.
-    """
-    if not settings.is_loopback and not settings.allow_open:
-        raise OpenToStrangers(
-            f"Expected API keys, or a loopback address such as 127.0.0.1. Received: host={settings.host!r} without "
-            "keys. To serve everybody who reaches this address, set FETTLE_ALLOW_OPEN=true."
-        )
+NOTE_USE_INTERVAL_S = 60.0
+"""Pause between two notes of when keys were last used."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -83,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(part.router)
     for part in (events, datasets, catalog, workers, health):
         app.include_router(part.router)
+    access.install(app, open_paths=["/metrics"] if settings.metrics_open else [])
     return app
 
 
@@ -91,6 +83,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     database = Database(settings.resolved_database_url)
     hub = Hub(database, poll_s=settings.stream_poll_s, ping_s=settings.stream_ping_s)
+    keyring = Keyring(database, pepper_of(settings))
     app.state.database = database
     app.state.service = Service(
         settings=settings,
@@ -98,9 +91,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         hub=hub,
         in_flight=InFlight(),
         insights=insights.Insights(database),
+        keyring=keyring,
         external=cache(partial(_external_studies, database)),
     )
-    background = [asyncio.create_task(hub.run()), *chores.start(database)]
+    noting_use = chores.Chore(NOTE_USE_INTERVAL_S, keyring.write_used, "noted the use of %d keys")
+    background = [asyncio.create_task(hub.run()), *chores.start(database, [*chores.CHORES, noting_use])]
     try:
         with _ending_streams(hub):
             yield
@@ -109,6 +104,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        with suppress(SQLAlchemyError):
+            await asyncio.to_thread(keyring.write_used, database)
         database.dispose()
 
 

@@ -10,6 +10,7 @@ from anyio import to_thread
 from fastapi import Request, Response
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.answers import answer, page
 from app.api.dataset_views import DatasetInfo, DatasetPage, dataset_view
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project, Service
@@ -17,6 +18,7 @@ from app.api.idempotency import once
 from app.api.pagination import Cursors
 from app.api.routing import router as make_router
 from app.api.uploads import FORM, Brought, DatasetOptions, UploadRoute, brought, fingerprint, source_of
+from app.domain.access import Scope
 from app.domain.datasets import BUILT_IN
 from app.errors import NameTaken, NotFound, StateConflict, Unready
 from app.store import datasets
@@ -44,6 +46,7 @@ _BODY = {
 
 
 @router.post("/v1/datasets", status_code=201, response_model=DatasetInfo, openapi_extra=_BODY)
+@needs(Scope.SUBMIT, change="dataset.create")
 async def create_dataset(request: Request, api: Api, project: Project, key: IdempotencyKey = None) -> Response:
     """Upload a `.csv`, `.parquet` or `.npz` file, or register one by its URI. What it holds is inferred and answered.
 
@@ -110,6 +113,7 @@ def _is_wanted(api: Service, object_hash: str) -> bool:
 
 
 @router.get("/v1/datasets", response_model=DatasetPage)
+@needs(Scope.READ)
 def list_datasets(api: Api, project: Project, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Response:
     """The data sets: those that come along, then the project's own, the oldest first."""
     cursors = Cursors(["datasets", project], [int, int])
@@ -127,6 +131,7 @@ def list_datasets(api: Api, project: Project, limit: Limit = DEFAULT_LIMIT, curs
 
 
 @router.get("/v1/datasets/{dataset_id:id}", response_model=DatasetInfo)
+@needs(Scope.READ)
 def get_dataset(dataset_id: str, api: Api, project: Project) -> Response:
     """One data set, by its id or its name."""
     if dataset_id in BUILT_IN:
@@ -141,6 +146,7 @@ def get_dataset(dataset_id: str, api: Api, project: Project) -> Response:
 
 
 @router.delete("/v1/datasets/{dataset_id:id}", status_code=204, response_class=Response)
+@needs(Scope.SUBMIT, change="dataset.delete")
 def delete_dataset(dataset_id: str, api: Api, project: Project) -> Response:
     """Forget a data set that no study uses, and its file where no other one has it."""
     if dataset_id in BUILT_IN:

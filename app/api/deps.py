@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.api.hub import Hub
     from app.api.idempotency import InFlight
     from app.api.insights import Insights
+    from app.api.keyring import Keyring
     from app.settings import Settings
     from app.store.engine import Database
     from app.tuning.external import ExternalStudies
@@ -33,6 +34,7 @@ class Service:
     hub: Hub
     in_flight: InFlight
     insights: Insights
+    keyring: Keyring
     external: Callable[[], ExternalStudies]
     """Made when it is first called: Optuna takes a second to import."""
     readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))

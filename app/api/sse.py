@@ -45,7 +45,10 @@ class EventStream(Response):
                     await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                     async for chunk in chunks:
                         patience.begin()
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        try:
+                            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        except OSError:
+                            break  # the client has left, or may not go on
                         patience.end()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             group.cancel_scope.cancel()

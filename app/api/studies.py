@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.api import schemas
+from app.api.access import NOTHING, needs
 from app.api.answers import answer, page
 from app.api.dataset_views import dataset_kept, known_datasets
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
@@ -23,6 +24,7 @@ from app.api.routing import router as make_router
 from app.api.validation import accepted, changed, sample_limit
 from app.api.views import definition_of, study_now, study_view
 from app.api.warm_start import warm_started
+from app.domain.access import Scope
 from app.domain.registry import BUILT_IN, Families
 from app.domain.study import StudyDefinition, StudyState
 from app.errors import FieldError, PreconditionFailed
@@ -40,6 +42,7 @@ Labels = Annotated[
 
 
 @router.post("/v1/studies", status_code=201, response_model=schemas.Study)
+@needs(Scope.SUBMIT, change="study.create")
 def create_study(
     definition: StudyDefinition, request: Request, api: Api, project: Project, key: IdempotencyKey = None
 ) -> Response:
@@ -69,6 +72,7 @@ def _families(api: Api, definition: StudyDefinition) -> Families:
 
 
 @router.post("/v1/studies:validate", response_model=schemas.Validation)
+@needs(Scope.SUBMIT, change=NOTHING)
 def validate_study(definition: StudyDefinition, api: Api, project: Project) -> Response:
     """Check a definition and fill in its defaults; nothing is stored."""
     datasets, families = known_datasets(api, project, definition), _families(api, definition)
@@ -88,6 +92,7 @@ def validate_study(definition: StudyDefinition, api: Api, project: Project) -> R
 
 
 @router.get("/v1/studies", response_model=schemas.StudyPage)
+@needs(Scope.READ)
 def list_studies(
     api: Api,
     project: Project,
@@ -122,6 +127,7 @@ def _labels(texts: list[str]) -> list[tuple[str, str]]:
 
 
 @router.get("/v1/studies/{study_id:id}", response_model=schemas.Study)
+@needs(Scope.READ)
 def get_study(study_id: str, api: Api, project: Project) -> Response:
     """One study."""
     with api.database.read() as session:
@@ -130,6 +136,7 @@ def get_study(study_id: str, api: Api, project: Project) -> Response:
 
 
 @router.patch("/v1/studies/{study_id:id}", response_model=schemas.Study)
+@needs(Scope.SUBMIT, change="study.change")
 def change_study(
     study_id: str,
     changes: schemas.StudyChanges,
@@ -170,6 +177,7 @@ def _check_revision(if_match: str | None, study: tables.Study) -> None:
 
 
 @router.delete("/v1/studies/{study_id:id}", status_code=204, response_class=Response)
+@needs(Scope.SUBMIT, change="study.delete")
 def delete_study(study_id: str, api: Api, project: Project) -> Response:
     """Forget a study that is over, with its trials, events and files."""
 
@@ -182,24 +190,28 @@ def delete_study(study_id: str, api: Api, project: Project) -> Response:
 
 
 @router.post("/v1/studies/{study_id:id}:pause", response_model=schemas.Study)
+@needs(Scope.SUBMIT, change="study.pause")
 def pause_study(study_id: str, api: Api, project: Project) -> Response:
     """Let running trials finish, start no others until it is resumed."""
     return _act(api, project, study_id, lifecycle.pause)
 
 
 @router.post("/v1/studies/{study_id:id}:resume", response_model=schemas.Study)
+@needs(Scope.SUBMIT, change="study.resume")
 def resume_study(study_id: str, api: Api, project: Project) -> Response:
     """Go on with a paused study."""
     return _act(api, project, study_id, lifecycle.resume)
 
 
 @router.post("/v1/studies/{study_id:id}:stop", response_model=schemas.Study)
+@needs(Scope.SUBMIT, change="study.stop")
 def stop_study(study_id: str, api: Api, project: Project) -> Response:
     """Finish what runs, start nothing more."""
     return _act(api, project, study_id, lifecycle.stop)
 
 
 @router.post("/v1/studies/{study_id:id}:cancel", response_model=schemas.Study)
+@needs(Scope.SUBMIT, change="study.cancel")
 def cancel_study(study_id: str, api: Api, project: Project) -> Response:
     """End the study now, with what runs."""
     return _act(api, project, study_id, lifecycle.cancel)

@@ -10,6 +10,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
 from app.api import schemas
+from app.api.access import needs
 from app.api.answers import answer, page
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
 from app.api.files import open_artifact
@@ -19,6 +20,7 @@ from app.api.problems import invalid_request
 from app.api.routing import router as make_router
 from app.api.trial_texts import metrics_text, trial_text, trial_texts
 from app.api.views import artifact_view, definition_of
+from app.domain.access import Scope
 from app.domain.check_space import check_enqueued
 from app.domain.json import loads
 from app.domain.trial import TrialState
@@ -37,6 +39,7 @@ Attempt = Annotated[int | None, Query(ge=0, le=10**9, description="One attempt; 
 
 
 @router.get(TRIALS, response_model=schemas.TrialPage)
+@needs(Scope.READ)
 def list_trials(
     study_id: str,
     api: Api,
@@ -65,6 +68,7 @@ def list_trials(
 
 
 @router.post(TRIALS, status_code=201, response_model=schemas.Trial)
+@needs(Scope.SUBMIT, change="trial.enqueue")
 def enqueue_trial(
     study_id: str, trial: schemas.NewTrial, request: Request, api: Api, project: Project, key: IdempotencyKey = None
 ) -> Response:
@@ -88,6 +92,7 @@ def _accepted(study: tables.Study, trial: schemas.NewTrial) -> dict[str, bool | 
 
 
 @router.get(TRIAL, response_model=schemas.Trial)
+@needs(Scope.READ)
 def get_trial(study_id: str, number: int, api: Api, project: Project) -> Response:
     """One trial."""
     with api.database.read() as session:
@@ -96,6 +101,7 @@ def get_trial(study_id: str, number: int, api: Api, project: Project) -> Respons
 
 
 @router.post(TRIAL + ":cancel", response_model=schemas.Trial)
+@needs(Scope.SUBMIT, change="trial.cancel")
 def cancel_trial(study_id: str, number: int, api: Api, project: Project) -> Response:
     """End a waiting or running trial."""
 
@@ -107,6 +113,7 @@ def cancel_trial(study_id: str, number: int, api: Api, project: Project) -> Resp
 
 
 @router.get(TRIAL + "/metrics", response_model=schemas.MetricPage)
+@needs(Scope.READ)
 def get_metrics(study_id: str, number: int, api: Api, project: Project, attempt: Attempt = None) -> Response:
     """What an attempt of the trial reported, epoch by epoch."""
     with api.database.read() as session:
@@ -115,6 +122,7 @@ def get_metrics(study_id: str, number: int, api: Api, project: Project, attempt:
 
 
 @router.get(TRIAL + "/logs", response_class=PlainTextResponse)
+@needs(Scope.READ)
 def get_logs(study_id: str, number: int, api: Api, project: Project, attempt: Attempt = None) -> Response:
     """What the trial's attempts logged."""
     with api.database.read() as session:
@@ -123,6 +131,7 @@ def get_logs(study_id: str, number: int, api: Api, project: Project, attempt: At
 
 
 @router.get(TRIAL + "/artifacts", response_model=schemas.ArtifactPage)
+@needs(Scope.READ)
 def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Response:
     """The trial's files."""
     with api.database.read() as session:
@@ -135,6 +144,7 @@ def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Re
     response_class=StreamingResponse,
     responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
 )
+@needs(Scope.READ)
 def get_artifact(study_id: str, number: int, name: str, api: Api, project: Project) -> Response:
     """The bytes of one of the trial's files."""
     with api.database.read() as session:

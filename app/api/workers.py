@@ -6,17 +6,20 @@ from fastapi import Response
 from sqlalchemy.orm import Session
 
 from app.api import schemas
+from app.api.access import needs
 from app.api.answers import answer, page
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, Limit
 from app.api.pagination import Cursors
 from app.api.routing import router as make_router
 from app.api.views import worker_view
+from app.domain.access import Scope
 from app.store import workers
 
 router = make_router("workers")
 
 
 @router.get("/v1/workers", response_model=schemas.WorkerPage)
+@needs(Scope.READ)
 def list_workers(api: Api, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Response:
     """All workers that were ever heard of and not forgotten, by id."""
     cursors = Cursors(["workers"], [str])
@@ -29,6 +32,7 @@ def list_workers(api: Api, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = No
 
 
 @router.post("/v1/workers/{worker_id}:drain", response_model=schemas.Worker)
+@needs(Scope.ADMIN, change="worker.drain")
 def drain_worker(worker_id: str, api: Api) -> Response:
     """Let a worker finish what it holds, then stop."""
 
