@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import __version__, chores
 from app.api import (
     access,
+    audit,
     catalog,
     datasets,
     events,
@@ -23,9 +24,11 @@ from app.api import (
     external,
     health,
     insights,
+    keys,
     lineage,
     openapi,
     problems,
+    projects,
     recipes,
     report,
     results,
@@ -72,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)
-    for part in (events, datasets, catalog, workers, health):
+    for part in (events, datasets, catalog, workers, keys, projects, audit, health):
         app.include_router(part.router)
     access.install(app, open_paths=["/metrics"] if settings.metrics_open else [])
     return app

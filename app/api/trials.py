@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.api import schemas
 from app.api.access import needs
 from app.api.answers import answer, page
-from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
+from app.api.deps import DEFAULT_LIMIT, Api, Changing, CursorText, IdempotencyKey, Limit, Project
 from app.api.files import open_artifact
 from app.api.idempotency import once
 from app.api.pagination import Cursors
@@ -70,7 +70,13 @@ def list_trials(
 @router.post(TRIALS, status_code=201, response_model=schemas.Trial)
 @needs(Scope.SUBMIT, change="trial.enqueue")
 def enqueue_trial(
-    study_id: str, trial: schemas.NewTrial, request: Request, api: Api, project: Project, key: IdempotencyKey = None
+    study_id: str,
+    trial: schemas.NewTrial,
+    request: Request,
+    api: Api,
+    project: Project,
+    change: Changing,
+    key: IdempotencyKey = None,
 ) -> Response:
     """Ask for a trial with these hyperparameters; what is left out is drawn by the sampler."""
 
@@ -78,6 +84,7 @@ def enqueue_trial(
         study = find_study(session, project, study_id)
         values = _accepted(study, trial)
         row = lifecycle.enqueue(session, study.id, values)
+        change.note(session, study_id, trial=row.number)
         location = f"/v1/studies/{study_id}/trials/{row.number}"
         return answer(trial_text(session, study, row), 201, location=location)
 
@@ -102,12 +109,14 @@ def get_trial(study_id: str, number: int, api: Api, project: Project) -> Respons
 
 @router.post(TRIAL + ":cancel", response_model=schemas.Trial)
 @needs(Scope.SUBMIT, change="trial.cancel")
-def cancel_trial(study_id: str, number: int, api: Api, project: Project) -> Response:
+def cancel_trial(study_id: str, number: int, api: Api, project: Project, change: Changing) -> Response:
     """End a waiting or running trial."""
 
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
-        return answer(trial_text(session, study, lifecycle.cancel_trial(session, study.id, number)))
+        trial = lifecycle.cancel_trial(session, study.id, number)
+        change.note(session, study_id, trial=number)
+        return answer(trial_text(session, study, trial))
 
     return api.database.run(work)
 

@@ -1,6 +1,8 @@
 """API keys: made, listed, rotated, revoked, and looked up by their public part.
 
-A key's row stays after it was revoked or has expired: a service that had keys never becomes open by itself.
+A key's row stays after it was revoked or has expired: a service that had keys never becomes open by itself. Who manages
+keys has a *reach*: the project whose keys they are, those of all projects left out, or None, all there are. So an admin
+of one project can't take over a key of all projects by rotating it.
 """
 
 from __future__ import annotations
@@ -76,44 +78,46 @@ def create_key(session: Session, new: NewKey, pepper: bytes) -> tuple[ApiKey, st
     return row, made.text
 
 
-def list_keys(session: Session, project: str | None, *, after: int, limit: int) -> list[ApiKey]:
-    """Up to `limit` keys of a project, or of all of them, after a row's id, the oldest first."""
-    query = select(ApiKey).where(ApiKey.id > after).order_by(ApiKey.id).limit(limit)
+def list_keys(
+    session: Session, reach: str | None, *, project: str | None = None, after: int = 0, limit: int = 1000
+) -> list[ApiKey]:
+    """Up to `limit` keys within reach, of one project or of all, after a row's id: the oldest first."""
+    query = _within(reach).where(ApiKey.id > after).order_by(ApiKey.id).limit(limit)
     if project is not None:
         query = query.where(ApiKey.project == project)
     return list(session.scalars(query))
 
 
-def find_key(session: Session, project: str | None, key_id: str) -> ApiKey:
-    """The key of an id, in one project or in any.
+def find_key(session: Session, reach: str | None, key_id: str) -> ApiKey:
+    """The key of an id, within reach.
 
     Raises:
         NotFound: there is none.
     """
-    return _found(session.scalars(_of_id(project, key_id)).one_or_none(), key_id)
+    return _found(session.scalars(_of_id(reach, key_id)).one_or_none(), key_id)
 
 
-def revoke_key(session: Session, project: str | None, key_id: str) -> ApiKey:
+def revoke_key(session: Session, reach: str | None, key_id: str) -> ApiKey:
     """The key, good no more; one that was revoked before stays as it is.
 
     Raises:
         NotFound: there is none.
     """
-    row = _locked(session, project, key_id)
+    row = _locked(session, reach, key_id)
     if row.revoked_at is None:
         row.revoked_at, row.old_hash, row.old_expires_at = clock(session), None, None
         session.flush()
     return row
 
 
-def rotate_key(session: Session, project: str | None, key_id: str, grace_s: float, pepper: bytes) -> tuple[ApiKey, str]:
+def rotate_key(session: Session, reach: str | None, key_id: str, grace_s: float, pepper: bytes) -> tuple[ApiKey, str]:
     """The key with another secret, and its text; the secret before stays good for `grace_s` seconds.
 
     Raises:
         NotFound: there is none.
         StateConflict: it is revoked or has expired.
     """
-    row, at = _locked(session, project, key_id), clock(session)
+    row, at = _locked(session, reach, key_id), clock(session)
     if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= at):
         raise StateConflict("Expected a key that is in force. Received one that is revoked or has expired.")
     made = keys.new_key(row.public_id)
@@ -169,13 +173,17 @@ def note_used(session: Session, ages_s: Mapping[str, float]) -> None:
         )
 
 
-def _of_id(project: str | None, key_id: str) -> Select[ApiKey]:
-    query = select(ApiKey).where(ApiKey.public_id == key_id[:41])
-    return query if project is None else query.where(ApiKey.project == project)
+def _within(reach: str | None) -> Select[ApiKey]:
+    query = select(ApiKey)
+    return query if reach is None else query.where(ApiKey.project == reach, ApiKey.all_projects.is_(False))
 
 
-def _locked(session: Session, project: str | None, key_id: str) -> ApiKey:
-    return _found(session.scalars(_of_id(project, key_id).with_for_update()).one_or_none(), key_id)
+def _of_id(reach: str | None, key_id: str) -> Select[ApiKey]:
+    return _within(reach).where(ApiKey.public_id == key_id[:41])
+
+
+def _locked(session: Session, reach: str | None, key_id: str) -> ApiKey:
+    return _found(session.scalars(_of_id(reach, key_id).with_for_update()).one_or_none(), key_id)
 
 
 def _found(row: ApiKey | None, key_id: str) -> ApiKey:

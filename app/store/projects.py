@@ -82,7 +82,7 @@ def hold_project(session: Session, name: str) -> None:
     """
     query = select(Project.name).where(Project.name == name[:129]).with_for_update(read=True, key_share=True)
     if session.scalar(query) is None:
-        raise _not_found(name)
+        raise not_found(name)
 
 
 def change_project(session: Session, name: str, description: str | None, quotas: dict[str, int | None]) -> Project:
@@ -127,9 +127,10 @@ def delete_project(session: Session, name: str) -> None:
 
 def _found(row: Project | None, name: str) -> Project:
     if row is None:
-        raise _not_found(name)
+        raise not_found(name)
     return row
 
 
-def _not_found(name: str) -> NotFound:
+def not_found(name: str) -> NotFound:
+    """The refusal of a name that no project has."""
     return NotFound(f"Expected the name of a project. Received: {name[:100]!r}", code="PROJECT_NOT_FOUND")

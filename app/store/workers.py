@@ -44,13 +44,14 @@ def drain_worker(session: Session, worker_id: str) -> tuple[Worker, bool]:
     return worker, bool(fresh) and worker.state != "STOPPED"
 
 
-def running_trials(session: Session, worker_ids: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
-    """The trials that each worker trains now, as study id and number."""
+def running_trials(session: Session, project: str, worker_ids: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """The trials of a project that each worker trains now, as study id and number."""
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
     query = (
         select(Trial.worker_id, Study.public_id, Trial.number)
         .join(Study, Study.id == Trial.study_id)
         .where(Trial.lease_token.is_not(None), Trial.state == "RUNNING", Trial.worker_id.in_(worker_ids))
+        .where(Study.project == project)
         .order_by(Study.id, Trial.number)
     )
     for worker_id, study_id, number in session.execute(query):
@@ -69,10 +70,20 @@ def live_offers(session: Session) -> list[Offer]:
     ]
 
 
-def pending_reason(study: Study, offers: Sequence[Offer]) -> str | None:
-    """Why nothing of the study runs now, in words: no live worker offers what it needs."""
-    if study.state != StudyState.RUNNING or study.leased > 0:
+def is_pending(study: Study) -> bool:
+    """Whether the study should run, and nothing of it does."""
+    return study.state == StudyState.RUNNING and study.leased == 0
+
+
+def pending_reason(study: Study, offers: Sequence[Offer], held_back: str | None = None) -> str | None:
+    """Why nothing of the study runs now, in words: no live worker offers what it needs, or its project's quota.
+
+    `held_back` says so of the quota (`app.store.quotas.held_back`).
+    """
+    if not is_pending(study):
         return None
+    if held_back is not None:
+        return held_back
     family = FAMILIES.get(study.family or "")
     if family is not None and not family.trained_here:
         return "No outside program holds a trial: they take them by `:ask`."
