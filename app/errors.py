@@ -2,11 +2,14 @@
 
 FettleError
 ├── BadRequest            400  BAD_REQUEST: broken JSON, a bad cursor
+├── Unauthenticated       401  UNAUTHENTICATED: no API key, or one that isn't in force
+├── Forbidden             403  FORBIDDEN: the key may not do this
 ├── NotFound              404  STUDY_NOT_FOUND, TRIAL_NOT_FOUND, ARTIFACT_NOT_FOUND, WORKER_NOT_FOUND, …
 ├── Conflict              409
 │   ├── StateConflict          STATE_CONFLICT: the resource's state doesn't allow the action
 │   ├── NameTaken              NAME_TAKEN: another study, or data set, of the project has the name
 │   ├── DatasetInUse           DATASET_IN_USE: studies train on it
+│   ├── QuotaExceeded          QUOTA_EXCEEDED: the project may have no more of this
 │   ├── RequestInFlight        REQUEST_IN_FLIGHT: the same Idempotency-Key is being served now
 │   ├── DefinitionTooNew       DEFINITION_TOO_NEW: a newer version stored the study, with what this one doesn't know
 │   ├── MigrationRefused       MIGRATION_REFUSED: the schema isn't taken where it was asked to; no request gets it
@@ -59,6 +62,18 @@ class BadRequest(FettleError):
     status, code, title = 400, "BAD_REQUEST", "Malformed request"
 
 
+class Unauthenticated(FettleError):
+    """No API key came with the request, or one that isn't in force."""
+
+    status, code, title = 401, "UNAUTHENTICATED", "Not authenticated"
+
+
+class Forbidden(FettleError):
+    """The API key may not do this."""
+
+    status, code, title = 403, "FORBIDDEN", "Not allowed"
+
+
 class NotFound(FettleError):
     """There is no such thing."""
 
@@ -87,6 +102,12 @@ class DatasetInUse(Conflict):
     """Studies train on the data set."""
 
     code, title = "DATASET_IN_USE", "Data set in use"
+
+
+class QuotaExceeded(Conflict):
+    """The project may have no more of this; the detail says the limit and what to do."""
+
+    code, title = "QUOTA_EXCEEDED", "Quota exceeded"
 
 
 class RequestInFlight(Conflict):

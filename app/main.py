@@ -6,14 +6,17 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import __version__, chores
 from app.api import (
+    access,
+    audit,
     catalog,
     datasets,
     events,
@@ -21,9 +24,11 @@ from app.api import (
     external,
     health,
     insights,
+    keys,
     lineage,
     openapi,
     problems,
+    projects,
     recipes,
     report,
     results,
@@ -32,11 +37,14 @@ from app.api import (
     workers,
 )
 from app.api.deps import Service
+from app.api.exposure import check_exposure, pepper_of
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
+from app.api.keyring import Keyring
 from app.api.limits import BodyLimit
 from app.api.readiness import Readiness, ReadinessGate
 from app.api.request_log import RequestLog
+from app.errors import Unready
 from app.settings import Settings
 from app.store.engine import Database
 
@@ -44,21 +52,8 @@ if TYPE_CHECKING:
     from app.tuning.external import ExternalStudies
 
 
-class OpenToStrangers(RuntimeError):
-    """The service would answer anybody who reaches this machine."""
-
-
-def check_exposure(settings: Settings) -> None:
-    """Return where only this machine reaches the service, or its operator said that others may.
-
-    Raises:
-        OpenToStrangers: neither is so.
-    """
-    if not settings.is_loopback and not settings.allow_open:
-        raise OpenToStrangers(
-            f"Expected API keys, or a loopback address such as 127.0.0.1. Received: host={settings.host!r} without "
-            "keys. To serve everybody who reaches this address, set FETTLE_ALLOW_OPEN=true."
-        )
+NOTE_USE_INTERVAL_S = 60.0
+"""Pause between two notes of when keys were last used."""
 
 
 def create_app(settings: Settings | None = None, *, migrates: bool = False) -> FastAPI:
@@ -68,7 +63,8 @@ def create_app(settings: Settings | None = None, *, migrates: bool = False) -> F
         OpenToStrangers: see `check_exposure`.
     """
     settings = settings or Settings()
-    check_exposure(settings)
+    with suppress(Unready):  # then it is asked once the database is there, before anything is served
+        check_exposure(settings)
     app = FastAPI(
         title="Fettle",
         version=__version__,
@@ -81,12 +77,13 @@ def create_app(settings: Settings | None = None, *, migrates: bool = False) -> F
     openapi.install(app)
     uploads = {"/v1/datasets": settings.max_upload_bytes + datasets.FORM_BYTES}
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
-    app.add_middleware(ReadinessGate)
-    app.add_middleware(RequestLog)  # the outermost: it tells what the others answered
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)
-    for part in (events, datasets, catalog, workers, health):
+    for part in (events, datasets, catalog, workers, keys, projects, audit, health):
         app.include_router(part.router)
+    access.install(app, open_paths=["/metrics"] if settings.metrics_open else [])
+    app.add_middleware(ReadinessGate)
+    app.add_middleware(RequestLog)  # the outermost: it tells what the others answered
     return app
 
 
@@ -95,6 +92,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     database = Database(settings.resolved_database_url)
     hub = Hub(database, poll_s=settings.stream_poll_s, ping_s=settings.stream_ping_s)
+    keyring = Keyring(database, pepper_of(settings))
     app.state.database = database
     app.state.service = Service(
         settings=settings,
@@ -102,14 +100,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         hub=hub,
         in_flight=InFlight(),
         insights=insights.Insights(database),
+        keyring=keyring,
         external=cache(partial(_external_studies, database)),
     )
-    readiness = Readiness(database, settings.database_wait_s, migrates=app.state.migrates)
+    noting_use = chores.Chore(
+        NOTE_USE_INTERVAL_S, lambda database: partial(keyring.write_used, database), "noted the use of %d keys"
+    )
+    readiness = Readiness(
+        database, settings.database_wait_s, migrates=app.state.migrates, allowed=partial(check_exposure, settings)
+    )
     app.state.readiness = readiness
     background: list[asyncio.Task[None]] = []
 
     def begin() -> None:
-        background.extend((asyncio.create_task(hub.run()), *chores.start(database)))
+        background.extend((asyncio.create_task(hub.run()), *chores.start(database, [*chores.CHORES, noting_use])))
 
     await readiness.start()
     background.append(asyncio.create_task(readiness.run(begin)))
@@ -122,6 +126,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        with suppress(SQLAlchemyError):
+            await asyncio.to_thread(keyring.write_used, database)
         database.dispose()
 
 

@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -26,6 +26,13 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     allow_open: bool = Field(default=False, description="Serve without API keys on an address that is not loopback.")
+    key_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="What API keys are hashed under, the same for all API processes; if left out, made in the data "
+        "directory.",
+    )
+    metrics_open: bool = Field(default=False, description="Serve `/metrics` without an API key.")
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|gpu(:\d{1,3})?)$")
     families: str = Field(

@@ -9,9 +9,11 @@ from typing import Any
 from fastapi import Response
 
 from app.api import schemas
+from app.api.access import needs
 from app.api.answers import page
 from app.api.deps import Api
 from app.api.routing import router as make_router
+from app.domain.access import Scope
 from app.domain.families import Family, Hyperparameter
 from app.domain.layers import LAYERS, Option
 from app.domain.registry import BUILT_IN
@@ -30,6 +32,7 @@ JSON_TYPES: dict[str, str | list[str]] = {
 
 
 @router.get("/v1/families", response_model=schemas.FamilyPage)
+@needs(Scope.READ)
 def list_families(api: Api) -> Response:
     """The model families with their hyperparameters as JSON Schema: built-in ones, and those of workers' plugins."""
     with api.database.read() as session:
@@ -38,6 +41,7 @@ def list_families(api: Api) -> Response:
 
 
 @router.get("/v1/samplers", response_model=schemas.AlgorithmPage)
+@needs(Scope.READ)
 def list_samplers() -> Response:
     """The samplers, with their options as JSON Schema."""
     from app.tuning.samplers import samplers
@@ -46,6 +50,7 @@ def list_samplers() -> Response:
 
 
 @router.get("/v1/pruners", response_model=schemas.AlgorithmPage)
+@needs(Scope.READ)
 def list_pruners() -> Response:
     """The pruners, with their options as JSON Schema."""
     from app.tuning.pruners import pruners

@@ -10,16 +10,30 @@ from anyio import to_thread
 from fastapi import Request, Response
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.answers import answer, page
 from app.api.dataset_views import DatasetInfo, DatasetPage, dataset_view
-from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project, Service
+from app.api.deps import (
+    DEFAULT_LIMIT,
+    Api,
+    Calling,
+    Change,
+    Changing,
+    CursorText,
+    IdempotencyKey,
+    Limit,
+    Project,
+    Service,
+)
 from app.api.idempotency import once
 from app.api.pagination import Cursors
 from app.api.routing import router as make_router
 from app.api.uploads import FORM, Brought, DatasetOptions, UploadRoute, brought, fingerprint, source_of
+from app.domain.access import Caller, Scope
 from app.domain.datasets import BUILT_IN
 from app.errors import NameTaken, NotFound, StateConflict, Unready
 from app.store import datasets
+from app.store.tables import StoredDataset
 
 router = make_router("datasets", UploadRoute)
 log = logging.getLogger(__name__)
@@ -44,16 +58,19 @@ _BODY = {
 
 
 @router.post("/v1/datasets", status_code=201, response_model=DatasetInfo, openapi_extra=_BODY)
-async def create_dataset(request: Request, api: Api, project: Project, key: IdempotencyKey = None) -> Response:
+@needs(Scope.SUBMIT, change="dataset.create")
+async def create_dataset(
+    request: Request, api: Api, caller: Calling, change: Changing, key: IdempotencyKey = None
+) -> Response:
     """Upload a `.csv`, `.parquet` or `.npz` file, or register one by its URI. What it holds is inferred and answered.
 
     The same file, read the same way under the same name, is the same data set: 200.
     """
     async with brought(request) as what:
-        return await to_thread.run_sync(partial(_create, request, api, project, key, what), limiter=api.readers)
+        return await to_thread.run_sync(partial(_create, request, api, caller, change, key, what), limiter=api.readers)
 
 
-def _create(request: Request, api: Service, project: str, key: str | None, what: Brought) -> Response:
+def _create(request: Request, api: Service, caller: Caller, change: Change, key: str | None, what: Brought) -> Response:
     from app.data.assembly import read_dataset
     from app.data.files import DatasetFiles
     from app.data.limits import data_limits
@@ -77,7 +94,7 @@ def _create(request: Request, api: Service, project: str, key: str | None, what:
         new = datasets.NewDataset(
             normal.dataset, source.digest, object_hash, source.size, reading.model_dump_json(), options.uri
         )
-        work = partial(_add, new, project)
+        work, project = partial(_add, new, caller, change), caller.project
         if options.uri is not None:
             return once(api, project, request, key, work)
         try:
@@ -98,8 +115,9 @@ def _create(request: Request, api: Service, project: str, key: str | None, what:
         return response
 
 
-def _add(new: datasets.NewDataset, project: str, session: Session) -> Response:
-    row, is_new = datasets.add_dataset(session, new, project=project, created_by=None)
+def _add(new: datasets.NewDataset, caller: Caller, change: Change, session: Session) -> Response:
+    row, is_new = datasets.add_dataset(session, new, project=caller.project, created_by=caller.name)
+    change.note(session, row.public_id, new=is_new)
     content = dataset_view(datasets.dataset_of(row), row)
     return answer(content, 201 if is_new else 200, location=f"/v1/datasets/{row.public_id}")
 
@@ -110,6 +128,7 @@ def _is_wanted(api: Service, object_hash: str) -> bool:
 
 
 @router.get("/v1/datasets", response_model=DatasetPage)
+@needs(Scope.READ)
 def list_datasets(api: Api, project: Project, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Response:
     """The data sets: those that come along, then the project's own, the oldest first."""
     cursors = Cursors(["datasets", project], [int, int])
@@ -127,6 +146,7 @@ def list_datasets(api: Api, project: Project, limit: Limit = DEFAULT_LIMIT, curs
 
 
 @router.get("/v1/datasets/{dataset_id:id}", response_model=DatasetInfo)
+@needs(Scope.READ)
 def get_dataset(dataset_id: str, api: Api, project: Project) -> Response:
     """One data set, by its id or its name."""
     if dataset_id in BUILT_IN:
@@ -141,11 +161,18 @@ def get_dataset(dataset_id: str, api: Api, project: Project) -> Response:
 
 
 @router.delete("/v1/datasets/{dataset_id:id}", status_code=204, response_class=Response)
-def delete_dataset(dataset_id: str, api: Api, project: Project) -> Response:
+@needs(Scope.SUBMIT, change="dataset.delete")
+def delete_dataset(dataset_id: str, api: Api, project: Project, change: Changing) -> Response:
     """Forget a data set that no study uses, and its file where no other one has it."""
     if dataset_id in BUILT_IN:
         raise StateConflict(f"Expected a data set of your own. Received a built-in one: {dataset_id!r}")
-    row = api.database.run(lambda session: datasets.delete_dataset(session, project, dataset_id))
+
+    def work(session: Session) -> StoredDataset:
+        deleted = datasets.delete_dataset(session, project, dataset_id)
+        change.note(session, deleted.public_id)
+        return deleted
+
+    row = api.database.run(work)
     if row.uri is None:
         _remove_file(api, row.object_hash)
     return Response(status_code=204)

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Header, Query, Request
+from sqlalchemy.orm import Session
 
+from app.api.access import UndeclaredAccess
 from app.api.answers import IDEMPOTENCY_KEY_PATTERN
 from app.domain.access import Caller
+from app.store.audit import Actor, Detail, note
 
 if TYPE_CHECKING:
     from app.api.hub import Hub
     from app.api.idempotency import InFlight
     from app.api.insights import Insights
+    from app.api.keyring import Keyring
     from app.settings import Settings
     from app.store.engine import Database
     from app.tuning.external import ExternalStudies
@@ -33,6 +37,7 @@ class Service:
     hub: Hub
     in_flight: InFlight
     insights: Insights
+    keyring: Keyring
     external: Callable[[], ExternalStudies]
     """Made when it is first called: Optuna takes a second to import."""
     readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
@@ -54,9 +59,42 @@ async def _project(request: Request) -> str:
     return caller.project
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that a request makes: its name in the audit log, and who makes it."""
+
+    action: str
+    actor: Actor
+
+    def note(self, session: Session, subject: str, *, project: str | None = None, **details: Detail) -> None:
+        """Write the change in the audit log, in its own transaction: see `app.store.audit.note`."""
+        note(session, self.actor, self.action, subject, details, project=project)
+
+
+async def _change(request: Request) -> Change:
+    caller: Caller = request.state.caller
+    action: str | None = request.state.change
+    if not action:
+        raise UndeclaredAccess(f"Expected needs(…, change=…) at {request.url.path}. Received: {action!r}")
+    return Change(action, actor_of(request, caller))
+
+
+def actor_of(request: Request, caller: Caller) -> Actor:
+    """Who sends a request, as the audit log keeps it."""
+    request_id = getattr(request.state, "request_id", None)
+    return Actor(
+        caller.project,
+        caller.key_id,
+        caller.name,
+        None if request_id is None else str(request_id)[:128],
+        None if request.client is None else request.client.host[:64],
+    )
+
+
 Api = Annotated[Service, Depends(_service)]
 Calling = Annotated[Caller, Depends(_caller)]
 Project = Annotated[str, Depends(_project)]
+Changing = Annotated[Change, Depends(_change)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items of one page.")]
 CursorText = Annotated[str | None, Query(alias="cursor", max_length=2000, description="The `next_cursor` of a page.")]
 IdempotencyKey = Annotated[

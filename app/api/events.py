@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Header, Query, Request, Response
 
+from app.api.access import needs
 from app.api.answers import JSON
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, Project
 from app.api.hub import BATCH
@@ -14,6 +15,7 @@ from app.api.pagination import MAX_INTEGER, Cursors
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
 from app.api.sse import EventStream, project_chunks, study_chunks, wants_json
+from app.domain.access import Scope
 from app.errors import BadRequest, FieldError
 from app.store.events import (
     START,
@@ -35,6 +37,7 @@ PageLimit = Annotated[int | None, Query(ge=1, le=1000, description="With `Accept
 
 
 @router.get("/v1/studies/{study_id:id}/events", responses=stream_responses(seen_all=True))
+@needs(Scope.READ)
 async def follow_study(
     study_id: str,
     request: Request,
@@ -65,6 +68,7 @@ async def follow_study(
 
 
 @router.get("/v1/events", responses=stream_responses(seen_all=False))
+@needs(Scope.READ)
 async def follow_project(
     request: Request,
     api: Api,

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.api import schemas
+from app.api.access import needs
 from app.api.answers import answer
 from app.api.deps import Api, IdempotencyKey, Project, Service
 from app.api.idempotency import again, once
@@ -17,6 +18,7 @@ from app.api.problems import invalid_request
 from app.api.routing import router as make_router
 from app.api.trial_texts import trial_text
 from app.api.views import definition_of
+from app.domain.access import Scope
 from app.domain.external import Told, missing_values, outcome_of, stops_early, timed_out
 from app.domain.families import FAMILIES
 from app.domain.json import decode_number, loads
@@ -125,6 +127,7 @@ class Verdict(BaseModel):
 
 
 @router.post(TRIALS + ":ask", response_model=Asked)
+@needs(Scope.WORK)
 def ask(
     study_id: str, api: Api, project: Project, request: Request, wanted: Ask | None = None, key: IdempotencyKey = None
 ) -> Response:
@@ -207,6 +210,7 @@ def _give_back(api: Service, study_id: int, reservations: list[Reservation]) -> 
 
 
 @router.post(TRIAL + ":heartbeat", response_model=Alive)
+@needs(Scope.WORK)
 def heartbeat(study_id: str, number: int, holding: Holding, api: Api, project: Project) -> Response:
     """Renew the lease of a trial, for as long as it was asked for."""
 
@@ -224,6 +228,7 @@ def heartbeat(study_id: str, number: int, holding: Holding, api: Api, project: P
 
 
 @router.post(TRIAL + ":report", response_model=Verdict)
+@needs(Scope.WORK)
 def report(study_id: str, number: int, reported: Reported, api: Api, project: Project) -> Response:
     """Record the metrics of an epoch, renew the lease, and hear whether to go on. The same report may be repeated."""
     metrics = _numbers(reported.metrics)
@@ -248,6 +253,7 @@ def report(study_id: str, number: int, reported: Reported, api: Api, project: Pr
 
 
 @router.post(TRIAL + ":tell", response_model=schemas.Trial)
+@needs(Scope.WORK)
 def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> Response:
     """Record how a trial ended. The same end may be told again."""
     end = Told(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import Response
 
 from app.api import schemas
+from app.api.access import needs, public
 from app.api.answers import answer
 from app.api.deps import Api
 from app.api.routing import router as make_router
+from app.domain.access import Scope
 from app.store.migrate import check_schema
 from app.store.studies import counts
 
@@ -15,12 +17,14 @@ router = make_router("health")
 
 
 @router.get("/healthz", response_model=schemas.Health)
+@public
 async def healthz() -> Response:
     """The process answers."""
     return answer(schemas.Health(status="ok"))
 
 
 @router.get("/readyz", response_model=schemas.Health)
+@public
 def readyz(api: Api) -> Response:
     """The database is reached and has this code's schema."""
     check_schema(api.database)
@@ -32,6 +36,7 @@ def readyz(api: Api) -> Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
+@needs(Scope.READ)
 def metrics(api: Api) -> Response:
     """Studies, trials, workers and open streams, as Prometheus reads them."""
     from prometheus_client import CollectorRegistry, Gauge, generate_latest

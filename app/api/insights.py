@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from fastapi import Query, Response
 
 from app.api import schemas
+from app.api.access import needs
 from app.api.answers import JSON
 from app.api.deps import Api, Project
 from app.api.problems import invalid_request
@@ -26,6 +27,8 @@ from app.store.studies import find_study
 if TYPE_CHECKING:
     from app.store.engine import Database
     from app.tuning.snapshot import Snapshot, Snapshots
+
+from app.domain.access import Scope
 
 router = make_router("results")
 
@@ -97,6 +100,7 @@ class Insights:
 
 
 @router.get("/v1/studies/{study_id:id}/importances", response_model=schemas.Importances)
+@needs(Scope.READ)
 def get_importances(
     study_id: str, api: Api, project: Project, method: MethodQuery = "fanova", metric: MetricQuery = None
 ) -> Response:
@@ -138,6 +142,7 @@ def importances_text(insights: Insights, study: tables.Study, metric: str | None
     "/v1/studies/{study_id:id}/plots/{kind:id}",
     responses={200: {"description": "A Plotly figure.", "content": {JSON: {"schema": schemas.FIGURE}}}},
 )
+@needs(Scope.READ)
 def get_plot(
     study_id: str,
     kind: str,

@@ -75,6 +75,8 @@ def problem_response(
 def of_error(error: FettleError) -> Response:
     """The answer to one of our own errors."""
     headers = {"Retry-After": str(RETRY_AFTER_S)} if error.status in {429, 503} else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return problem_response(error.status, error.code, error.title, error.detail, error.errors, headers)
 
 

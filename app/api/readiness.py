@@ -36,10 +36,16 @@ class _Stopped(Exception):
 
 
 class Readiness:
-    """Waits for the database, and watches its schema from then on."""
+    """Waits for the database, and watches its schema from then on.
 
-    def __init__(self, database: Database, wait_s: float, *, migrates: bool) -> None:
+    `allowed` raises where this process must not serve with what is in the database.
+    """
+
+    def __init__(
+        self, database: Database, wait_s: float, *, migrates: bool, allowed: Callable[[], None] = lambda: None
+    ) -> None:
         self._database = database
+        self._allowed = allowed
         self._wait_s = wait_s
         self._migrates = migrates
         self._stopped = threading.Event()
@@ -89,10 +95,15 @@ class Readiness:
         self._stopped.set()
 
     def _await(self) -> None:
-        use = migrate if self._migrates else check_schema
+        prepare = migrate if self._migrates else check_schema
+
+        def use() -> None:
+            prepare(self._database)
+            self._allowed()
+
         failed: str | None = None
         try:
-            await_database(self._database, lambda: use(self._database), self._wait_s, self._pause)
+            await_database(self._database, use, self._wait_s, self._pause)
         except _Stopped:
             return
         except FettleError as error:

@@ -12,10 +12,12 @@ from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
+from app.api.access import needs
 from app.api.deps import Api, Project
 from app.api.files import open_artifact
 from app.api.routing import router as make_router
 from app.api.views import definition_of
+from app.domain.access import Scope
 from app.domain.families import FAMILIES
 from app.domain.json import loads
 from app.errors import Conflict
@@ -39,6 +41,7 @@ class RecipeUnavailable(Conflict):
     response_class=StreamingResponse,
     responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
+@needs(Scope.READ)
 def get_recipe(
     study_id: str,
     api: Api,

@@ -11,10 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.convertors import Convertor, register_url_convertor
 
+from app.api.access import access_of, authorise
 from app.api.body import is_storable_text, read_json, unstorable
 from app.api.field_errors import field_errors
 from app.api.problems import invalid_request
-from app.domain.access import ANYBODY
 from app.errors import FieldError, Invalid, InvalidStudy, NotFound, UnsupportedMediaType
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -51,18 +51,23 @@ register_url_convertor("number", NumberConvertor())
 
 
 class StrictRoute(APIRoute):
-    """A route that refuses what it doesn't know; `invalid` is the error for a body of the wrong shape."""
+    """A route that refuses whom it isn't for, and what it doesn't know.
+
+    Its endpoint declares whom it is for (`app.api.access`); `invalid` is the error for a body of the wrong shape.
+    """
 
     invalid: ClassVar[type[Invalid]] = Invalid
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
+        access = access_of(self.endpoint)
         known = {f.alias for f in get_flat_params(self.dependant) if isinstance(f.field_info, params.Query)}
         form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
         model = None if self.body_field is None else self.body_field.field_info.annotation
 
         async def strict(request: Request) -> Response:
-            request.state.caller = ANYBODY
+            authorise(request.state.caller, access)
+            request.state.change = access.change
             _check_path(request)
             _check_query(request, known)
             if request.method in BODY_METHODS and not form:

@@ -50,7 +50,10 @@ class EventStream(Response):
                     try:
                         async for chunk in chunks:
                             patience.begin()
-                            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                            try:
+                                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                            except OSError:
+                                break  # the client has left, or may not go on
                             patience.end()
                     except SQLAlchemyError as error:
                         # The answer has begun: it ends here, and the client comes back to go on after its last event.

@@ -11,9 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.api import schemas
+from app.api.access import NOTHING, needs
 from app.api.answers import answer, page
 from app.api.dataset_views import dataset_kept, known_datasets
-from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
+from app.api.deps import DEFAULT_LIMIT, Api, Calling, Change, Changing, CursorText, IdempotencyKey, Limit, Project
 from app.api.files import remove_study_files
 from app.api.idempotency import once
 from app.api.pagination import Cursors
@@ -21,12 +22,13 @@ from app.api.problems import invalid_request
 from app.api.routing import StudyRoute
 from app.api.routing import router as make_router
 from app.api.validation import accepted, changed, sample_limit
-from app.api.views import definition_of, study_now, study_view
+from app.api.views import definition_of, study_now, study_views
 from app.api.warm_start import warm_started
+from app.domain.access import Scope
 from app.domain.registry import BUILT_IN, Families
 from app.domain.study import StudyDefinition, StudyState
 from app.errors import FieldError, PreconditionFailed
-from app.store import lifecycle, studies, tables, workers
+from app.store import lifecycle, studies, tables
 from app.store.families import known_families
 from app.store.warm_start import keep_earlier
 
@@ -40,10 +42,17 @@ Labels = Annotated[
 
 
 @router.post("/v1/studies", status_code=201, response_model=schemas.Study)
+@needs(Scope.SUBMIT, change="study.create")
 def create_study(
-    definition: StudyDefinition, request: Request, api: Api, project: Project, key: IdempotencyKey = None
+    definition: StudyDefinition,
+    request: Request,
+    api: Api,
+    caller: Calling,
+    change: Changing,
+    key: IdempotencyKey = None,
 ) -> Response:
     """Start a study: workers take its trials from now on."""
+    project = caller.project
     datasets, families = known_datasets(api, project, definition), _families(api, definition)
     filled = accepted(definition, api.settings, datasets, families).definition
 
@@ -51,9 +60,10 @@ def create_study(
         warm = warm_started(session, project, filled)
         with dataset_kept():
             study = lifecycle.create_study(
-                session, warm.definition, project=project, created_by=None, sample_limit=sample_limit(filled)
+                session, warm.definition, project=project, created_by=caller.name, sample_limit=sample_limit(filled)
             )
         keep_earlier(session, study.id, warm.trials)
+        change.note(session, study.public_id)
         location = f"/v1/studies/{study.public_id}"
         return answer(study_now(session, study), 201, location=location, etag=study.revision)
 
@@ -69,6 +79,7 @@ def _families(api: Api, definition: StudyDefinition) -> Families:
 
 
 @router.post("/v1/studies:validate", response_model=schemas.Validation)
+@needs(Scope.SUBMIT, change=NOTHING)
 def validate_study(definition: StudyDefinition, api: Api, project: Project) -> Response:
     """Check a definition and fill in its defaults; nothing is stored."""
     datasets, families = known_datasets(api, project, definition), _families(api, definition)
@@ -88,6 +99,7 @@ def validate_study(definition: StudyDefinition, api: Api, project: Project) -> R
 
 
 @router.get("/v1/studies", response_model=schemas.StudyPage)
+@needs(Scope.READ)
 def list_studies(
     api: Api,
     project: Project,
@@ -106,9 +118,9 @@ def list_studies(
     after = cursors.decode(cursor)
     with api.database.read() as session:
         found = studies.list_studies(session, project, narrowed, sort=sort, after=after, limit=limit + 1)
-        offers, unread = workers.live_offers(session), workers.unread(session, found)
+        views = study_views(session, found[:limit])
     more = cursors.encode(studies.sort_key(found[limit - 1], sort)) if len(found) > limit else None
-    return page([study_view(study, offers, unread) for study in found[:limit]], more)
+    return page(views, more)
 
 
 def _labels(texts: list[str]) -> list[tuple[str, str]]:
@@ -122,6 +134,7 @@ def _labels(texts: list[str]) -> list[tuple[str, str]]:
 
 
 @router.get("/v1/studies/{study_id:id}", response_model=schemas.Study)
+@needs(Scope.READ)
 def get_study(study_id: str, api: Api, project: Project) -> Response:
     """One study."""
     with api.database.read() as session:
@@ -130,11 +143,13 @@ def get_study(study_id: str, api: Api, project: Project) -> Response:
 
 
 @router.patch("/v1/studies/{study_id:id}", response_model=schemas.Study)
+@needs(Scope.SUBMIT, change="study.change")
 def change_study(
     study_id: str,
     changes: schemas.StudyChanges,
     api: Api,
     project: Project,
+    change: Changing,
     if_match: Annotated[
         str | None, Header(alias="If-Match", description="The ETag that the change is meant for.")
     ] = None,
@@ -149,6 +164,7 @@ def change_study(
         definition = changed(present, changes, api.settings, known_families(session))
         if definition != present:
             study = lifecycle.update_study(session, study.id, definition)
+        change.note(session, study.public_id, fields=sorted(changes.model_fields_set))
         return answer(study_now(session, study), etag=study.revision)
 
     return api.database.run(work)
@@ -170,11 +186,13 @@ def _check_revision(if_match: str | None, study: tables.Study) -> None:
 
 
 @router.delete("/v1/studies/{study_id:id}", status_code=204, response_class=Response)
-def delete_study(study_id: str, api: Api, project: Project) -> Response:
+@needs(Scope.SUBMIT, change="study.delete")
+def delete_study(study_id: str, api: Api, project: Project, change: Changing) -> Response:
     """Forget a study that is over, with its trials, events and files."""
 
     def work(session: Session) -> None:
         lifecycle.delete_study(session, studies.find_study(session, project, study_id).id)
+        change.note(session, study_id)
 
     api.database.run(work)
     remove_study_files(api.settings.resolved_artifact_url, study_id)
@@ -182,32 +200,39 @@ def delete_study(study_id: str, api: Api, project: Project) -> Response:
 
 
 @router.post("/v1/studies/{study_id:id}:pause", response_model=schemas.Study)
-def pause_study(study_id: str, api: Api, project: Project) -> Response:
+@needs(Scope.SUBMIT, change="study.pause")
+def pause_study(study_id: str, api: Api, project: Project, change: Changing) -> Response:
     """Let running trials finish, start no others until it is resumed."""
-    return _act(api, project, study_id, lifecycle.pause)
+    return _act(api, project, study_id, lifecycle.pause, change)
 
 
 @router.post("/v1/studies/{study_id:id}:resume", response_model=schemas.Study)
-def resume_study(study_id: str, api: Api, project: Project) -> Response:
+@needs(Scope.SUBMIT, change="study.resume")
+def resume_study(study_id: str, api: Api, project: Project, change: Changing) -> Response:
     """Go on with a paused study."""
-    return _act(api, project, study_id, lifecycle.resume)
+    return _act(api, project, study_id, lifecycle.resume, change)
 
 
 @router.post("/v1/studies/{study_id:id}:stop", response_model=schemas.Study)
-def stop_study(study_id: str, api: Api, project: Project) -> Response:
+@needs(Scope.SUBMIT, change="study.stop")
+def stop_study(study_id: str, api: Api, project: Project, change: Changing) -> Response:
     """Finish what runs, start nothing more."""
-    return _act(api, project, study_id, lifecycle.stop)
+    return _act(api, project, study_id, lifecycle.stop, change)
 
 
 @router.post("/v1/studies/{study_id:id}:cancel", response_model=schemas.Study)
-def cancel_study(study_id: str, api: Api, project: Project) -> Response:
+@needs(Scope.SUBMIT, change="study.cancel")
+def cancel_study(study_id: str, api: Api, project: Project, change: Changing) -> Response:
     """End the study now, with what runs."""
-    return _act(api, project, study_id, lifecycle.cancel)
+    return _act(api, project, study_id, lifecycle.cancel, change)
 
 
-def _act(api: Api, project: str, study_id: str, action: Callable[[Session, int], tables.Study]) -> Response:
+def _act(
+    api: Api, project: str, study_id: str, action: Callable[[Session, int], tables.Study], change: Change
+) -> Response:
     def work(session: Session) -> Response:
         study = action(session, studies.find_study(session, project, study_id).id)
+        change.note(session, study_id)
         return answer(study_now(session, study), etag=study.revision)
 
     return api.database.run(work)

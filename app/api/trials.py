@@ -10,8 +10,9 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
 from app.api import schemas
+from app.api.access import needs
 from app.api.answers import answer, page
-from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project
+from app.api.deps import DEFAULT_LIMIT, Api, Changing, CursorText, IdempotencyKey, Limit, Project
 from app.api.files import open_artifact
 from app.api.idempotency import once
 from app.api.pagination import Cursors
@@ -19,6 +20,7 @@ from app.api.problems import invalid_request
 from app.api.routing import router as make_router
 from app.api.trial_texts import metrics_text, trial_text, trial_texts
 from app.api.views import artifact_view, definition_of
+from app.domain.access import Scope
 from app.domain.check_space import check_enqueued
 from app.domain.json import loads
 from app.domain.trial import TrialState
@@ -37,6 +39,7 @@ Attempt = Annotated[int | None, Query(ge=0, le=10**9, description="One attempt; 
 
 
 @router.get(TRIALS, response_model=schemas.TrialPage)
+@needs(Scope.READ)
 def list_trials(
     study_id: str,
     api: Api,
@@ -65,8 +68,15 @@ def list_trials(
 
 
 @router.post(TRIALS, status_code=201, response_model=schemas.Trial)
+@needs(Scope.SUBMIT, change="trial.enqueue")
 def enqueue_trial(
-    study_id: str, trial: schemas.NewTrial, request: Request, api: Api, project: Project, key: IdempotencyKey = None
+    study_id: str,
+    trial: schemas.NewTrial,
+    request: Request,
+    api: Api,
+    project: Project,
+    change: Changing,
+    key: IdempotencyKey = None,
 ) -> Response:
     """Ask for a trial with these hyperparameters; what is left out is drawn by the sampler."""
 
@@ -74,6 +84,7 @@ def enqueue_trial(
         study = find_study(session, project, study_id)
         values = _accepted(study, trial)
         row = lifecycle.enqueue(session, study.id, values)
+        change.note(session, study_id, trial=row.number)
         location = f"/v1/studies/{study_id}/trials/{row.number}"
         return answer(trial_text(session, study, row), 201, location=location)
 
@@ -88,6 +99,7 @@ def _accepted(study: tables.Study, trial: schemas.NewTrial) -> dict[str, bool | 
 
 
 @router.get(TRIAL, response_model=schemas.Trial)
+@needs(Scope.READ)
 def get_trial(study_id: str, number: int, api: Api, project: Project) -> Response:
     """One trial."""
     with api.database.read() as session:
@@ -96,17 +108,21 @@ def get_trial(study_id: str, number: int, api: Api, project: Project) -> Respons
 
 
 @router.post(TRIAL + ":cancel", response_model=schemas.Trial)
-def cancel_trial(study_id: str, number: int, api: Api, project: Project) -> Response:
+@needs(Scope.SUBMIT, change="trial.cancel")
+def cancel_trial(study_id: str, number: int, api: Api, project: Project, change: Changing) -> Response:
     """End a waiting or running trial."""
 
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
-        return answer(trial_text(session, study, lifecycle.cancel_trial(session, study.id, number)))
+        trial = lifecycle.cancel_trial(session, study.id, number)
+        change.note(session, study_id, trial=number)
+        return answer(trial_text(session, study, trial))
 
     return api.database.run(work)
 
 
 @router.get(TRIAL + "/metrics", response_model=schemas.MetricPage)
+@needs(Scope.READ)
 def get_metrics(study_id: str, number: int, api: Api, project: Project, attempt: Attempt = None) -> Response:
     """What an attempt of the trial reported, epoch by epoch."""
     with api.database.read() as session:
@@ -115,6 +131,7 @@ def get_metrics(study_id: str, number: int, api: Api, project: Project, attempt:
 
 
 @router.get(TRIAL + "/logs", response_class=PlainTextResponse)
+@needs(Scope.READ)
 def get_logs(study_id: str, number: int, api: Api, project: Project, attempt: Attempt = None) -> Response:
     """What the trial's attempts logged."""
     with api.database.read() as session:
@@ -123,6 +140,7 @@ def get_logs(study_id: str, number: int, api: Api, project: Project, attempt: At
 
 
 @router.get(TRIAL + "/artifacts", response_model=schemas.ArtifactPage)
+@needs(Scope.READ)
 def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Response:
     """The trial's files."""
     with api.database.read() as session:
@@ -135,6 +153,7 @@ def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Re
     response_class=StreamingResponse,
     responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
 )
+@needs(Scope.READ)
 def get_artifact(study_id: str, number: int, name: str, api: Api, project: Project) -> Response:
     """The bytes of one of the trial's files."""
     with api.database.read() as session:

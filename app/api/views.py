@@ -10,7 +10,7 @@ from app.api import schemas
 from app.domain.json import loads
 from app.domain.stored import read_definition
 from app.domain.study import StudyDefinition
-from app.store import tables, workers
+from app.store import quotas, tables, workers
 from app.store.fleet import Offer
 from app.store.log import rfc3339
 from app.store.settling import best_of, progress_of
@@ -29,8 +29,12 @@ def _time(at: float | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-def study_view(study: tables.Study, offers: Sequence[Offer], unread: Mapping[int, Mapping[str, str]]) -> schemas.Study:
-    """A study; `offers` are what live workers offer, `unread` says which of them can't read which study."""
+def study_view(
+    study: tables.Study, offers: Sequence[Offer], unread: Mapping[int, Mapping[str, str]], held_back: str | None
+) -> schemas.Study:
+    """A study; `offers` are what live workers offer, `unread` says which of them can't read which study, `held_back`
+    where its project's quota is used up.
+    """
     return schemas.Study.model_validate(
         {
             "id": study.public_id,
@@ -38,7 +42,7 @@ def study_view(study: tables.Study, offers: Sequence[Offer], unread: Mapping[int
             "name": study.name,
             "state": study.state,
             "state_reason": study.state_reason,
-            "pending_reason": workers.pending_reason(study, offers, unread.get(study.id, {})),
+            "pending_reason": workers.pending_reason(study, offers, unread.get(study.id, {}), held_back),
             "revision": study.revision,
             "definition": loads(study.definition or "{}"),
             "progress": progress_of(study),
@@ -53,7 +57,16 @@ def study_view(study: tables.Study, offers: Sequence[Offer], unread: Mapping[int
 
 def study_now(session: Session, study: tables.Study) -> schemas.Study:
     """A study as it is in this transaction."""
-    return study_view(study, workers.live_offers(session), workers.unread(session, [study]))
+    (view,) = study_views(session, [study])
+    return view
+
+
+def study_views(session: Session, studies: Sequence[tables.Study]) -> list[schemas.Study]:
+    """Studies of one project as they are in this transaction."""
+    pending = next(filter(workers.is_pending, studies), None)
+    held_back = None if pending is None else quotas.held_back(session, pending.project)
+    offers, unread = workers.live_offers(session), workers.unread(session, studies)
+    return [study_view(study, offers, unread, held_back) for study in studies]
 
 
 def artifact_view(file: tables.Artifact) -> schemas.Artifact:

@@ -27,6 +27,12 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a fre
 Migrate = Annotated[bool, typer.Option(help="Bring the database to this version's schema first.")]
 
 
+SECRETS = frozenset({"FETTLE_KEY_SECRET", "FETTLE_API_KEY"})
+"""Variables that workers are not given."""
+PRIVATE = frozenset({"database_url", "key_secret"})
+"""Settings that are or may hold secrets: they are not repeated where they are wrong."""
+
+
 def up(
     host: Host = None,
     port: Port = None,
@@ -111,14 +117,18 @@ def worker_command() -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with all settings that are not defaults, as a child is to find them."""
+    """This process's environment with all settings that are not defaults, as a worker is to find them.
+
+    Without the secret of keys: a worker checks none.
+    """
     given = {
         f"FETTLE_{name.upper()}": str(getattr(settings, name)).lower()
         if isinstance(getattr(settings, name), bool)
         else str(getattr(settings, name))
         for name in settings.model_fields_set
     }
-    return {**os.environ, **given, "FETTLE_DATA_DIR": str(settings.data_dir.absolute())}
+    known = {**os.environ, **given, "FETTLE_DATA_DIR": str(settings.data_dir.absolute())}
+    return {name: value for name, value in known.items() if name not in SECRETS}
 
 
 def _settings(**options: Any) -> Settings:
@@ -133,7 +143,7 @@ def _settings(**options: Any) -> Settings:
     except ValidationError as error:
         for problem in error.errors():
             name = "_".join(map(str, problem["loc"]))
-            received = "" if name == "database_url" else f" Received: {problem['input']!r}"  # it may hold a password
+            received = "" if name in PRIVATE else f" Received: {problem['input']!r}"
             typer.echo(
                 f"fettle: --{name.replace('_', '-')} or FETTLE_{name.upper()}: {problem['msg']}.{received}", err=True
             )
@@ -173,8 +183,9 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 def _serve(settings: Settings, workers: int, migrate: bool) -> None:
     from app import logs
+    from app.api.exposure import OpenToStrangers
     from app.cli.listen import listen, run
-    from app.main import OpenToStrangers, create_app
+    from app.main import create_app
 
     logs.configure(settings)
     try:

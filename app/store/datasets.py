@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.domain.datasets import BUILT_IN, Dataset, described, of_description
 from app.errors import DatasetInUse, NameTaken, NotFound
 from app.store.log import clock
+from app.store.quotas import admit_bytes
 from app.store.tables import StoredDataset, Study, StudyDataset
 
 ID = re.compile(r"ds_[0-9a-f]{20}")
@@ -44,6 +45,7 @@ def add_dataset(
 
     Raises:
         NameTaken: another data set of the project has the name.
+        QuotaExceeded: the project may not store its file.
     """
     name = new.dataset.name
     known = _by_name(session, project, name)
@@ -52,6 +54,8 @@ def add_dataset(
     taken = NameTaken(f"Expected a name that no data set of the project {project!r} has. Received: {name!r}")
     if known is not None or name in BUILT_IN or ID.fullmatch(name):
         raise taken
+    if new.uri is None:
+        admit_bytes(session, project, new.size_bytes)
     row = StoredDataset(
         public_id=f"ds_{secrets.token_hex(10)}",
         project=project,

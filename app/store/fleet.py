@@ -15,6 +15,7 @@ from app.domain.study import StudyState
 from app.store.engine import now
 from app.store.log import clock
 from app.store.optuna import set_study_attribute
+from app.store.quotas import running_quota, trials_under_way
 from app.store.reserving import generation_room
 from app.store.tables import Study, Worker
 
@@ -116,10 +117,15 @@ def claimable(session: Session, offer: Offer) -> list[Claimable]:
         Study.halt_reason.is_(None),
         Study.family.in_(list(offer.families)),
     )
+    studies = session.execute(query).all()
+    held_back = _held_back(session, studies)
     found = [
         Claimable(s.id, s.public_id, s.revision, s.priority, s.leased, s.best_value)
-        for s in session.execute(query)
-        if _has_work(s) and offer.trains(s.family, s.family_version) and offer.takes(s.device, loads(s.worker_labels))
+        for s in studies
+        if s.project not in held_back
+        and _has_work(s)
+        and offer.trains(s.family, s.family_version)
+        and offer.takes(s.device, loads(s.worker_labels))
     ]
     return sorted(found, key=lambda c: (-c.priority, c.leased, c.study_id))
 
@@ -128,8 +134,14 @@ _CLAIM_COLUMNS = (
     Study.id, Study.public_id, Study.revision, Study.priority, Study.device, Study.worker_labels, Study.best_value,
     Study.max_parallel, Study.generation, Study.leased, Study.waiting, Study.running, Study.next_number,
     Study.trial_limit, Study.sampled_count, Study.sample_limit, Study.generation_size, Study.finished_count,
-    Study.family, Study.family_version,
+    Study.family, Study.family_version, Study.project, running_quota().label("running_quota"),
 )  # fmt: skip
+
+
+def _held_back(session: Session, studies: Sequence[Row[*tuple[Any, ...]]]) -> set[str]:
+    """The projects of these studies that run as many trials as they may."""
+    limited = {s.project: s.running_quota for s in studies if s.running_quota is not None}
+    return {p for p, quota in limited.items() if trials_under_way(session.connection(), p) >= quota}
 
 
 def _has_work(study: Row[*tuple[Any, ...]]) -> bool:

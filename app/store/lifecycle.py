@@ -23,6 +23,7 @@ from app.errors import NameTaken, NotFound, StateConflict
 from app.store import datasets
 from app.store.locking import LockedStudy, lock_study, tell
 from app.store.log import NewEvent, append, clock
+from app.store.quotas import admit_study
 from app.store.settling import cancel_live, end_study, fail_trials, live_trials, settle, study_event
 from app.store.tables import EventCounter, Study, StudyLabel, Trial
 
@@ -35,7 +36,9 @@ def create_study(
     Raises:
         NameTaken: another study of the project has the name.
         NotFound: the upload that it trains on was deleted.
+        QuotaExceeded: the project has as many studies as it may.
     """
+    admit_study(session, project)
     upload = definition.dataset.id if definition.dataset is not None else None
     held = datasets.hold(session, project, upload) if upload is not None else None
     at = clock(session)

@@ -1,8 +1,9 @@
 """A study's row while it is locked: read into memory, changed there, and written back with the events that tell it.
 
 Every change of a study goes this way: `lock_study`, then `lock_trials` where rows of trials are looked at, then writes,
-and `tell` at the end. That is the one order of locks: study, trials by number, counter. The rows are read without the
-ORM, whose unit of work cost more than all statements of a trial together.
+and `tell` at the end. That is the one order of locks: study, trials by number, counter; where a project has quotas, its
+row is locked on the way (see `app.store.quotas`). The rows are read without the ORM, whose unit of work cost more than
+all statements of a trial together.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from app.errors import NotFound
 from app.store.bulk import DIALECTS, Along, one_of
 from app.store.engine import now
 from app.store.log import NewEvent, append_to
+from app.store.quotas import running_quota
 from app.store.tables import Study, Trial, table_of
 
 
@@ -26,13 +28,16 @@ from app.store.tables import Study, Trial, table_of
 class LockedStudy:
     """A study whose row is locked by the transaction of `connection`, and the database's time when it was, `at`.
 
-    Its other fields are columns; those from `state` on are written back by `tell`.
+    `running_quota` is its project's, None where it has none. The other fields are columns; those from `state` on are
+    written back by `tell`.
     """
 
     connection: Connection
     at: float
+    running_quota: int | None
     id: int
     public_id: str
+    project: str
     directions: str
     objective_metrics: str
     keep_models: str
@@ -75,13 +80,13 @@ class LockedStudy:
 
 
 _studies = table_of(Study)
-_COLUMNS = tuple(f.name for f in fields(LockedStudy))[2:-2]
+_COLUMNS = tuple(f.name for f in fields(LockedStudy))[3:-2]
 _WRITTEN = _COLUMNS[_COLUMNS.index("state") :]
 _written = attrgetter(*_WRITTEN)
 
 # Statements on a trial's way are built once: building one costs more than running it.
 _LOCK = (
-    select(now(), *(_studies.c[name] for name in _COLUMNS))
+    select(now(), running_quota(), *(_studies.c[name] for name in _COLUMNS))
     .where(_studies.c.id == bindparam("locked_study"))
     .with_for_update(key_share=True)
 )

@@ -1,5 +1,7 @@
 """The files that attempts published: which of them a study keeps.
 
+A project's quota of stored bytes keeps no trial from its result: files that don't fit are let go, and its log says so.
+
 With `keep_models: best` a study of one objective keeps the best trial's, one of several those of the Pareto front: a
 trial that another one dominates loses its files in the transaction that records the other.
 """
@@ -15,6 +17,8 @@ from app.domain.json import decode_number, dumps, loads
 from app.domain.pareto import pareto_front
 from app.domain.trial import ArtifactPointer, Outcome, TrialState
 from app.store.locking import LockedStudy
+from app.store.quotas import lock_byte_quota, stored_bytes
+from app.store.settling import write_logs
 from app.store.tables import Artifact, Trial, table_of
 
 _artifacts, _trials = table_of(Artifact), table_of(Trial)
@@ -70,6 +74,12 @@ class Published:
         """Point to the files that are kept; the paths of those that nothing points to any more."""
         if not self._kept:
             return self._superseded
+        quota = lock_byte_quota(self._study.connection, self._study.id)
+        if quota is None:
+            return self._point()
+        return self._point_within(*quota)
+
+    def _point(self) -> list[str]:
         superseded = list(self._superseded)
         connection = self._study.connection
         if self._losses:
@@ -80,6 +90,27 @@ class Published:
         if self._kept:
             connection.execute(_PUBLISH, [self._row(*file) for file in self._kept])
         return superseded
+
+    def _point_within(self, project: str, limit: int) -> list[str]:
+        """The same, undone where the project stores more than it may then; files that were there before stay."""
+        connection, files = self._study.connection, list(self._kept)
+        before = stored_bytes(connection, project)
+        with connection.begin_nested() as attempt:
+            superseded = self._point()
+            used = stored_bytes(connection, project)
+            if used <= limit or used <= before:
+                return superseded
+            attempt.rollback()
+        words = (
+            f"QUOTA_EXCEEDED: Expected the trial's files to fit into what the project {project!r} may store, "
+            f"{limit:,} bytes. They would make it {used:,}: the result stands, the files were not kept.\n"
+        )
+        attempts = {trial_id: attempt_number for trial_id, attempt_number, _ in files}
+        at = self._study.at
+        write_logs(
+            self._study, [{"trial_id": key, "attempt": n, "text": words, "at": at} for key, n in attempts.items()]
+        )
+        return [*self._superseded, *(artifact.path for _, _, artifact in files)]
 
     def _may_stay(self, outcome: Outcome) -> bool:
         """Whether the attempt can be on the front at all."""

@@ -13,6 +13,7 @@ from app.domain.study import StudyState
 from app.domain.trial import Reservation, TrialState
 from app.store.bulk import DIALECTS, lines
 from app.store.locking import LockedStudy
+from app.store.quotas import room_for_trials
 from app.store.tables import Trial, table_of
 
 _t = table_of(Trial)
@@ -70,6 +71,8 @@ def reserve_locked(study: LockedStudy, worker_id: str, count: int, ttl_s: float)
     if study.generation is not None and room > 0 and not unleased:
         # A whole generation or nothing, however many were asked for.
         room = study.generation if study.leased == 0 else 0
+    if room > 0 and study.running_quota is not None:
+        room = _quota_room(study, room, whole=study.generation is not None and not unleased)
     if room <= 0:
         return []
     taken = _take_queued(study, room, worker_id, ttl_s) if unleased else []
@@ -77,6 +80,14 @@ def reserve_locked(study: LockedStudy, worker_id: str, count: int, ttl_s: float)
     fresh = [] if alone else _new_trials(study, room - len(taken), worker_id, ttl_s)
     study.leased += len(taken) + len(fresh)
     return [*taken, *fresh]
+
+
+def _quota_room(study: LockedStudy, room: int, *, whole: bool) -> int:
+    """How many of `room` trials the project's quota lets run; `whole`: all of them or none."""
+    free = room_for_trials(study.connection, study.project, study.id, study.leased)
+    if free is None or free >= room:
+        return room
+    return 0 if whole else free
 
 
 def generation_room(study: LockedStudy | Row[Any], otherwise: int) -> int:

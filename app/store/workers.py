@@ -45,13 +45,14 @@ def drain_worker(session: Session, worker_id: str) -> tuple[Worker, bool]:
     return worker, bool(fresh) and worker.state != "STOPPED"
 
 
-def running_trials(session: Session, worker_ids: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
-    """The trials that each worker trains now, as study id and number."""
+def running_trials(session: Session, project: str, worker_ids: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """The trials of a project that each worker trains now, as study id and number."""
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
     query = (
         select(Trial.worker_id, Study.public_id, Trial.number)
         .join(Study, Study.id == Trial.study_id)
         .where(Trial.lease_token.is_not(None), Trial.state == "RUNNING", Trial.worker_id.in_(worker_ids))
+        .where(Study.project == project)
         .order_by(Study.id, Trial.number)
     )
     for worker_id, study_id, number in session.execute(query):
@@ -70,9 +71,14 @@ def live_offers(session: Session) -> list[Offer]:
     ]
 
 
+def is_pending(study: Study) -> bool:
+    """Whether the study should run, and nothing of it does."""
+    return study.state == StudyState.RUNNING and study.leased == 0
+
+
 def unread(session: Session, studies: Sequence[Study]) -> dict[int, dict[str, str]]:
     """Of those studies that wait for workers: why which worker can't read them, in words, by study and worker."""
-    waiting = {study.id: study.revision for study in studies if study.state == StudyState.RUNNING and not study.leased}
+    waiting = {study.id: study.revision for study in studies if is_pending(study)}
     if not waiting:
         return {}
     found: dict[int, dict[str, str]] = defaultdict(dict)
@@ -83,10 +89,18 @@ def unread(session: Session, studies: Sequence[Study]) -> dict[int, dict[str, st
     return found
 
 
-def pending_reason(study: Study, offers: Sequence[Offer], unread: Mapping[str, str]) -> str | None:
-    """Why nothing of the study runs now, in words: no live worker offers what it needs, or all that do are `unread`."""
-    if study.state != StudyState.RUNNING or study.leased > 0:
+def pending_reason(
+    study: Study, offers: Sequence[Offer], unread: Mapping[str, str], held_back: str | None = None
+) -> str | None:
+    """Why nothing of the study runs now, in words: no live worker offers what it needs, all that do are `unread`, or
+    its project's quota.
+
+    `held_back` says so of the quota (`app.store.quotas.held_back`).
+    """
+    if not is_pending(study):
         return None
+    if held_back is not None:
+        return held_back
     family = FAMILIES.get(study.family or "")
     if family is not None and not family.trained_here:
         return "No outside program holds a trial: they take them by `:ask`."

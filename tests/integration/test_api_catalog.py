@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from app.api.exposure import OpenToStrangers, check_exposure
 from app.domain.datasets import BUNDLED, KERAS
-from app.main import OpenToStrangers, check_exposure, create_app
+from app.main import create_app
 from app.settings import Settings
 from app.store.engine import Database
 

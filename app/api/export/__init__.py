@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 
+from app.api.access import needs
 from app.api.answers import JSON
 from app.api.deps import Api, Project
 from app.api.export.parquet import as_parquet, require_pyarrow
 from app.api.export.rows import Export
 from app.api.export.texts import as_csv, as_json
 from app.api.routing import router as make_router
+from app.domain.access import Scope
 from app.store.studies import find_study
 
 router = make_router("results")
@@ -42,6 +44,7 @@ FORMATS: dict[Format, tuple[str, Callable[[Export], Iterator[str] | Iterator[byt
         }
     },
 )
+@needs(Scope.READ)
 def export_trials(
     study_id: str,
     api: Api,

@@ -11,10 +11,12 @@ from urllib.parse import quote
 from fastapi import Response
 from fastapi.responses import HTMLResponse
 
+from app.api.access import needs
 from app.api.deps import Api, Project
 from app.api.report.content import gathered
 from app.api.report.page import page_of
 from app.api.routing import router as make_router
+from app.domain.access import Scope
 
 router = make_router("results")
 
@@ -24,6 +26,7 @@ router = make_router("results")
     response_class=HTMLResponse,
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
+@needs(Scope.READ)
 def get_report(study_id: str, api: Api, project: Project) -> Response:
     """A page about the study to keep, send or print; it works offline."""
     content = gathered(api, project, study_id)

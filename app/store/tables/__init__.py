@@ -4,6 +4,7 @@ Times are Unix seconds (float, UTC) by the database's clock. JSON is kept as tex
 keys and refuse NaN. All names carry the prefix `fettle_`, since users keep other tools' tables in the same database.
 """
 
+from app.store.tables.access import ApiKey, AuditEntry, Project
 from app.store.tables.base import Base, BigId, table_of
 from app.store.tables.data import StoredDataset, StudyDataset
 from app.store.tables.fleet import AdvertisedFamily, Worker
@@ -14,7 +15,9 @@ from app.store.tables.trials import Artifact, Checkpoint, Metric, Trial, TrialLo
 
 __all__ = [
     "AdvertisedFamily",
+    "ApiKey",
     "Artifact",
+    "AuditEntry",
     "Base",
     "BigId",
     "Checkpoint",
@@ -22,6 +25,7 @@ __all__ = [
     "EventCounter",
     "IdempotencyKey",
     "Metric",
+    "Project",
     "StoredDataset",
     "Study",
     "StudyAttribute",
