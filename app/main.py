@@ -29,6 +29,7 @@ from app.api import (
     results,
     studies,
     trials,
+    webhooks,
     workers,
 )
 from app.api.deps import Service
@@ -37,6 +38,7 @@ from app.api.idempotency import InFlight
 from app.api.limits import BodyLimit
 from app.settings import Settings
 from app.store.engine import Database
+from app.webhooks.deliveries import Deliveries
 
 if TYPE_CHECKING:
     from app.tuning.external import ExternalStudies
@@ -81,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)
-    for part in (events, datasets, catalog, workers, health):
+    for part in (events, webhooks, datasets, catalog, workers, health):
         app.include_router(part.router)
     return app
 
@@ -100,7 +102,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         insights=insights.Insights(database),
         external=cache(partial(_external_studies, database)),
     )
-    background = [asyncio.create_task(hub.run()), *chores.start(database)]
+    deliveries = Deliveries(database, settings)
+    background = [asyncio.create_task(hub.run()), *chores.start(database), asyncio.create_task(deliveries.run())]
     try:
         with _ending_streams(hub):
             yield
