@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import threading
@@ -10,7 +11,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from typer.testing import CliRunner
 
+from app.cli import app
+from app.client import FettleClient
 from app.store import delivering
 from app.store.engine import Database
 from app.store.tables import IdempotencyKey, Webhook
@@ -319,3 +323,31 @@ def test_a_long_log_that_nobody_wants_is_passed_page_by_page(
         assert [e["seq"] for e in all_of_it.events()] == list(range(1, len(all_of_it.events()) + 1))
         assert len(all_of_it.events()) > expected > delivering.PAGE
         assert max(len(request.events) for request in all_of_it.received) == delivering.BATCH
+
+
+def test_the_commands_and_the_client_do_what_the_api_does(on_sqlite: RunningService, receiver: Receiver) -> None:
+    commands = CliRunner()
+
+    def fettle(*arguments: str, code: int = 0) -> str:
+        result = commands.invoke(app, ["webhooks", *arguments, "--url", on_sqlite.url])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    study = on_sqlite.create(name="followed")
+    created = json.loads(fettle("add", receiver.url, "--event", "study.finished", "--study", "followed", "--json"))
+    assert (created["events"], created["study_id"]) == (["study.finished"], study["id"])
+    assert created["secret"].startswith("whsec_")
+    assert f"Secret: {SECRET}" in fettle("add", receiver.url, "--secret", SECRET)
+    assert receiver.url in fettle("show", created["id"])
+    assert "answered 204" in fettle("test", created["id"])
+    assert "PAUSED" in fettle("pause", created["id"])
+    assert [item["state"] for item in json.loads(fettle("--json"))["items"]] == ["PAUSED", "ACTIVE"]
+    assert "PAUSED" in fettle()
+    assert "ACTIVE" in fettle("resume", created["id"])
+    receiver.answer = lambda _: 500
+    assert "500" in fettle("test", created["id"], code=1)
+    with FettleClient(on_sqlite.url) as client:
+        assert next(client.webhooks()).id == created["id"]
+        assert client.webhook(created["id"]).secret is None
+    fettle("delete", created["id"])
+    assert on_sqlite.client.get(f"/v1/webhooks/{created['id']}").status_code == 404
