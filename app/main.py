@@ -34,6 +34,7 @@ from app.api import (
     results,
     studies,
     trials,
+    webhooks,
     workers,
 )
 from app.api.deps import Service
@@ -47,6 +48,7 @@ from app.api.request_log import RequestLog
 from app.errors import Unready
 from app.settings import Settings
 from app.store.engine import Database
+from app.webhooks.deliveries import Deliveries
 
 if TYPE_CHECKING:
     from app.tuning.external import ExternalStudies
@@ -79,7 +81,7 @@ def create_app(settings: Settings | None = None, *, migrates: bool = False) -> F
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)
-    for part in (events, datasets, catalog, workers, keys, projects, audit, health):
+    for part in (events, webhooks, datasets, catalog, workers, keys, projects, audit, health):
         app.include_router(part.router)
     access.install(app, open_paths=["/metrics"] if settings.metrics_open else [])
     app.add_middleware(ReadinessGate)
@@ -106,6 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     noting_use = chores.Chore(
         NOTE_USE_INTERVAL_S, lambda database: partial(keyring.write_used, database), "noted the use of %d keys"
     )
+    deliveries = Deliveries(database, settings)
     readiness = Readiness(
         database, settings.database_wait_s, migrates=app.state.migrates, allowed=partial(check_exposure, settings)
     )
@@ -113,7 +116,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     background: list[asyncio.Task[None]] = []
 
     def begin() -> None:
-        background.extend((asyncio.create_task(hub.run()), *chores.start(database, [*chores.CHORES, noting_use])))
+        background.extend(asyncio.create_task(work) for work in (hub.run(), deliveries.run()))
+        background.extend(chores.start(database, [*chores.CHORES, noting_use]))
 
     await readiness.start()
     background.append(asyncio.create_task(readiness.run(begin)))

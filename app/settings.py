@@ -103,6 +103,26 @@ class Settings(BaseSettings):
         default=10.0, description="Longest silence on an open stream."
     )
 
+    webhook_allowed_networks: str = Field(
+        default="", description="Comma-separated networks (CIDR) that webhooks may reach beside public addresses."
+    )
+    webhook_timeout_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=10.0, description="A receiver of webhooks that takes longer to answer has failed."
+    )
+    webhook_retry_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=2.0, description="Wait before the second try of a webhook; each further one waits twice as long."
+    )
+    webhook_disable_after_s: Annotated[float, Field(gt=0)] = Field(
+        default=432_000.0, description="A webhook that has failed for this long is disabled (five days)."
+    )
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _known_networks(cls, value: str) -> str:
+        for part in filter(None, (p.strip() for p in value.split(","))):
+            ipaddress.ip_network(part)
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: str) -> str:

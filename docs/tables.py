@@ -128,6 +128,7 @@ MORE_CODES: dict[type[errors.FettleError], tuple[tuple[str, str], ...]] = {
         ("TRIAL_NOT_FOUND", "The study has no trial of the number."),
         ("ARTIFACT_NOT_FOUND", "The trial has no such file, or the file is gone."),
         ("DATASET_NOT_FOUND", "No data set has the id or name."),
+        ("WEBHOOK_NOT_FOUND", "No webhook has the id."),
         ("PLOT_NOT_FOUND", "There is no plot of this kind."),
         ("WORKER_NOT_FOUND", "No worker has the id."),
     ),
@@ -137,6 +138,7 @@ MORE_CODES: dict[type[errors.FettleError], tuple[tuple[str, str], ...]] = {
 OTHER_CODES = (
     (405, "METHOD_NOT_ALLOWED", "The path is served with other methods; `Allow` lists them."),
     (409, "RECIPE_UNAVAILABLE", "A trial without a script that trains it again; the detail says why."),
+    (409, "TOO_MANY_WEBHOOKS", "A project has 100 webhooks at most."),
     (500, "INTERNAL", "A bug. The service's log has the traceback."),
 )
 

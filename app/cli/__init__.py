@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, datasets, enqueue, external, lineage, results, serve
+from app.cli import client, datasets, enqueue, external, lineage, results, serve, webhooks
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -55,6 +55,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(datasets.app, name="datasets")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 @app.command()

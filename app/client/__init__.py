@@ -42,6 +42,7 @@ from app.client.models import (
     Worker,
 )
 from app.client.service import FettleClient
+from app.client.webhooks import Webhook, WebhookTest
 
 __all__ = [
     "Alive",
@@ -76,5 +77,7 @@ __all__ = [
     "TrialStarted",
     "Validation",
     "Verdict",
+    "Webhook",
+    "WebhookTest",
     "Worker",
 ]

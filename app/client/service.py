@@ -28,6 +28,7 @@ from app.client.models import (
 from app.client.paths import study_path, trial_path
 from app.client.results import ResultCalls
 from app.client.transport import Transport
+from app.client.webhooks import WebhookCalls
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE = 200
@@ -37,7 +38,7 @@ READY_POLL_S = 0.05
 A = TypeVar("A", bound=Answer)
 
 
-class FettleClient(ResultCalls, ExternalCalls, DatasetCalls):
+class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, WebhookCalls):
     """A connection to the service at `url`.
 
     `api_key` is needed where the service has keys; `timeout_s` limits each call, not a stream.

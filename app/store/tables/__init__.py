@@ -12,6 +12,7 @@ from app.store.tables.log import Event, EventCounter
 from app.store.tables.requests import IdempotencyKey
 from app.store.tables.studies import Study, StudyAttribute, StudyLabel
 from app.store.tables.trials import Artifact, Checkpoint, Metric, Trial, TrialLog
+from app.store.tables.webhooks import Webhook
 
 __all__ = [
     "AdvertisedFamily",
@@ -33,6 +34,7 @@ __all__ = [
     "StudyLabel",
     "Trial",
     "TrialLog",
+    "Webhook",
     "Worker",
     "table_of",
 ]
