@@ -35,6 +35,7 @@ from app.api.deps import Service
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
 from app.api.limits import BodyLimit
+from app.api.uploads import FORM_BYTES
 from app.settings import Settings
 from app.store.engine import Database
 
@@ -77,8 +78,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     problems.install(app)
     openapi.install(app)
-    uploads = {"/v1/datasets": settings.max_upload_bytes + datasets.FORM_BYTES}
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
+    uploads = {"/v1/datasets": settings.max_upload_bytes + FORM_BYTES}
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads, timeout_s=settings.body_timeout_s)
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)
     for part in (events, datasets, catalog, workers, health):

@@ -12,11 +12,12 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from app.api.field_errors import field_errors
 from app.domain.json import dumps
-from app.errors import FettleError, FieldError, Invalid
+from app.errors import FettleError, FieldError, Invalid, RequestTimeout
 from app.store.engine import is_transient
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def problem_response(
 
 def of_error(error: FettleError) -> Response:
     """The answer to one of our own errors."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if error.status in {429, 503} else {}
+    headers = {}
+    if error.status in {429, 503}:
+        headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S))
     return problem_response(error.status, error.code, error.title, error.detail, error.errors, headers)
 
 
@@ -92,6 +95,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(DBAPIError, _on_database)
     app.add_exception_handler(PoolTimeout, _on_database)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -129,6 +133,11 @@ async def _on_database(request: Request, error: Any) -> Response:
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     detail = "Expected a database that answers. Received: none. Try again in a moment."
     return problem_response(503, "UNREADY", "Not ready", detail, headers=headers)
+
+
+async def _on_disconnect(_request: Request, _error: Any) -> Response:
+    """The client left before its body had arrived: nobody reads this."""
+    return of_error(RequestTimeout("Expected the whole body. The connection ended before."))
 
 
 async def _on_bug(request: Request, error: Any) -> Response:
