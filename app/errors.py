@@ -42,7 +42,10 @@ class FieldError:
 
 
 class FettleError(Exception):
-    """An error with a stable `code`, an HTTP `status`, a `title`, a detail in words and the places it is about."""
+    """An error with a stable `code`, an HTTP `status`, a `title`, a detail in words and the places it is about.
+
+    `headers` are those that its answer has beside the usual ones.
+    """
 
     status = 500
     code = "INTERNAL"
@@ -52,6 +55,7 @@ class FettleError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
+        self.headers: tuple[tuple[str, str], ...] = ()
         if code is not None:
             self.code = code
 

@@ -27,15 +27,15 @@ from app.api import (
     recipes,
     report,
     results,
+    shields,
     studies,
     trials,
     workers,
 )
 from app.api.deps import Service
+from app.api.gate import Gate
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
-from app.api.limits import BodyLimit
-from app.api.uploads import FORM_BYTES
 from app.settings import Settings
 from app.store.engine import Database
 
@@ -76,10 +76,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.gate = Gate(settings)
     problems.install(app)
     openapi.install(app)
-    uploads = {"/v1/datasets": settings.max_upload_bytes + FORM_BYTES}
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads, timeout_s=settings.body_timeout_s)
+    shields.install(app, settings)
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)
     for part in (events, datasets, catalog, workers, health):

@@ -10,6 +10,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Header, Query, Request
 
 from app.api.answers import IDEMPOTENCY_KEY_PATTERN
+from app.api.turns import Turns
 from app.domain.access import Caller
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Service:
     """Made when it is first called: Optuna takes a second to import."""
     readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
     """Threads that read uploaded files: each may hold all of one in memory."""
+    turns: Turns = field(default_factory=Turns)
+    """For what computes: importances, plots, exports, reports."""
 
 
 async def _service(request: Request) -> Service:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from app.api.field_errors import field_errors
+from app.api.headers import ALWAYS, DEFAULTS
 from app.domain.json import dumps
 from app.errors import FettleError, FieldError, Invalid, RequestTimeout
 from app.store.engine import is_transient
@@ -69,12 +70,12 @@ def problem_response(
     }
     # A path or message may repeat what was sent: lone surrogates of it must not break the answer.
     body = dumps(content).encode("utf-8", errors="replace")
-    return Response(body, status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
+    return Response(body, status, media_type=PROBLEM_TYPE, headers={**ALWAYS, **DEFAULTS, **(headers or {})})
 
 
 def of_error(error: FettleError) -> Response:
     """The answer to one of our own errors."""
-    headers = {}
+    headers = dict(error.headers)
     if error.status in {429, 503}:
         headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S))
     return problem_response(error.status, error.code, error.title, error.detail, error.errors, headers)
