@@ -16,6 +16,7 @@ from app import __version__, chores
 from app.api import (
     catalog,
     datasets,
+    docs_page,
     events,
     export,
     external,
@@ -74,11 +75,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Hyperparameter tuning for TensorFlow and Keras, driven by Optuna.",
         lifespan=_lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.gate = Gate(settings)
     problems.install(app)
     openapi.install(app)
+    docs_page.install(app)
     shields.install(app, settings)
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from app.api.deps import Api, Project
 from app.api.report.content import gathered
-from app.api.report.page import POLICY, page_of
+from app.api.report.page import page_of, page_policy
 from app.api.routing import router as make_router
 
 router = make_router("results")
@@ -30,7 +30,7 @@ async def get_report(study_id: str, api: Api, project: Project) -> Response:
     def work() -> Response:
         content = gathered(api, project, study_id)
         name = quote(f"{content.name}-report.html")
-        headers = {"Content-Disposition": f"inline; filename*=UTF-8''{name}", "Content-Security-Policy": POLICY}
+        headers = {"Content-Disposition": f"inline; filename*=UTF-8''{name}", "Content-Security-Policy": page_policy()}
         return HTMLResponse(page_of(content), headers=headers)
 
     return await api.turns.run(work)
