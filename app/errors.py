@@ -4,6 +4,7 @@ FettleError
 ├── BadRequest            400  BAD_REQUEST: broken JSON, a bad cursor
 ├── Unauthenticated       401  UNAUTHENTICATED: no API key, or one that isn't in force
 ├── Forbidden             403  FORBIDDEN: the key may not do this
+├── CrossOrigin           403  CROSS_ORIGIN: another site's page sent it
 ├── NotFound              404  STUDY_NOT_FOUND, TRIAL_NOT_FOUND, ARTIFACT_NOT_FOUND, WORKER_NOT_FOUND, …
 ├── Conflict              409
 │   ├── StateConflict          STATE_CONFLICT: the resource's state doesn't allow the action
@@ -15,13 +16,18 @@ FettleError
 │   ├── MigrationRefused       MIGRATION_REFUSED: the schema isn't taken where it was asked to; no request gets it
 │   └── LeaseLost              LEASE_LOST: another attempt holds the trial, or it is over
 ├── NotAcceptable         406  NOT_ACCEPTABLE: no media type that the client accepts
+├── RequestTimeout        408  REQUEST_TIMEOUT: it did not arrive in time
 ├── PreconditionFailed    412  REVISION_MISMATCH: If-Match names another revision
 ├── BodyTooLarge          413  BODY_TOO_LARGE
+├── UriTooLong            414  URI_TOO_LONG
 ├── UnsupportedMediaType  415  UNSUPPORTED_MEDIA_TYPE
+├── Misdirected           421  MISDIRECTED_REQUEST: it names a host that the service does not go by
 ├── Invalid               422  INVALID_REQUEST: fields that are unknown, missing or of the wrong type
 │   ├── InvalidStudy           INVALID_STUDY: a definition that can't be run
 │   ├── InvalidDataset         INVALID_DATASET: a file that can't be read as a data set
 │   └── IdempotencyMismatch    IDEMPOTENCY_MISMATCH: the key was used with another request
+├── TooManyRequests       429  TOO_MANY_REQUESTS
+├── HeadersTooLarge       431  HEADERS_TOO_LARGE
 ├── LibraryMissing        501  LIBRARY_MISSING: an optional library that this needs isn't installed
 └── Unready               503  UNREADY: the database can't be reached or has another schema
     └── SchemaTooNew           UNREADY: a newer schema that needs newer code
@@ -42,7 +48,10 @@ class FieldError:
 
 
 class FettleError(Exception):
-    """An error with a stable `code`, an HTTP `status`, a `title`, a detail in words and the places it is about."""
+    """An error with a stable `code`, an HTTP `status`, a `title`, a detail in words and the places it is about.
+
+    `headers` are those that its answer has beside the usual ones.
+    """
 
     status = 500
     code = "INTERNAL"
@@ -52,6 +61,7 @@ class FettleError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
+        self.headers: tuple[tuple[str, str], ...] = ()
         if code is not None:
             self.code = code
 
@@ -78,6 +88,12 @@ class NotFound(FettleError):
     """There is no such thing."""
 
     status, code, title = 404, "NOT_FOUND", "Not found"
+
+
+class CrossOrigin(FettleError):
+    """The page of another site sent it."""
+
+    status, code, title = 403, "CROSS_ORIGIN", "Cross-origin request"
 
 
 class Conflict(FettleError):
@@ -140,6 +156,12 @@ class NotAcceptable(FettleError):
     status, code, title = 406, "NOT_ACCEPTABLE", "Not acceptable"
 
 
+class RequestTimeout(FettleError):
+    """The request did not arrive in time."""
+
+    status, code, title = 408, "REQUEST_TIMEOUT", "Request timeout"
+
+
 class PreconditionFailed(FettleError):
     """If-Match names another revision than the present one."""
 
@@ -152,10 +174,22 @@ class BodyTooLarge(FettleError):
     status, code, title = 413, "BODY_TOO_LARGE", "Body too large"
 
 
+class UriTooLong(FettleError):
+    """The path and query are longer than any of the API."""
+
+    status, code, title = 414, "URI_TOO_LONG", "URI too long"
+
+
 class UnsupportedMediaType(FettleError):
     """The body is of another type than the route reads."""
 
     status, code, title = 415, "UNSUPPORTED_MEDIA_TYPE", "Unsupported media type"
+
+
+class Misdirected(FettleError):
+    """The request names a host that the service does not go by."""
+
+    status, code, title = 421, "MISDIRECTED_REQUEST", "Misdirected request"
 
 
 class Invalid(FettleError):
@@ -180,6 +214,22 @@ class IdempotencyMismatch(Invalid):
     """The Idempotency-Key was used with another request."""
 
     code, title = "IDEMPOTENCY_MISMATCH", "Idempotency key reused"
+
+
+class TooManyRequests(FettleError):
+    """The caller has used up a budget of requests or streams; `retry_after_s` says how long to wait."""
+
+    status, code, title = 429, "TOO_MANY_REQUESTS", "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class HeadersTooLarge(FettleError):
+    """The request's headers are too many or too large."""
+
+    status, code, title = 431, "HEADERS_TOO_LARGE", "Request headers too large"
 
 
 class LibraryMissing(FettleError):

@@ -19,6 +19,7 @@ from app.api import (
     audit,
     catalog,
     datasets,
+    docs_page,
     events,
     export,
     external,
@@ -32,6 +33,7 @@ from app.api import (
     recipes,
     report,
     results,
+    shields,
     studies,
     trials,
     webhooks,
@@ -39,10 +41,10 @@ from app.api import (
 )
 from app.api.deps import Service
 from app.api.exposure import check_exposure, pepper_of
+from app.api.gate import Gate
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
 from app.api.keyring import Keyring
-from app.api.limits import BodyLimit
 from app.api.readiness import Readiness, ReadinessGate
 from app.api.request_log import RequestLog
 from app.errors import Unready
@@ -73,19 +75,24 @@ def create_app(settings: Settings | None = None, *, migrates: bool = False) -> F
         summary="Hyperparameter tuning for TensorFlow and Keras, driven by Optuna.",
         lifespan=_lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings, app.state.migrates = settings, migrates
+    app.state.gate = Gate(settings)
     problems.install(app)
     openapi.install(app)
-    uploads = {"/v1/datasets": settings.max_upload_bytes + datasets.FORM_BYTES}
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, by_path=uploads)
+    docs_page.install(app)
     for part in (studies, trials, external, lineage, results, export, insights, recipes, report):
         app.include_router(part.router)
     for part in (events, webhooks, datasets, catalog, workers, keys, projects, audit, health):
         app.include_router(part.router)
+    # From the innermost to the outermost.
+    shields.limit_bodies(app, settings)
     access.install(app, open_paths=["/metrics"] if settings.metrics_open else [])
     app.add_middleware(ReadinessGate)
-    app.add_middleware(RequestLog)  # the outermost: it tells what the others answered
+    shields.answer_safely(app, settings)
+    app.add_middleware(RequestLog)  # tells what the others answered
     return app
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -87,6 +90,12 @@ class Settings(BaseSettings):
         default=20_000_000_000,
         description="What a worker keeps of uploads in its data directory; the newest one stays.",
     )
+    max_definition_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=500_000, description="Largest definition, as JSON with all defaults filled in."
+    )
+    max_waiting_trials: Annotated[int, Field(ge=1)] = Field(
+        default=10_000, description="Most trials of a study that were enqueued and wait."
+    )
     max_trials: Annotated[int, Field(ge=1)] = 100_000
     max_epochs: Annotated[int, Field(ge=1)] = 10_000
     max_parallel_trials: Annotated[int, Field(ge=1)] = 1_000
@@ -95,6 +104,39 @@ class Settings(BaseSettings):
     )
     max_model_parameters: Annotated[int, Field(ge=1)] = Field(
         default=100_000_000, description="Most weights of the largest model in a study's space."
+    )
+    header_timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(
+        default=10.0, description="A connection that has not sent a request's headers by then is closed."
+    )
+    body_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=30.0, description="What a request's body may take, and a second more for each 10,000 bytes of it."
+    )
+    max_streams: Annotated[int, Field(ge=1)] = Field(default=2_000, description="Most open streams of one API process.")
+    max_streams_per_key: Annotated[int, Field(ge=1)] = Field(
+        default=100,
+        description="Most of them for one key, or for one address that is not loopback where there is none.",
+    )
+    rate_reads_per_minute: Annotated[int, Field(ge=0)] = Field(
+        default=12_000, description="Reads of one key, or of one such address, by one API process; 0: no limit."
+    )
+    rate_writes_per_minute: Annotated[int, Field(ge=0)] = Field(
+        default=6_000, description="Writes, counted likewise: studies, trials, what outside programs tell."
+    )
+    rate_heavy_per_minute: Annotated[int, Field(ge=0)] = Field(
+        default=120,
+        description="Calls that compute, likewise: validation, importances, plots, exports, reports, uploads.",
+    )
+    rate_failures_per_minute: Annotated[int, Field(ge=0)] = Field(
+        default=30, description="Refused keys from one address before it has to wait; 0: no limit."
+    )
+    trusted_proxies: str = Field(
+        default="", description="Comma-separated addresses or networks whose X-Forwarded-For is believed."
+    )
+    allowed_hosts: str = Field(
+        default="", description="Comma-separated host names that the API is reached by, such as tune.example.org."
+    )
+    cors_origins: str = Field(
+        default="", description="Comma-separated origins whose pages may call the API, such as https://app.example.org."
     )
     stream_poll_s: Annotated[float, Field(gt=0, le=10)] = Field(
         default=0.1, description="How often a stream's tailer reads the log."
@@ -130,6 +172,39 @@ class Settings(BaseSettings):
             raise ValueError("Expected sqlite:///…, postgresql://… or postgresql+psycopg://…")
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in _listed(value):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError("Expected origins such as https://app.example.org, without a path, never *.")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        for address in _listed(value):
+            try:
+                ipaddress.ip_network(address, strict=False)
+            except ValueError:
+                raise ValueError("Expected addresses or networks, such as 10.0.0.0/8.") from None
+        return value
+
+    @property
+    def proxies(self) -> list[str]:
+        """The addresses and networks whose `X-Forwarded-For` is believed."""
+        return _listed(self.trusted_proxies)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The host names that the API is said to be reached by, in lower case."""
+        return frozenset(host.lower() for host in _listed(self.allowed_hosts))
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins whose pages may call the API."""
+        return _listed(self.cors_origins)
+
     @property
     def resolved_database_url(self) -> str:
         """The database's URL: the one given, or SQLite in the data directory."""
@@ -154,3 +229,7 @@ class Settings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]

@@ -26,13 +26,14 @@ from app.errors import FettleError, Forbidden, Unauthenticated, Unready
 
 if TYPE_CHECKING:
     from app.api.keyring import Keyring
+    from app.api.rates import Rates
 
 log = logging.getLogger("fettle.access")
 
 NOTHING = ""
 """What a route changes that only looks: `needs(Scope.SUBMIT, change=NOTHING)`."""
-DOCUMENTS = frozenset({"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
-"""FastAPI's own routes. They say what the API can do, not what it holds: everybody may see them."""
+DOCUMENTS = frozenset({"/openapi.json", "/docs"})
+"""They say what the API can do, not what it holds: everybody may see them."""
 RECHECK_S = 5.0
 """How often an open stream looks whether its key is still in force."""
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -162,7 +163,7 @@ class Authentication:
         keyring: Keyring = scope["app"].state.service.keyring
         header = _authorization(scope)
         try:
-            caller = await keyring.caller(header)
+            caller = await self._caller(scope, header)
         except FettleError as error:
             await of_error(error)(scope, receive, send)
             return
@@ -181,6 +182,19 @@ class Authentication:
             await send(message)
 
         await self.app(scope, receive, watched)
+
+    async def _caller(self, scope: Connection, header: bytes | None) -> Caller:
+        """Who calls; keys that nobody has are counted, and soon refused as too many."""
+        rates: Rates = scope["app"].state.gate.rates
+        keyring: Keyring = scope["app"].state.service.keyring
+        try:
+            return await keyring.caller(header)
+        except Unauthenticated:
+            if header is not None:
+                address = scope["client"][0] if scope.get("client") else None
+                rates.check_failures(address)
+                rates.failed(address)
+            raise
 
 
 class NotAnyLonger(OSError):

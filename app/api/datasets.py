@@ -38,8 +38,6 @@ from app.store.tables import StoredDataset
 router = make_router("datasets", UploadRoute)
 log = logging.getLogger(__name__)
 
-FORM_BYTES = 2_000_000
-"""What a form may take beside its file: fields, names of columns, boundaries."""
 _OPTIONS = DatasetOptions.model_json_schema(ref_template="#/components/schemas/{model}")
 _FORM: dict[str, Any] = {
     **_OPTIONS,

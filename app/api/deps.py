@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.api.access import UndeclaredAccess
 from app.api.answers import IDEMPOTENCY_KEY_PATTERN
+from app.api.turns import Turns
 from app.domain.access import Caller
 from app.store.audit import Actor, Detail, note
 
@@ -42,6 +43,8 @@ class Service:
     """Made when it is first called: Optuna takes a second to import."""
     readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
     """Threads that read uploaded files: each may hold all of one in memory."""
+    turns: Turns = field(default_factory=Turns)
+    """For what computes: importances, plots, exports, reports."""
 
 
 async def _service(request: Request) -> Service:

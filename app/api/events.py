@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from fastapi import Header, Query, Request, Response
@@ -9,6 +10,7 @@ from fastapi import Header, Query, Request, Response
 from app.api.access import needs
 from app.api.answers import JSON
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, Project
+from app.api.gate import Gate, caller_of
 from app.api.hub import BATCH
 from app.api.openapi import stream_responses
 from app.api.pagination import MAX_INTEGER, Cursors
@@ -64,7 +66,7 @@ async def follow_study(
     page = await api.hub.read(lambda session: read_log(session, study.id, start, BATCH))
     if page is not None and page.has_ended and start >= page.last_seq:
         return Response(status_code=204)
-    return EventStream(study_chunks(api.hub, study.id, page, start, follow=follow))
+    return EventStream(study_chunks(api.hub, study.id, page, start, follow=follow), _place(request))
 
 
 @router.get("/v1/events", responses=stream_responses(seen_all=False))
@@ -96,7 +98,12 @@ async def follow_project(
     _refuse_paging(limit, cursor)
     begin = start
     events = await api.hub.read(lambda session: project_events_after(session, project, begin, BATCH))
-    return EventStream(project_chunks(api.hub, project, events, start, follow=follow))
+    return EventStream(project_chunks(api.hub, project, events, start, follow=follow), _place(request))
+
+
+def _place(request: Request) -> AbstractContextManager[None]:
+    gate: Gate = request.app.state.gate
+    return gate.streams.held(caller_of(request, request.state.caller))
 
 
 def _json_page(items: list[str], next_cursor: str | None) -> Response:

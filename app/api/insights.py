@@ -1,7 +1,7 @@
 """What a study's trials tell: importances of hyperparameters, and plots.
 
-The endpoints run on threads, beside the event loop. Answers are kept until another trial finishes, each is computed
-once however many ask for it, and few are computed at a time: they are Python that would slow everything else down.
+Answers are kept until another trial finishes. Few are computed at a time, each in a turn: they are Python that would
+slow everything else down.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.api.deps import Api, Project
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
 from app.domain.json import dumps, loads
-from app.errors import FieldError, NotFound, Unready
+from app.errors import FieldError, NotFound
 from app.store import tables
 from app.store.studies import find_study
 
@@ -34,9 +34,6 @@ router = make_router("results")
 
 KEPT_ANSWERS = 128
 """Figures and importances kept in memory; a figure of 2,000 trials takes up to a megabyte."""
-AT_ONCE = 2
-PATIENCE_S = 20.0
-"""How long a request waits for its turn before the service says that it is too busy."""
 
 Method = Literal["fanova", "ped_anova"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -52,13 +49,11 @@ class Insights:
         self._snapshots: Snapshots | None = None
         self._kept: OrderedDict[Hashable, str] = OrderedDict()
         self._lock = threading.Lock()
-        self._turns = threading.BoundedSemaphore(AT_ONCE)
 
     def text(self, study: tables.Study, what: Hashable, compute: Callable[[Snapshot], Any], *, live: bool) -> str:
         """The JSON text of `compute` on the study's trials. `what` names it; `live` says that running trials matter.
 
         Raises:
-            Unready: too many others are being computed.
             NotFound: the study was deleted meanwhile.
         """
         key = (study.id, study.finished_count, what)
@@ -67,15 +62,7 @@ class Insights:
             if keeps and key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        if not self._turns.acquire(timeout=PATIENCE_S):
-            raise Unready("Expected a turn to compute within 20 s. Others are being computed: try again in a moment.")
-        try:
-            with self._lock:
-                if keeps and key in self._kept:
-                    return self._kept[key]
-            text = dumps(compute(self.snapshot(study)))
-        finally:
-            self._turns.release()
+        text = dumps(compute(self.snapshot(study)))
         if keeps:
             with self._lock:
                 self._kept[key] = text
@@ -101,12 +88,16 @@ class Insights:
 
 @router.get("/v1/studies/{study_id:id}/importances", response_model=schemas.Importances)
 @needs(Scope.READ)
-def get_importances(
+async def get_importances(
     study_id: str, api: Api, project: Project, method: MethodQuery = "fanova", metric: MetricQuery = None
 ) -> Response:
     """How much each searched hyperparameter explains of an objective; no items, and why, where nothing can be said."""
-    study = _study(api.database, project, study_id)
-    return Response(importances_text(api.insights, study, metric, method), media_type=JSON)
+
+    def work() -> str:
+        study = _study(api.database, project, study_id)
+        return importances_text(api.insights, study, metric, method)
+
+    return Response(await api.turns.run(work), media_type=JSON)
 
 
 def importances_text(insights: Insights, study: tables.Study, metric: str | None, method: Method) -> str:
@@ -143,7 +134,7 @@ def importances_text(insights: Insights, study: tables.Study, metric: str | None
     responses={200: {"description": "A Plotly figure.", "content": {JSON: {"schema": schemas.FIGURE}}}},
 )
 @needs(Scope.READ)
-def get_plot(
+async def get_plot(
     study_id: str,
     kind: str,
     api: Api,
@@ -159,9 +150,12 @@ def get_plot(
     """A plot of the study as a Plotly figure: `history intermediate parallel slice contour edf timeline importances
     pareto`.
     """
-    study = _study(api.database, project, study_id)
-    text = figure_text(api.insights, study, kind, tuple(metric or ()), tuple(hyperparameter or ()), method)
-    return Response(text, media_type=JSON)
+
+    def work() -> str:
+        study = _study(api.database, project, study_id)
+        return figure_text(api.insights, study, kind, tuple(metric or ()), tuple(hyperparameter or ()), method)
+
+    return Response(await api.turns.run(work), media_type=JSON)
 
 
 def figure_text(

@@ -12,12 +12,14 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from app.api.field_errors import field_errors
+from app.api.headers import ALWAYS, DEFAULTS
 from app.api.request_log import HEADER, request_id
 from app.domain.json import dumps
-from app.errors import FettleError, FieldError, Invalid
+from app.errors import FettleError, FieldError, Invalid, RequestTimeout
 from app.store.engine import is_transient
 
 if TYPE_CHECKING:
@@ -69,12 +71,14 @@ def problem_response(
     }
     # A path or message may repeat what was sent: lone surrogates of it must not break the answer.
     body = dumps(content).encode("utf-8", errors="replace")
-    return Response(body, status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
+    return Response(body, status, media_type=PROBLEM_TYPE, headers={**ALWAYS, **DEFAULTS, **(headers or {})})
 
 
 def of_error(error: FettleError) -> Response:
     """The answer to one of our own errors."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if error.status in {429, 503} else {}
+    headers = dict(error.headers)
+    if error.status in {429, 503}:
+        headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_AFTER_S))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return problem_response(error.status, error.code, error.title, error.detail, error.errors, headers)
@@ -95,6 +99,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(DBAPIError, _on_database)
     app.add_exception_handler(PoolTimeout, _on_database)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -132,6 +137,11 @@ async def _on_database(request: Request, error: Any) -> Response:
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     detail = "Expected a database that answers. Received: none. Try again in a moment."
     return problem_response(503, "UNREADY", "Not ready", detail, headers=headers)
+
+
+async def _on_disconnect(_request: Request, _error: Any) -> Response:
+    """The client left before its body had arrived: nobody reads this."""
+    return of_error(RequestTimeout("Expected the whole body. The connection ended before."))
 
 
 async def _on_bug(request: Request, error: Any) -> Response:

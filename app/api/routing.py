@@ -14,12 +14,15 @@ from starlette.convertors import Convertor, register_url_convertor
 from app.api.access import access_of, authorise
 from app.api.body import is_storable_text, read_json, unstorable
 from app.api.field_errors import field_errors
+from app.api.gate import Gate, budget_of
 from app.api.problems import invalid_request
 from app.errors import FieldError, Invalid, InvalidStudy, NotFound, UnsupportedMediaType
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 BODY_METHODS = {"POST", "PATCH", "PUT"}
 JSON_TYPES = ("application/json", "application/merge-patch+json")
+
+MAX_QUERY_PARAMETERS = 200
 
 
 class IdConvertor(Convertor[str]):
@@ -64,9 +67,12 @@ class StrictRoute(APIRoute):
         known = {f.alias for f in get_flat_params(self.dependant) if isinstance(f.field_info, params.Query)}
         form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
         model = None if self.body_field is None else self.body_field.field_info.annotation
+        budget = budget_of(self.path, self.methods or ())
 
         async def strict(request: Request) -> Response:
             authorise(request.state.caller, access)
+            gate: Gate = request.app.state.gate
+            gate.admit(request, request.state.caller, budget)
             request.state.change = access.change
             _check_path(request)
             _check_query(request, known)
@@ -123,6 +129,8 @@ def _check_path(request: Request) -> None:
 
 
 def _check_query(request: Request, known: set[str]) -> None:
+    if request.scope["query_string"].count(b"&") >= MAX_QUERY_PARAMETERS:
+        raise invalid_request([FieldError(("query",), f"Expected at most {MAX_QUERY_PARAMETERS} query parameters.")])
     errors = []
     for name, value in request.query_params.multi_items():
         if name not in known:

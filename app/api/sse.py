@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 import anyio
@@ -26,16 +26,22 @@ SEND_TIMEOUT_S = 30.0
 
 
 class EventStream(Response):
-    """A stream that ends with its generator, or with the client; both free everything at once."""
+    """A stream that ends with its generator, or with the client; both free everything at once, and its `place`."""
 
     media_type = None
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes, None], place: AbstractContextManager[None]) -> None:
         super().__init__(headers={"Content-Type": EVENT_STREAM, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.chunks = chunks
+        self.place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        async with aclosing(self.chunks):
+            with self.place:
+                await self._stream(receive, send)
+
+    async def _stream(self, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as group:
 
             async def leave() -> None:
@@ -45,19 +51,18 @@ class EventStream(Response):
 
             group.start_soon(leave)
             with _Patience(SEND_TIMEOUT_S, group.cancel_scope.cancel) as patience:
-                async with aclosing(self.chunks) as chunks:
-                    await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                    try:
-                        async for chunk in chunks:
-                            patience.begin()
-                            try:
-                                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                            except OSError:
-                                break  # the client has left, or may not go on
-                            patience.end()
-                    except SQLAlchemyError as error:
-                        # The answer has begun: it ends here, and the client comes back to go on after its last event.
-                        log.warning("a stream ends early, the event log could not be read: %s", error)
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                try:
+                    async for chunk in self.chunks:
+                        patience.begin()
+                        try:
+                            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        except OSError:
+                            break  # the client has left, or may not go on
+                        patience.end()
+                except SQLAlchemyError as error:
+                    # The answer has begun: it ends here, and the client comes back to go on after its last event.
+                    log.warning("a stream ends early, the event log could not be read: %s", error)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             group.cancel_scope.cancel()
 

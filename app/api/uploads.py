@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from fastapi import Request
 from pydantic import Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.api.body import read_json, unstorable
 from app.api.field_errors import field_errors
@@ -31,6 +32,8 @@ FILE = "file"
 LISTS = ("drop",)
 """Fields of a form that may come several times."""
 MAX_FIELDS = 10_100
+FORM_BYTES = 2_000_000
+"""What a form may take beside its file: fields, names of columns, boundaries."""
 
 
 class DatasetOptions(ReadingOptions):
@@ -108,13 +111,32 @@ async def brought(request: Request) -> AsyncIterator[Brought]:
         InvalidDataset: fields that are unknown, missing or wrong.
     """
     if _media_type(request) == FORM:
-        async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
+        try:
+            form = await _Form(request.headers, request.stream(), max_files=1, max_fields=MAX_FIELDS).parse()
+        except MultiPartException as error:
+            raise BadRequest(f"Expected a form. {error.message}") from None
+        try:
             yield _of_form(form)
+        finally:
+            await form.close()
         return
     options = _checked(getattr(request.state, "json", None))
     if options.uri is None:
         refuse(("uri",), "Expected the URI of a file, or an upload as multipart/form-data. Received: none")
     yield Brought(options, None)
+
+
+class _Form(MultiPartParser):
+    """A form whose fields are held in memory, so that all of them together are bounded; its file is not."""
+
+    _field_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self._field_bytes += end - start
+            if self._field_bytes > FORM_BYTES:
+                raise MultiPartException(f"Expected fields of at most {FORM_BYTES:,} bytes together.")
+        super().on_part_data(data, start, end)
 
 
 def _of_form(form: FormData) -> Brought:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 import uvicorn
 
+from app.api.connections import server_options
 from app.cli.children import Children
 from app.cli.serve import environment, worker_command
 
@@ -60,7 +61,7 @@ def run(service: FastAPI, settings: Settings, bound: socket.socket, workers: int
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=OPEN_REQUESTS_GRACE_S,
-        server_header=False,
+        **server_options(settings),
     )
     server = _Server(config, url, children, service)
     try:

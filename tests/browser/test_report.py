@@ -1,4 +1,4 @@
-"""A report in a real Chromium: it draws its figures from the file alone, without an error or a request."""
+"""Our pages in a real Chromium: they need nothing but themselves, and run no script but their own."""
 
 from __future__ import annotations
 
@@ -75,3 +75,91 @@ def test_a_report_prints(browser: Any, page_file: Path, tmp_path: Path) -> None:
     assert pdf.startswith(b"%PDF-")
     assert len(pdf) > 20_000
     page.close()
+
+
+EVIL = "</p><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+
+
+def test_a_served_report_draws_under_its_policy_and_runs_nothing_of_a_user(
+    browser: Any, sqlite_database: Database, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, tmp_path) as service:
+        study = bowl(service, description=EVIL, labels={"team": EVIL})
+        page = browser.new_page()
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        response = page.goto(f"{service.url}/v1/studies/{study['id']}/report")
+        page.wait_for_function(DRAWN, timeout=60_000)
+        policy = response.headers["content-security-policy"]
+        drawn = page.eval_on_selector_all(".figure .main-svg", "found => found.length")
+        title, text, told = page.title(), page.inner_text("header p"), list(problems)
+        blocked = page.evaluate("""() => new Promise(resolve => {
+            addEventListener('securitypolicyviolation', event => resolve(event.effectiveDirective));
+            const script = document.createElement('script');
+            script.textContent = "document.title = 'taken'";
+            document.body.append(script);
+        })""")
+        origin = page.evaluate("origin")
+        page.close()
+    assert drawn > 4
+    assert (told, text) == ([], EVIL)
+    assert title.startswith(study["name"])
+    assert (blocked, origin) == ("script-src-elem", "null")
+    assert "script-src 'sha256-" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
+
+
+def test_the_documentation_is_a_page_that_needs_nothing_else(
+    browser: Any, sqlite_database: Database, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, tmp_path) as service:
+        page = browser.new_page()
+        problems: list[str] = []
+        requests: list[str] = []
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{service.url}/docs")
+        assert page.inner_text("h1").startswith("Fettle API")
+        assert page.locator("article", has_text="/v1/studies/{study_id}/trials:ask").count() == 1
+        assert page.evaluate("getComputedStyle(document.querySelector('.method')).fontWeight") == "700"
+        page.close()
+    assert problems == []
+    assert {url.removeprefix(service.url) for url in requests} <= {"/docs", "/favicon.ico"}
+
+
+def test_a_page_of_another_site_reaches_an_open_service_in_no_way(
+    browser: Any, sqlite_database: Database, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, tmp_path) as service:
+        study = service.create()
+        page = browser.new_page()
+        page.route("http://evil.example/", lambda route: route.fulfill(content_type="text/html", body="<p>evil</p>"))
+        page.goto("http://evil.example/")
+        attempts = page.evaluate(
+            """async (url) => {
+                const tries = [
+                    [`${url}:cancel`, {method: "POST", mode: "no-cors"}],
+                    [`${url}:cancel`, {method: "POST"}],
+                    [`${url}`, {}],
+                    [`${url}`, {method: "DELETE"}],
+                ];
+                const form = new FormData();
+                form.append("name", "evil");
+                form.append("target", "y");
+                form.append("file", new Blob(["x,y\\n1,0\\n2,1\\n"]), "a.csv");
+                tries.push([new URL("/v1/datasets", url).href, {method: "POST", mode: "no-cors", body: form}]);
+                const found = [];
+                for (const [where, how] of tries) {
+                    try { found.push((await fetch(where, how)).type); } catch (error) { found.push("refused"); }
+                }
+                return found;
+            }""",
+            f"{service.url}/v1/studies/{study['id']}",
+        )
+        page.close()
+        assert attempts[1:4] == ["refused"] * 3
+        assert "basic" not in attempts
+        assert service.client.get(f"/v1/studies/{study['id']}").json()["state"] == "RUNNING"
+        names = [d["name"] for d in service.client.get("/v1/datasets?limit=1000").json()["items"]]
+        assert "evil" not in names

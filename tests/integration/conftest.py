@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
+from app.api.connections import server_options
 from app.main import create_app
 from app.settings import Settings
 from app.store.engine import Database
@@ -57,7 +58,7 @@ def serving(database: Database, data_dir: Path, **settings: Any) -> Iterator[Run
     url = database.url.render_as_string(hide_password=False)
     chosen = Settings(data_dir=data_dir, database_url=url, stream_poll_s=0.02, **settings)
     app = create_app(chosen)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10, **server_options(chosen))
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -58,4 +58,5 @@ def export_trials(
         study = find_study(session, project, study_id)
     media_type, written = FORMATS[export_format]
     headers = {"Content-Disposition": f'attachment; filename="{study.name}.{export_format}"'}
-    return StreamingResponse(written(Export(api.database, study)), media_type=media_type, headers=headers)
+    batches = written(Export(api.database, study))
+    return StreamingResponse(api.turns.each(batches), media_type=media_type, headers=headers)

@@ -1,4 +1,8 @@
-"""Exports as text: JSON as the list of trials has it, and CSV (RFC 4180)."""
+"""Exports as text: JSON as the list of trials has it, and CSV (RFC 4180).
+
+A spreadsheet takes a cell that begins like a formula for one, whoever wrote it. In CSV such texts get an apostrophe in
+front; JSON and Parquet have them as they are, and so has CSV all numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from app.api.export.rows import LEADING, TRAILING, Export, error_words
+from app.domain.json import NON_FINITE
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""What cells begin with that spreadsheets compute."""
 
 
 def as_json(export: Export) -> Iterator[str]:
@@ -43,5 +51,13 @@ def _cells(trial: dict[str, Any], names: Sequence[str], metrics: Sequence[str]) 
 def _lines(rows: Sequence[list[object]]) -> str:
     """Lines of CSV, booleans as in JSON."""
     text = io.StringIO()
-    csv.writer(text).writerows([str(cell).lower() if isinstance(cell, bool) else cell for cell in row] for row in rows)
+    csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.startswith(FORMULAS) and value not in NON_FINITE:
+        return f"'{value}"
+    return value

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from app.api.access import needs
 from app.api.deps import Api, Project
 from app.api.report.content import gathered
-from app.api.report.page import page_of
+from app.api.report.page import page_of, page_policy
 from app.api.routing import router as make_router
 from app.domain.access import Scope
 
@@ -27,9 +27,13 @@ router = make_router("results")
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 @needs(Scope.READ)
-def get_report(study_id: str, api: Api, project: Project) -> Response:
+async def get_report(study_id: str, api: Api, project: Project) -> Response:
     """A page about the study to keep, send or print; it works offline."""
-    content = gathered(api, project, study_id)
-    name = quote(f"{content.name}-report.html")
-    headers = {"Content-Disposition": f"inline; filename*=UTF-8''{name}", "X-Content-Type-Options": "nosniff"}
-    return HTMLResponse(page_of(content), headers=headers)
+
+    def work() -> Response:
+        content = gathered(api, project, study_id)
+        name = quote(f"{content.name}-report.html")
+        headers = {"Content-Disposition": f"inline; filename*=UTF-8''{name}", "Content-Security-Policy": page_policy()}
+        return HTMLResponse(page_of(content), headers=headers)
+
+    return await api.turns.run(work)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 from app import __version__
+from app.api.docs_page import hash_of
 from app.api.report.content import SHOWN_TRIALS, Content, Figure
 from app.store.log import rfc3339
 
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-"""The page loads nothing; plotly.js writes styles."""
 STATE_LOOKS = {"COMPLETED": "good", "FAILED": "bad", "CANCELLED": "bad", "STOPPED": "dim"}
 
 
 def page_of(content: Content) -> str:
     """The whole page."""
     title = escape(f"{content.name} · Fettle report")
-    script, style, plotly = _assets()
+    assets = _assets()
     body = "\n".join(
         [_header(content), _best(content), *map(_figure, content.figures), _tables(content), _end(content)]
     )
@@ -31,29 +31,49 @@ def page_of(content: Content) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{assets.policy}">
 <title>{title}</title>
-<style>{style}</style>
+<style>{assets.style}</style>
 </head>
 <body>
 <main>
 {body}
 </main>
-<script>{plotly}</script>
-<script>{script}</script>
+<script>{assets.plotly}</script>
+<script>{assets.script}</script>
 </body>
 </html>
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Assets:
+    """The page's script and style, plotly.js as the installed library brings it, and the policy that allows these."""
+
+    script: str
+    style: str
+    plotly: str
+    policy: str
+
+
 @lru_cache(maxsize=1)
-def _assets() -> tuple[str, str, str]:
-    """The page's script and style, and plotly.js as the installed library brings it."""
+def _assets() -> _Assets:
     from plotly.offline import get_plotlyjs
 
     folder = files("app.api.report")
     script, style = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
-    return script, style, get_plotlyjs().replace("</script", "<\\/script")
+    plotly = get_plotlyjs().replace("</script", "<\\/script")
+    # plotly.js makes style elements and attributes of its own; the scripts are these two and no other.
+    policy = (
+        f"default-src 'none'; script-src {hash_of(plotly)} {hash_of(script)}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    return _Assets(script, style, plotly, policy)
+
+
+def page_policy() -> str:
+    """The page's policy as a header has it: also framed by nobody, and of no origin, so that it can call nothing."""
+    return f"{_assets().policy}; frame-ancestors 'none'; sandbox allow-scripts allow-downloads allow-modals"
 
 
 def _header(content: Content) -> str:

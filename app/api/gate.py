@@ -1,0 +1,119 @@
+"""Who may come in, and how often: looked at once the caller is known, before a body is read.
+
+An open service trusts whoever reaches it, so it has to make sure that this is no web page: a browser on the same
+machine reaches it too. A page of another site shows itself by its `Origin`; one that made its own name point here (DNS
+rebinding) by the `Host`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from app.api.places import StreamPlaces
+from app.api.rates import Budget, Rates, is_local, network_of
+from app.errors import CrossOrigin, Misdirected
+
+if TYPE_CHECKING:
+    from app.domain.access import Caller
+    from app.settings import Settings
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""Asked by whatever watches the service, under any name, and never refused."""
+HEAVY = {
+    ("POST", "/v1/studies:validate"),
+    ("POST", "/v1/datasets"),
+    ("GET", "/v1/studies/{study_id:id}/importances"),
+    ("GET", "/v1/studies/{study_id:id}/plots/{kind:id}"),
+    ("GET", "/v1/studies/{study_id:id}/export"),
+    ("GET", "/v1/studies/{study_id:id}/report"),
+}
+
+
+def budget_of(path: str, methods: Collection[str]) -> Budget | None:
+    """Which budget calls of a route are counted in; None for probes."""
+    if path in PROBES:
+        return None
+    if any((method, path) in HEAVY for method in methods):
+        return "heavy"
+    return "reads" if set(methods) <= set(SAFE_METHODS) else "writes"
+
+
+class Gate:
+    """The rules for all calls of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.rates = Rates(settings)
+        self.streams = StreamPlaces(settings.max_streams, settings.max_streams_per_key)
+        self._hosts = settings.hosts
+        self._origins = frozenset(settings.origins)
+
+    def admit(self, request: Request, caller: Caller, budget: Budget | None) -> None:
+        """Let a call in, or say why not.
+
+        Raises:
+            Misdirected: it names a host that the service doesn't go by.
+            CrossOrigin: another site's page sent it to an open service.
+            TooManyRequests: the caller has used up the budget.
+        """
+        if budget is None:
+            return
+        self._check_host(request, is_open=caller.key_id is None)
+        if caller.key_id is None and request.method not in SAFE_METHODS:
+            self._check_origin(request)
+        who = caller_of(request, caller)
+        standing = None if who is None else self.rates.spend(who, budget)
+        if standing is not None:
+            request.state.rate_headers = standing.headers()
+
+    def _check_host(self, request: Request, *, is_open: bool) -> None:
+        host = host_of(request.headers.get("host", ""))
+        if host in self._hosts or _cannot_be_rebound(host) or not (is_open or self._hosts):
+            return
+        raise Misdirected(
+            f"Expected a host that the service goes by: {', '.join(sorted(self._hosts)) or 'localhost, an address'}. "
+            f"Received: {host[:100]!r}. The operator names others in FETTLE_ALLOWED_HOSTS."
+        )
+
+    def _check_origin(self, request: Request) -> None:
+        origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+        if origin in self._origins:
+            return
+        if site is not None:
+            if site in {"same-origin", "none"}:
+                return
+        elif origin is None or urlsplit(origin).netloc == request.headers.get("host"):
+            return
+        raise CrossOrigin(
+            f"Expected a call from no page, or from one of an origin in FETTLE_CORS_ORIGINS. Received: {origin!r:.100}"
+        )
+
+
+def caller_of(request: Request, caller: Caller) -> str | None:
+    """Whom a call is counted for: the key, else the client's address; None where that is this machine."""
+    if caller.key_id is not None:
+        return f"key {caller.key_id}"
+    address = request.client.host if request.client is not None else None
+    return None if is_local(address) else f"address {network_of(address)}"
+
+
+def host_of(header: str) -> str:
+    """The name in a `Host` header, without its port and in lower case."""
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].removesuffix(".")
+
+
+def _cannot_be_rebound(host: str) -> bool:
+    """Whether no stranger can make this name point here: an address, or a name that no public DNS serves."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return bool(host) and ("." not in host or host.endswith(".localhost"))
+    return True
