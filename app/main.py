@@ -100,7 +100,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         insights=insights.Insights(database),
         external=cache(partial(_external_studies, database)),
     )
-    background = [asyncio.create_task(hub.run()), *chores.start(database)]
+    background = [asyncio.create_task(hub.run()), *chores.start(database, chores.chores_of(settings))]
     try:
         with _ending_streams(hub):
             yield

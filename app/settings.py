@@ -6,8 +6,16 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _never(value: object) -> object:
+    """None for the words that say so: a variable of the environment can't be null."""
+    return None if isinstance(value, str) and value.strip().lower() in {"", "null", "none", "never"} else value
+
+
+RetentionDays = Annotated[Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)] | None, BeforeValidator(_never)]
 
 
 class Settings(BaseSettings):
@@ -84,6 +92,25 @@ class Settings(BaseSettings):
     )
     stream_ping_s: Annotated[float, Field(gt=0, le=15)] = Field(
         default=10.0, description="Longest silence on an open stream."
+    )
+
+    event_retention_days: RetentionDays = Field(
+        default=None, description="Events of studies that ended longer ago are deleted, but for the last; null: never."
+    )
+    metric_retention_days: RetentionDays = Field(
+        default=None, description="The same for what trials reported by epoch; their results stay."
+    )
+    log_retention_days: RetentionDays = Field(default=None, description="The same for trials' logs.")
+    artifact_retention_days: RetentionDays = Field(
+        default=None, description="The same for trials' files: models and checkpoints."
+    )
+    orphan_retention_days: RetentionDays = Field(
+        default=None,
+        description="Files of attempts that nothing points to are deleted once they are older. "
+        "Only where no other service has the same locations; null: never.",
+    )
+    worker_retention_days: RetentionDays = Field(
+        default=30.0, description="Workers that were not heard of for longer are forgotten; null: never."
     )
 
     @field_validator("database_url")

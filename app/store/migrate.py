@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from app.errors import Unready
 from app.store.engine import Database
 
-HEAD = "0009"
+HEAD = "0012"
 """The newest revision under `migrations/versions`."""
 VERSION_TABLE = "fettle_alembic_version"
 MIGRATION_LOCK = 0x666574746C65

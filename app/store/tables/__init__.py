@@ -11,6 +11,7 @@ from app.store.tables.log import Event, EventCounter
 from app.store.tables.requests import IdempotencyKey
 from app.store.tables.studies import Study, StudyAttribute, StudyLabel
 from app.store.tables.trials import Artifact, Checkpoint, Metric, Trial, TrialLog
+from app.store.tables.upkeep import Pruning, Restore
 
 __all__ = [
     "AdvertisedFamily",
@@ -22,6 +23,8 @@ __all__ = [
     "EventCounter",
     "IdempotencyKey",
     "Metric",
+    "Pruning",
+    "Restore",
     "StoredDataset",
     "Study",
     "StudyAttribute",
