@@ -124,7 +124,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
     def begin() -> None:
         background.extend(asyncio.create_task(work) for work in (hub.run(), deliveries.run()))
-        background.extend(chores.start(database, [*chores.CHORES, noting_use]))
+        background.extend(chores.start(database, [*chores.chores_of(settings), noting_use]))
 
     await readiness.start()
     background.append(asyncio.create_task(readiness.run(begin)))

@@ -7,10 +7,18 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+
+
+def _never(value: object) -> object:
+    """None for the words that say so: a variable of the environment can't be null."""
+    return None if isinstance(value, str) and value.strip().lower() in {"", "null", "none", "never"} else value
+
+
+RetentionDays = Annotated[Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)] | None, BeforeValidator(_never)]
 
 
 class Settings(BaseSettings):
@@ -156,6 +164,25 @@ class Settings(BaseSettings):
     )
     webhook_disable_after_s: Annotated[float, Field(gt=0)] = Field(
         default=432_000.0, description="A webhook that has failed for this long is disabled (five days)."
+    )
+
+    event_retention_days: RetentionDays = Field(
+        default=None, description="Events of studies that ended longer ago are deleted, but for the last; null: never."
+    )
+    metric_retention_days: RetentionDays = Field(
+        default=None, description="The same for what trials reported by epoch; their results stay."
+    )
+    log_retention_days: RetentionDays = Field(default=None, description="The same for trials' logs.")
+    artifact_retention_days: RetentionDays = Field(
+        default=None, description="The same for trials' files: models and checkpoints."
+    )
+    orphan_retention_days: RetentionDays = Field(
+        default=None,
+        description="Files of attempts that nothing points to are deleted once they are older. "
+        "Only where no other service has the same locations; null: never.",
+    )
+    worker_retention_days: RetentionDays = Field(
+        default=30.0, description="Workers that were not heard of for longer are forgotten; null: never."
     )
 
     @field_validator("webhook_allowed_networks")

@@ -26,10 +26,13 @@ def answer(
     return Response(_text(content), status, media_type=JSON, headers=headers)
 
 
-def page(items: Sequence[BaseModel | str], next_cursor: str | None = None) -> Response:
-    """A page of a list of models or of their JSON texts."""
+def page(items: Sequence[BaseModel | str], next_cursor: str | None = None, **more: str | None) -> Response:
+    """A page of a list of models or of their JSON texts; `more` are plain words beside it, by name."""
     cursor = "null" if next_cursor is None else f'"{next_cursor}"'
-    return Response(f'{{"items":[{",".join(map(_text, items))}],"next_cursor":{cursor}}}', media_type=JSON)
+    beside = "".join(
+        f',"{name}":{"null" if text is None else f"{chr(34)}{text}{chr(34)}"}' for name, text in more.items()
+    )
+    return Response(f'{{"items":[{",".join(map(_text, items))}],"next_cursor":{cursor}{beside}}}', media_type=JSON)
 
 
 def _text(content: BaseModel | str) -> str:

@@ -11,7 +11,7 @@ from app.api.access import needs
 from app.api.answers import JSON
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, Project
 from app.api.gate import Gate, caller_of
-from app.api.hub import BATCH
+from app.api.hub import BATCH, project_reset
 from app.api.openapi import stream_responses
 from app.api.pagination import MAX_INTEGER, Cursors
 from app.api.problems import invalid_request
@@ -22,10 +22,11 @@ from app.errors import BadRequest, FieldError
 from app.store.events import (
     START,
     Position,
-    events_after,
+    ProjectPage,
     latest_position,
-    project_events_after,
+    project_page,
     read_log,
+    restores,
 )
 from app.store.studies import find_study
 
@@ -59,12 +60,14 @@ async def follow_study(
         cursors = Cursors(["events", study_id], [int])
         begin = (cursors.decode(cursor) or (start,))[0]
         size = limit or DEFAULT_LIMIT
-        events = await api.hub.read(lambda session: events_after(session, study.id, begin, size + 1))
+        found = await api.hub.read(lambda session: read_log(session, study.id, begin, size + 1))
+        events = [] if found is None else found.events
         more = cursors.encode((events[size - 1].seq,)) if len(events) > size else None
-        return _json_page([event.data for event in events[:size]], more)
+        reset = None if found is None or found.reset is None else f'{{"first_seq":{found.reset}}}'
+        return _json_page([event.data for event in events[:size]], more, reset)
     _refuse_paging(limit, cursor)
     page = await api.hub.read(lambda session: read_log(session, study.id, start, BATCH))
-    if page is not None and page.has_ended and start >= page.last_seq:
+    if page is not None and page.has_ended and start == page.last_seq:
         return Response(status_code=204)
     return EventStream(study_chunks(api.hub, study.id, page, start, follow=follow), _place(request))
 
@@ -85,20 +88,24 @@ async def follow_project(
 ) -> Response:
     """The events of all studies of the project as they happen; order is kept within a study."""
     as_json = wants_json(request.headers.get("accept"))
-    start = _position(last_event_id or after)
-    if start is None:
-        start = await api.hub.read(lambda session: latest_position(session, project))
+    start, of_life = _position(last_event_id or after)
+    life = await api.hub.read(restores)
+    is_lost = of_life is not None and of_life != life
+    if is_lost:
+        start = START
+    begin = await api.hub.read(lambda session: latest_position(session, project)) if start is None else start
     if as_json:
-        cursors = Cursors(["firehose", project], [int, int, int])
-        key: Any = cursors.decode(cursor) or start
+        cursors = Cursors(["firehose", project, *([life] if life else [])], [int, int, int])
+        key: Any = cursors.decode(cursor) or begin
         size = limit or DEFAULT_LIMIT
-        events = await api.hub.read(lambda session: project_events_after(session, project, key, size + 1))
-        more = cursors.encode(events[size - 1].position) if len(events) > size else None
-        return _json_page([event.data for event in events[:size]], more)
+        page = await api.hub.read(lambda session: project_page(session, project, key, size + 1))
+        more = cursors.encode(page.events[size - 1].position) if len(page.events) > size else None
+        reset = project_reset(None) if is_lost and not cursor else project_reset(page.gone) if page.gone else None
+        return _json_page([event.data for event in page.events[:size]], more, reset)
     _refuse_paging(limit, cursor)
-    begin = start
-    events = await api.hub.read(lambda session: project_events_after(session, project, begin, BATCH))
-    return EventStream(project_chunks(api.hub, project, events, start, follow=follow), _place(request))
+    found: ProjectPage = await api.hub.read(lambda session: project_page(session, project, begin, BATCH))
+    chunks = project_chunks(api.hub, project, found, begin, follow=follow, life=life, is_lost=is_lost)
+    return EventStream(chunks, _place(request))
 
 
 def _place(request: Request) -> AbstractContextManager[None]:
@@ -106,9 +113,11 @@ def _place(request: Request) -> AbstractContextManager[None]:
     return gate.streams.held(caller_of(request, request.state.caller))
 
 
-def _json_page(items: list[str], next_cursor: str | None) -> Response:
+def _json_page(items: list[str], next_cursor: str | None, reset: str | None) -> Response:
     cursor = "null" if next_cursor is None else f'"{next_cursor}"'
-    return Response(f'{{"items":[{",".join(items)}],"next_cursor":{cursor}}}', media_type=JSON)
+    return Response(
+        f'{{"items":[{",".join(items)}],"next_cursor":{cursor},"reset":{reset or "null"}}}', media_type=JSON
+    )
 
 
 def _refuse_paging(limit: int | None, cursor: str | None) -> None:
@@ -125,20 +134,22 @@ def _last_number(text: str) -> int:
     return int(text)
 
 
-def _position(text: str | None) -> Position | None:
-    """The position of an opaque id; the log's start without one, None for `latest`.
+def _position(text: str | None) -> tuple[Position | None, int | None]:
+    """The position of an opaque id, and how often the database had been restored when it was given.
+
+    Neither without an id: the log's start, or None for `latest`.
 
     Raises:
         BadRequest: it is no id that a stream gave.
     """
     if not text:
-        return START
+        return START, None
     if text == "latest":
-        return None
+        return None, None
     try:
-        position, study, seq = (int(part, 16) for part in text.split("-"))
+        position, study, seq, *lives = (int(part, 16) for part in text.split("-"))
     except ValueError:
-        position = study = seq = -1
-    if not all(0 <= part <= MAX_INTEGER for part in (position, study, seq)):
+        position, study, seq, lives = -1, -1, -1, []
+    if len(lives) > 1 or not all(0 <= part <= MAX_INTEGER for part in (position, study, seq, *lives)):
         raise BadRequest(f"Expected the id of an event of this stream. Received: {text[:100]!r}", code="BAD_CURSOR")
-    return position, study, seq
+    return (position, study, seq), (lives[0] if lives else 0)

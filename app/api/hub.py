@@ -21,8 +21,9 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.domain.json import dumps
 from app.store.engine import Database
-from app.store.events import FINISHED, Position, events_after, last_numbers, project_events_after
+from app.store.events import Position, last_numbers, project_page, read_log, restores
 
 log = logging.getLogger("fettle.stream")
 
@@ -148,14 +149,29 @@ def encode_study_event(seq: int, kind: str, data: str) -> bytes:
     return f"id: {seq}\nevent: {kind}\ndata: {data}\n\n".encode()
 
 
-def encode_position(at: Position) -> str:
-    """The opaque id of an event of a project's stream."""
-    return "-".join(f"{part:x}" for part in at)
+def encode_reset(first_seq: int) -> bytes:
+    """Tells a study's stream that `first_seq` is next, whatever number was last."""
+    return f'event: reset\ndata: {{"first_seq": {first_seq}}}\n\n'.encode()
 
 
-def encode_project_event(at: Position, kind: str, data: str) -> bytes:
+def encode_position(at: Position, life: int) -> str:
+    """The opaque id of an event of a project's stream. `life` counts how often the database was restored."""
+    return "-".join(f"{part:x}" for part in (at if life == 0 else (*at, life)))
+
+
+def encode_project_event(at: Position, kind: str, data: str, life: int) -> bytes:
     """An event of a project's stream."""
-    return f"id: {encode_position(at)}\nevent: {kind}\ndata: {data}\n\n".encode()
+    return f"id: {encode_position(at, life)}\nevent: {kind}\ndata: {data}\n\n".encode()
+
+
+def encode_project_reset(gone: Sequence[str] | None) -> bytes:
+    """Tells a project's stream which studies lost events by the retention; None: the database was restored."""
+    return f"event: reset\ndata: {project_reset(gone)}\n\n".encode()
+
+
+def project_reset(gone: Sequence[str] | None) -> str:
+    """What is told of events that are missing in a project's log, as JSON."""
+    return dumps({"reason": "restore" if gone is None else "retention", "studies": list(gone or ())})
 
 
 class Hub:
@@ -252,18 +268,27 @@ class Hub:
                     told["study", study_id] = _Told(at, [], is_over=True)
                 elif last[study_id] > at:
                     told["study", study_id] = _study_news(session, study_id, at)
+            life = restores(session) if projects else 0
             for project, at in projects.items():
-                events = project_events_after(session, project, at, BATCH)
-                if events:
-                    encoded = [Encoded(e.position, encode_project_event(e.position, e.type, e.data)) for e in events]
-                    told["project", project] = _Told(at, encoded, has_more=len(events) == BATCH)
+                page = project_page(session, project, at, BATCH)
+                if page.events:
+                    encoded = [
+                        Encoded(e.position, encode_project_event(e.position, e.type, e.data, life)) for e in page.events
+                    ]
+                    if page.gone:
+                        encoded.insert(0, Encoded(page.events[0].position, encode_project_reset(page.gone)))
+                    told["project", project] = _Told(at, encoded, has_more=len(page.events) == BATCH)
             return told
 
         return work
 
 
 def _study_news(session: Session, study_id: int, at: int) -> _Told:
-    events = events_after(session, study_id, at, BATCH)
-    encoded = [Encoded(e.seq, encode_study_event(e.seq, e.type, e.data)) for e in events]
-    has_more = len(events) == BATCH
-    return _Told(at, encoded, is_over=not has_more and bool(events) and events[-1].type == FINISHED, has_more=has_more)
+    page = read_log(session, study_id, at, BATCH)
+    if page is None:
+        return _Told(at, [], is_over=True)
+    encoded = [Encoded(e.seq, encode_study_event(e.seq, e.type, e.data)) for e in page.events]
+    if page.reset is not None:
+        # At the place of the event that follows: clients beyond it have no use for either.
+        encoded.insert(0, Encoded(page.events[0].seq if page.events else page.last_seq, encode_reset(page.reset)))
+    return _Told(at, encoded, is_over=page.has_ended, has_more=not page.is_complete)

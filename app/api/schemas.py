@@ -243,6 +243,7 @@ class MetricPage(BaseModel):
 
     items: list[EpochMetrics]
     next_cursor: str | None
+    pruned_at: Time | None = Field(default=None, description="When the service's retention deleted them.")
 
 
 class ArtifactPage(BaseModel):
@@ -250,6 +251,7 @@ class ArtifactPage(BaseModel):
 
     items: list[Artifact]
     next_cursor: str | None
+    pruned_at: Time | None = Field(default=None, description="When the service's retention deleted them.")
 
 
 class WorkerPage(BaseModel):
@@ -278,6 +280,9 @@ class EventPage(BaseModel):
 
     items: list[EventItem]
     next_cursor: str | None
+    reset: dict[str, Any] | None = Field(
+        default=None, description="Events are missing before these: what a stream tells by an event `reset`."
+    )
 
 
 class Importance(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
@@ -13,9 +13,19 @@ from fastapi import Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
-from app.api.hub import BATCH, Batch, Encoded, Hub, Inbox, encode_project_event, encode_study_event
+from app.api.hub import (
+    BATCH,
+    Batch,
+    Encoded,
+    Hub,
+    Inbox,
+    encode_project_event,
+    encode_project_reset,
+    encode_reset,
+    encode_study_event,
+)
 from app.errors import NotAcceptable
-from app.store.events import LogPage, Position, ProjectEvent, project_events_after, read_log
+from app.store.events import LogPage, Position, ProjectPage, project_page, read_log
 
 log = logging.getLogger("fettle.stream")
 
@@ -129,32 +139,42 @@ async def study_chunks(
 
 
 async def project_chunks(
-    hub: Hub, project: str, events: Sequence[ProjectEvent], sent: Position, *, follow: bool
+    hub: Hub, project: str, page: ProjectPage, sent: Position, *, follow: bool, life: int, is_lost: bool
 ) -> AsyncGenerator[bytes, None]:
-    """A project's events after `sent`, the first of them in `events`."""
+    """A project's events after `sent`, the first of them in `page`, in the `life` of the database that they are of.
 
-    async def more(at: Position) -> list[ProjectEvent]:
-        return await hub.read(lambda session: project_events_after(session, project, at, BATCH))
+    `is_lost`: the client's last event was told in another one.
+    """
+    told = set[str]()
 
+    async def more(at: Position) -> ProjectPage:
+        return await hub.read(lambda session: project_page(session, project, at, BATCH))
+
+    def encode(page: ProjectPage) -> bytes:
+        gone = [study for study in page.gone if study not in told]
+        told.update(gone)
+        reset = encode_project_reset(gone) if gone else b""
+        return reset + b"".join(encode_project_event(e.position, e.type, e.data, life) for e in page.events)
+
+    if is_lost:
+        yield encode_project_reset(None)
     while not hub.is_closing:
-        if events:
-            yield _encode(events)
-            sent = events[-1].position
-        if len(events) < BATCH:
+        chunk = encode(page)
+        if chunk:
+            yield chunk
+        if page.events:
+            sent = page.events[-1].position
+        if len(page.events) < BATCH:
             break
-        events = await more(sent)
+        page = await more(sent)
     if not follow:
         return
     with hub.join(("project", project), sent) as inbox:
-        while sent < inbox.joined_at and (events := await more(sent)):
-            yield _encode(events)
-            sent = events[-1].position
+        while sent < inbox.joined_at and (page := await more(sent)).events:
+            yield encode(page)
+            sent = page.events[-1].position
         async for chunk in _from_inbox(inbox, sent, hub.ping_s):
             yield chunk
-
-
-def _encode(events: Sequence[ProjectEvent]) -> bytes:
-    return b"".join(encode_project_event(e.position, e.type, e.data) for e in events)
 
 
 async def _from_inbox(inbox: Inbox, sent: Any, ping_s: float) -> AsyncIterator[bytes]:
@@ -173,18 +193,11 @@ async def _from_inbox(inbox: Inbox, sent: Any, ping_s: float) -> AsyncIterator[b
 
 def _of_page(page: LogPage, sent: int) -> tuple[bytes, int]:
     """The bytes of a page of a study's log after number `sent`, and the number of its last event."""
+    reset = encode_reset(page.reset) if page.reset is not None else b""
     if not page.events:
-        if page.last_seq > sent:
-            return _reset(page.last_seq + 1), page.last_seq
-        return b"", sent
-    reset = _reset(page.events[0].seq) if page.events[0].seq > sent + 1 else b""
+        return reset, (page.last_seq if reset else sent)
     batch = Batch([Encoded(e.seq, encode_study_event(e.seq, e.type, e.data)) for e in page.events])
     return reset + batch.wire, batch.last
-
-
-def _reset(first_seq: int) -> bytes:
-    """Tells that events before `first_seq` are no longer kept."""
-    return f'event: reset\ndata: {{"first_seq": {first_seq}}}\n\n'.encode()
 
 
 def wants_json(accept: str | None) -> bool:

@@ -26,6 +26,8 @@ from app.domain.json import loads
 from app.domain.trial import TrialState
 from app.errors import FieldError
 from app.store import artifacts, lifecycle, listing, tables, trials
+from app.store.log import rfc3339
+from app.store.retention import What, pruned_at
 from app.store.studies import find_study
 from app.store.trials import find_trial
 
@@ -127,7 +129,8 @@ def get_metrics(study_id: str, number: int, api: Api, project: Project, attempt:
     """What an attempt of the trial reported, epoch by epoch."""
     with api.database.read() as session:
         trial = _find(session, project, study_id, number)
-        return page([metrics_text(row) for row in trials.metrics_of(session, trial, attempt)])
+        gone_at = _pruned_at(session, trial, What.METRICS)
+        return page([metrics_text(row) for row in trials.metrics_of(session, trial, attempt)], pruned_at=gone_at)
 
 
 @router.get(TRIAL + "/logs", response_class=PlainTextResponse)
@@ -136,7 +139,11 @@ def get_logs(study_id: str, number: int, api: Api, project: Project, attempt: At
     """What the trial's attempts logged."""
     with api.database.read() as session:
         trial = _find(session, project, study_id, number)
-        return PlainTextResponse(trials.logs_of(session, trial, attempt))
+        text = trials.logs_of(session, trial, attempt)
+        gone_at = None if text else _pruned_at(session, trial, What.LOGS)
+    if gone_at is not None:
+        text = f"(What was logged here was deleted at {gone_at} by this service's retention.)\n"
+    return PlainTextResponse(text)
 
 
 @router.get(TRIAL + "/artifacts", response_model=schemas.ArtifactPage)
@@ -145,7 +152,8 @@ def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Re
     """The trial's files."""
     with api.database.read() as session:
         trial = _find(session, project, study_id, number)
-        return page([artifact_view(file) for file in artifacts.artifacts_of(session, [trial.id])[trial.id]])
+        files = artifacts.artifacts_of(session, [trial.id])[trial.id]
+        return page([artifact_view(file) for file in files], pruned_at=_pruned_at(session, trial, What.FILES))
 
 
 @router.get(
@@ -158,7 +166,8 @@ def get_artifact(study_id: str, number: int, name: str, api: Api, project: Proje
     """The bytes of one of the trial's files."""
     with api.database.read() as session:
         trial = _find(session, project, study_id, number)
-        file = artifacts.find_artifact(session, trial.id, name)
+        gone_at = _pruned_at(session, trial, What.FILES)
+        file = artifacts.find_artifact(session, trial.id, name, pruned_at=gone_at)
     size, chunks = open_artifact(api.settings.resolved_artifact_url, file.path)
     headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.name)}"}
     return StreamingResponse(chunks, media_type=file.media_type, headers=headers)
@@ -166,3 +175,9 @@ def get_artifact(study_id: str, number: int, name: str, api: Api, project: Proje
 
 def _find(session: Session, project: str, study_id: str, number: int) -> tables.Trial:
     return find_trial(session, find_study(session, project, study_id).id, number)
+
+
+def _pruned_at(session: Session, trial: tables.Trial, what: What) -> str | None:
+    """When the retention deleted something of a trial, as the contract writes times."""
+    at = pruned_at(session, trial, what)
+    return None if at is None else rfc3339(at)

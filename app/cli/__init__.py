@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, datasets, enqueue, external, lineage, results, serve, webhooks
+from app.cli import client, datasets, enqueue, external, lineage, results, serve, upkeep, webhooks
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -30,6 +30,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     serve.worker,
     serve.migrate,
     serve.check,
+    upkeep.backup,
+    upkeep.restore,
+    upkeep.prune,
     client.validate,
     client.submit,
     client.watch,

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.client.models import (
     Event,
+    Reset,
     Study,
     StudyEvent,
     TrialBest,
@@ -28,6 +29,9 @@ class Scoreboard:
         self.study = study
         self.state = study.state
         self.state_reason = study.state_reason
+        self._begin()
+
+    def _begin(self) -> None:
         self.ended: dict[str, int] = {"COMPLETE": 0, "PRUNED": 0, "FAIL": 0}
         self.running: dict[int, str] = {}
         self.best: TrialBest | None = None
@@ -49,9 +53,12 @@ class Scoreboard:
     def add(self, event: Event) -> None:
         """Count one event in; events come in order."""
         match event:
+            case Reset():
+                self._begin()
             case StudyEvent():
                 self.state, self.state_reason = event.state, event.state_reason
                 self.over = event.type == "study.finished"
+                self._take_sums(event)
             case TrialStarted() if event.type == "trial.started":
                 self.running[event.trial] = "starting"
             case TrialMetrics():
@@ -66,6 +73,14 @@ class Scoreboard:
                 self.ended[event.state] = self.ended.get(event.state, 0) + 1
                 if event.at is not None:
                     self._times.append(event.at)
+
+    def _take_sums(self, event: StudyEvent) -> None:
+        """Take over what `study.finished` tells: the events that add up to it may be gone."""
+        progress, best = event.progress, event.best
+        if progress is not None:
+            self.ended = {"COMPLETE": progress.complete, "PRUNED": progress.pruned, "FAIL": progress.fail}
+        if best is not None and self.best is None:
+            self.best = TrialBest(seq=event.seq, type="trial.best", trial=best.number, values=dict(best.values))
 
     def seconds_left(self) -> float | None:
         """Seconds to the end of the budget at the speed of the last trials; None where that can't be said."""

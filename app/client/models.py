@@ -256,7 +256,10 @@ class TrialRetried(TrialEvent):
 
 
 class Reset(Event):
-    """Events before `first_seq` are gone: the log's retention has passed them. `seq` is the one before it."""
+    """What comes next is `first_seq`, whatever was last: events before it are gone, by retention or by a restore.
+
+    `seq` is the number before it. It may lead back: what was told beyond is no longer so.
+    """
 
     first_seq: int = Field(ge=1)
 
@@ -269,6 +272,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "study.stopping": StudyEvent,
     "study.updated": StudyEvent,
     "study.finished": StudyEvent,
+    "study.restored": StudyEvent,
     "trial.enqueued": TrialStarted,
     "trial.started": TrialStarted,
     "trial.resumed": TrialResumed,

@@ -88,7 +88,7 @@ def follow(transport: Transport, path: str, *, after: int, until_finished: bool,
                     event = event_of(frame.event, json.loads(frame.data))
                     if event.seq <= after and event.type != "reset":
                         continue
-                    after = max(after, event.seq)
+                    after = event.seq  # a reset may lead back, where the service's database was restored
                     news = True
                     yield event
             if not until_finished:

@@ -27,13 +27,18 @@ def artifacts_of(session: Session, trial_ids: Sequence[int]) -> dict[int, list[A
     return found
 
 
-def find_artifact(session: Session, trial_id: int, name: str) -> Artifact:
-    """The file of this name.
+def find_artifact(session: Session, trial_id: int, name: str, *, pruned_at: str | None = None) -> Artifact:
+    """The file of this name. `pruned_at` says when the retention deleted the trial's files.
 
     Raises:
         NotFound: the trial has none.
     """
     artifact = session.get(Artifact, (trial_id, name)) if len(name) <= 255 else None
+    if artifact is None and pruned_at is not None:
+        text = (
+            f"Expected a file that is kept. The trial's files were deleted at {pruned_at} by this service's retention."
+        )
+        raise NotFound(text, code="ARTIFACT_NOT_FOUND")
     if artifact is None:
         raise NotFound(f"Expected the name of an artifact. Received: {name[:100]!r}", code="ARTIFACT_NOT_FOUND")
     return artifact

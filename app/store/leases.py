@@ -245,6 +245,15 @@ def release(session: Session, study_id: int, leases: Sequence[Lease], reason: st
     return {row.id for row in rows}
 
 
+def take_all(session: Session, study_id: int, reason: str, first: NewEvent) -> int:
+    """Take back all leases of a study uncharged, whoever holds them, after an event `first`; how many there were."""
+    study = lock_study(session, study_id)
+    of_study = select(_t.c.id).where(_t.c.study_id == study.id, _t.c.lease_token.is_not(None))
+    rows = list(lock_trials(study, study.connection.execute(of_study).scalars().all()).values())
+    tell(study, [first, *_end_attempts(study, rows, reason=reason)])
+    return len(rows)
+
+
 def charge(
     session: Session, study_id: int, leases: Sequence[Lease], reason: FailureReason, code: str, message: str
 ) -> set[int]:

@@ -12,6 +12,7 @@ from app.store.tables.log import Event, EventCounter
 from app.store.tables.requests import IdempotencyKey
 from app.store.tables.studies import Study, StudyAttribute, StudyLabel
 from app.store.tables.trials import Artifact, Checkpoint, Metric, Trial, TrialLog
+from app.store.tables.upkeep import Pruning, Restore
 from app.store.tables.webhooks import Webhook
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "IdempotencyKey",
     "Metric",
     "Project",
+    "Pruning",
+    "Restore",
     "StoredDataset",
     "Study",
     "StudyAttribute",

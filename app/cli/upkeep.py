@@ -1,0 +1,106 @@
+"""Commands of operators: `backup`, `restore`, `prune`. They work on the database and the files, not over HTTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.client import AsJson
+from app.cli.serve import DatabaseUrl, DataDir, _database, _settings
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the database and all files that it points to into a folder, while the service works."""
+    from app.upkeep.backup import back_up
+
+    manifest = back_up(_settings(data_dir=data_dir, database_url=database_url), folder)
+    if as_json:
+        typer.echo(manifest.model_dump_json())
+        return
+    held = f"{manifest.studies:,} studies, {manifest.trials:,} trials, {manifest.events:,} events"
+    typer.echo(f"Backed up {held} and {manifest.files:,} files ({manifest.size_bytes / 1e6:,.1f} MB) into {folder}.")
+
+
+def restore(
+    folder: Annotated[Path | None, typer.Argument(help="What `fettle backup` wrote.")] = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="The database was brought back by other programs: only begin it anew.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a backup back into an empty place. Stop all processes of the service first."""
+    from app.upkeep.restore import renew_in_place
+    from app.upkeep.restore import restore as bring_back
+
+    if (folder is None) != in_place:
+        typer.echo("fettle: Expected the folder of a backup, or --in-place, and not both.", err=True)
+        raise typer.Exit(2)
+    settings = _settings(data_dir=data_dir, database_url=database_url)
+    if folder is None:
+        with _database(settings):
+            renewed, files, forgotten, datasets = renew_in_place(settings), 0, [], []
+    else:
+        done = bring_back(settings, folder)
+        renewed, files, forgotten, datasets = done.renewed, done.files, done.forgotten, done.datasets
+    if as_json:
+        about = {"restore": renewed.number, "open_studies": renewed.studies, "leases_taken_back": renewed.leases}
+        typer.echo(json.dumps({**about, "files": files, "missing_files": forgotten, "missing_datasets": datasets}))
+        return
+    typer.echo(
+        f"Restored: {files:,} files, {renewed.studies:,} studies that go on, {renewed.leases:,} trials taken back. "
+        f"This is life {renewed.number + 1} of the database."
+    )
+    for path in forgotten:
+        typer.echo(f"Not in the backup, superseded while it was made: {path}")
+    for digest in datasets:
+        typer.echo(f"Without its file: the data set with the hash {digest}")
+
+
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Also files that nothing points to and that are older than a day.")
+    ] = False,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what the settings FETTLE_…_RETENTION_DAYS don't keep, now and to the end."""
+    from app.store.migrate import check_schema
+    from app.upkeep import orphans as files
+    from app.upkeep import prune as work
+
+    settings = _settings(data_dir=data_dir, database_url=database_url)
+    age_s = 86_400.0 * (settings.orphan_retention_days or 1.0)
+    with _database(settings) as database:
+        check_schema(database)
+        if dry_run:
+            rows = dict.fromkeys(map(str, work.ages(settings)), 0)
+            for one in work.prunable(database, settings):
+                rows[one.what] += one.count
+            found = list(files.orphans(database, settings, age_s)) if orphans else []
+        else:
+            rows = {str(what): count for what, count in work.prune(database, settings).items()}
+            found = files.collect(database, settings, age_s) if orphans else []
+            work.forget_workers(database, settings)
+    if as_json:
+        listed = [{"path": o.path, "size_bytes": o.size_bytes, "why": o.why, "url": o.url} for o in found]
+        typer.echo(json.dumps({"dry_run": dry_run, "pruned": rows, "orphans": listed}))
+        return
+    verb = "Would delete" if dry_run else "Deleted"
+    for what, count in rows.items():
+        typer.echo(f"{verb} {count:,} {what} of studies that are over.")
+    for o in found:
+        typer.echo(f"{verb} {o.path} ({o.size_bytes:,} bytes): {o.why}.")
+    if not rows and not orphans:
+        typer.echo("Everything is kept for ever: set FETTLE_EVENT_RETENTION_DAYS and the like.")

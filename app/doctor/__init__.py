@@ -1,0 +1,1 @@
+"""What `fettle doctor` looks at."""
