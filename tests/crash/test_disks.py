@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.store.engine import Database
-from tests.crash.disks import Disk, small_disk
-from tests.crash.test_checkpoints import checkpoint, files
-from tests.processes import WorkerProcess, fleet_on, Fleet, over, wait_for
+from app.store.tables import TrialLog
+from tests.crash.disks import FILLER, Disk, small_disk
+from tests.crash.networks import artifacts, files_below, network_study
+from tests.crash.test_checkpoints import checkpoint
+from tests.processes import Fleet, WorkerProcess, fleet_on, over, wait_for
 from tests.store.conftest import Bench, bench_maker
 
 MakeStudy = Callable[..., Bench]
+Fault = Callable[[Path], contextlib.AbstractContextManager[Callable[[], None]]]
 
 
 @pytest.fixture
@@ -54,3 +57,94 @@ def test_a_full_disk_under_the_database_holds_a_worker_up_and_costs_no_trial(
     assert bench.events()[: len(known)] == known
     assert bench.kinds().count("trial.finished") == 12
     bench.check()
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> Path:
+    """Where a test's artifacts go."""
+    return tmp_path / "location"
+
+
+@contextlib.contextmanager
+def a_file_in_its_place(location: Path) -> Iterator[Callable[[], None]]:
+    """A location below which nobody can write, root neither; the call makes it a folder."""
+    location.write_text("no folder")
+
+    def heal() -> None:
+        location.unlink()
+        location.mkdir()
+
+    yield heal
+
+
+@contextlib.contextmanager
+def a_full_disk(location: Path) -> Iterator[Callable[[], None]]:
+    """A location without a byte free; the call frees it."""
+    with small_disk(location, "512k") as disk:
+        disk.fill()
+        yield disk.free
+
+
+FAULTS = pytest.mark.parametrize("fault", [a_file_in_its_place, a_full_disk])
+
+
+def left_in_scratch(worker: WorkerProcess, scratch: Path) -> list[Path]:
+    """The files that wait to be published, of a worker whose temporary folder this is."""
+    assert worker.process.poll() is None
+    return [path for path in scratch.rglob("*") if path.is_file()]
+
+
+def started(fleet: Fleet, location: Path, scratch: Path, **settings: object) -> WorkerProcess:
+    """A worker whose artifacts go to the location."""
+    scratch.mkdir()
+    return fleet.start(environment={"TMPDIR": str(scratch)}, artifact_url=location, **settings)
+
+
+@FAULTS
+def test_checkpoints_that_cannot_be_written_cost_nothing_and_are_written_again_once_they_can(
+    fleet: Fleet, make_study: MakeStudy, location: Path, tmp_path: Path, fault: Fault
+) -> None:
+    bench = make_study(trials=1, epochs=60, delay_seconds=0.1)
+    with fault(location) as heal:
+        worker = started(fleet, location, tmp_path / "scratch", checkpoint_interval_s=0.2)
+        wait_for(lambda: worker.log().count("checkpoint_not_written") >= 2, what="two failures")
+        assert checkpoint(bench) is None
+        assert [path for path in location.rglob("*") if path.is_file() and path.name != FILLER] == []
+        heal()
+        wait_for(lambda: checkpoint(bench) is not None, what="a checkpoint")
+        assert over(bench) == "COMPLETED"
+        assert (bench.trial(0).state, bench.trial(0).attempt) == ("COMPLETE", 1)
+        wait_for(lambda: not left_in_scratch(worker, tmp_path / "scratch"), what="an empty scratch folder")
+        bench.check()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_result_is_kept_whose_model_cannot_be_written_and_says_so(
+    fleet: Fleet, database: Database, location: Path, tmp_path: Path
+) -> None:
+    worker = None
+    for fault in (a_file_in_its_place, a_full_disk):
+        with fault(location) as heal:
+            worker = worker or started(fleet, location, tmp_path / "scratch", families="mlp")
+            bench = network_study(database, name=fault.__name__)
+            assert over(bench, 120) == "COMPLETED"
+            trial = bench.trial(0)
+            assert (trial.state, trial.attempt) == ("COMPLETE", 1)
+            assert trial.value is not None
+            assert artifacts(bench) == []
+            with database.read() as session:
+                told = session.get_one(TrialLog, (trial.id, 1)).text
+            assert "ARTIFACT_NOT_WRITTEN" in told
+            assert ("No space left" if fault is a_full_disk else "Not a directory") in told
+            assert files_below(location, bench) == {}
+            assert left_in_scratch(worker, tmp_path / "scratch") == []
+            heal()
+            again = network_study(database, name=f"after-{fault.__name__}")
+            assert over(again, 60) == "COMPLETED"
+            kept = {path: size for _, _, path, size in artifacts(again)}
+            assert kept
+            assert files_below(location, again) == kept
+        if fault is a_file_in_its_place:
+            shutil.rmtree(location)
