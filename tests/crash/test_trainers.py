@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.domain.json import loads
 from app.store import lifecycle
+from app.store.engine import Database
 from app.store.tables import TrialLog
 from tests.crash.misdeeds import arm
+from tests.crash.networks import network_study
 from tests.processes import Fleet, over, wait_for
 from tests.store.conftest import Bench
 
@@ -167,3 +171,27 @@ def test_a_worker_whose_trainer_hangs_is_still_told_to_leave(
     assert [(t.state, t.charged) for t in bench.trials()] == [("WAITING", 0)]
     assert bench.study().leased == 0
     bench.check()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Limits another process, as Linux alone can (prlimit)")
+def test_a_network_that_takes_all_memory_fails_by_that_name_and_the_next_one_trains(
+    fleet: Fleet, database: Database
+) -> None:
+    worker = fleet.start(families="mlp")
+    first = network_study(database, name="warm")
+    assert over(first, 120) == "COMPLETED"
+    trainer = psutil.Process(worker.trainer_pid())
+    limit = trainer.memory_info().vms + 300_000_000
+    # What a trial needs is compared with the machine's memory before it starts: of this limit nobody knows.
+    trainer.rlimit(psutil.RLIMIT_AS, (limit, limit))
+    huge = {"units": 4096, "hidden_layers": 4, "batch_size": 64}
+    greedy = network_study(database, name="greedy", hyperparameters=huge, execution={"max_attempts": 1})
+    assert over(greedy, 120) == "COMPLETED"
+    trial = greedy.trial(0)
+    assert (trial.state, trial.reason) == ("FAIL", "OUT_OF_MEMORY")
+    modest = network_study(database, name="modest")
+    assert over(modest, 120) == "COMPLETED"
+    assert modest.trial(0).state == "COMPLETE"
+    assert worker.process.poll() is None
