@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
+from typing import TextIO, cast
 
 import structlog
 from pydantic import ValidationError
@@ -13,6 +15,23 @@ from app.errors import FettleError
 from app.settings import Settings
 from worker.device import DeviceError
 from worker.supervisor import Supervisor, TrainerBroken
+
+
+class Forgiving:
+    """A text stream that loses what can't be written: a log on a full disk must not end the worker."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write the text, where it can be."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush the stream, where it can be."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
             structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Forgiving(sys.stderr))),
     )
     try:
         supervisor = Supervisor(Settings(**given))
