@@ -141,7 +141,7 @@ def started(fleet: Fleet, location: Path, scratch: Path, **settings: object) -> 
 def test_checkpoints_that_cannot_be_written_cost_nothing_and_are_written_again_once_they_can(
     fleet: Fleet, make_study: MakeStudy, location: Path, tmp_path: Path, fault: Fault
 ) -> None:
-    bench = make_study(trials=1, epochs=60, delay_seconds=0.1)
+    bench = make_study(trials=1, epochs=40, delay_seconds=0.1)
     with fault(location) as heal:
         worker = started(fleet, location, tmp_path / "scratch", checkpoint_interval_s=0.2)
         wait_for(lambda: worker.log().count("checkpoint_not_written") >= 2, what="two failures")
@@ -157,7 +157,7 @@ def test_checkpoints_that_cannot_be_written_cost_nothing_and_are_written_again_o
 
 @pytest.mark.tensorflow
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_result_is_kept_whose_model_cannot_be_written_and_says_so(
     fleet: Fleet, database: Database, location: Path, tmp_path: Path
 ) -> None:

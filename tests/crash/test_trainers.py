@@ -28,10 +28,9 @@ TOLD: dict[str, tuple[str, str]] = {
     "segfault": ("TRAINER_CRASHED", "SIGSEGV"),
     "killed": ("TRAINER_CRASHED", "SIGKILL (out of memory, perhaps)"),
     "leave": ("TRAINER_CRASHED", "exited with status 0"),
-    "stop": ("TRAINER_HUNG", "silent for 2 seconds"),
-    "hang": ("TRAINER_HUNG", "silent for 2 seconds"),
+    "stop": ("TRAINER_HUNG", "silent for 3 seconds"),
+    "hang": ("TRAINER_HUNG", "silent for 3 seconds"),
     "garbage": ("TRAINER_CRASHED", "Expected a message. Received: b'\\x00\\xff no message'"),
-    "other_message": ("TRAINER_CRASHED", "Expected a message"),
     "stranger": ("TRAINER_CRASHED", "news of a member that trains"),
     "absurd_length": ("TRAINER_CRASHED", "bad message length"),
     "half_a_frame": ("TRAINER_CRASHED", "SIGKILL"),
@@ -69,7 +68,7 @@ def one_of_each(make_study: MakeStudy, plan: dict[float, object], **changes: obj
     "names",
     [
         ("segfault", "killed", "leave", "stop", "hang"),
-        ("garbage", "other_message", "stranger", "absurd_length", "half_a_frame", "stuck_in_a_frame", "closed_pipe"),
+        ("garbage", "stranger", "absurd_length", "half_a_frame", "stuck_in_a_frame", "closed_pipe"),
     ],
     ids=["process", "pipe"],
 )
@@ -78,7 +77,7 @@ def test_whatever_a_trainer_does_its_trial_is_retried_and_the_worker_lives(
 ) -> None:
     plan = plan_of(names)
     bench = one_of_each(make_study, plan)
-    worker = fleet.start(environment=arm(tmp_path / "misdeeds", plan), hang_timeout_s=2)
+    worker = fleet.start(environment=arm(tmp_path / "misdeeds", plan), hang_timeout_s=3)
     assert over(bench, 90) == "COMPLETED"
     assert worker.process.poll() is None
     assert {t.state for t in bench.trials()} == {"COMPLETE"}
@@ -175,6 +174,7 @@ def test_a_worker_whose_trainer_hangs_is_still_told_to_leave(
 
 @pytest.mark.tensorflow
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(sys.platform != "linux", reason="Limits another process, as Linux alone can (prlimit)")
 def test_a_network_that_takes_all_memory_fails_by_that_name_and_the_next_one_trains(
     fleet: Fleet, database: Database
