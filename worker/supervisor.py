@@ -167,6 +167,8 @@ class Supervisor:
             self._sweeper.sweep()
             trainer = self._tend_trainer()
             families = trainer.families()
+            while trainer.late_files:
+                self._artifacts.let_go(trainer.late_files.pop())
             self._withdraw(trainer)
             busy = bool(families) and self._feeder.feed(families, hungry=True)
             trials = self._feeder.take(families)
@@ -203,6 +205,7 @@ class Supervisor:
             message = str(error) if killed else f"{trainer.death()} ({error})"
             log.warning("trainer_lost", worker=self._worker_id, error=message)
             stack.abandon(message, code="TRAINER_HUNG" if killed else "TRAINER_CRASHED")
+            self._artifacts.clear_scratch()
             self._trainer = None if self._should_drain() else self._new_trainer()
         trainer.trained += ledger.recorded
 
