@@ -46,6 +46,7 @@ def test_everything_stops_in_order_under_load_and_a_later_start_finishes_the_stu
         for follower in followers:
             follower.start()
         wait_for(lambda: bench.study().complete >= 4 and len(holders(bench)) >= 2, 40, "trials on two workers")
+        wait_for(lambda: all(follower.seen for follower in followers), what="open streams")
         assert service.process is not None
         tree = psutil.Process(service.process.pid).children(recursive=True)
         begun = time.monotonic()

@@ -1,6 +1,6 @@
 """Many workers at full speed, one of them killed every second: counts are exact, and no limit is passed by one.
 
-`FETTLE_TEST_STORM=full` (`make crash`) runs eight workers and 500 trials; otherwise it is half the size.
+`make crash`, which sets `CRASH_ROUNDS`, runs eight workers and 500 trials; otherwise it is smaller.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from tests.processes import Fleet, peak_parallel, wait_for
 from tests.store.conftest import Bench
 
-IS_FULL = os.environ.get("FETTLE_TEST_STORM") == "full"
+IS_FULL = "CRASH_ROUNDS" in os.environ
 WORKERS, TRIALS = (8, 500) if IS_FULL else (4, 150)
 KILL_EVERY_S = 1.0
 PARALLEL = 12
