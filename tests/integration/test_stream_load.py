@@ -177,8 +177,7 @@ def test_a_reader_that_reads_nothing_is_bounded_slows_nobody_and_resumes(
         assert 0 < most <= MAX_INBOX_BYTES
         seen = []
         with contextlib.suppress(httpx.RemoteProtocolError):  # cut in the middle of what it had not taken
-            for event in whole_events(deaf.iter_raw()):
-                seen.append(int(event["id"]))
+            seen.extend(int(event["id"]) for event in whole_events(deaf.iter_raw()))
     assert seen == list(range(1, seen[-1] + 1))
     assert seen[-1] < told
     service.client.post(f"/v1/studies/{study['id']}:cancel")
