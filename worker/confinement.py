@@ -1,9 +1,10 @@
 """What a trainer gives up as it starts, before it imports anything that is not its own.
 
 No sandbox: it runs as the worker's user, and may read what that user may. It is kept from filling the disk with one
-file or with core dumps, from gaining rights (on a CPU), from outliving its worker, and the kernel takes it first where memory runs
-out. `RLIMIT_AS` and `RLIMIT_DATA` count address space that CUDA and TensorFlow reserve and never touch, so memory is
-watched by the supervisor; `RLIMIT_NPROC` counts all of the user's processes, so threads are not limited.
+file or with core dumps, from gaining rights (on a CPU), and from outliving its worker, and the kernel takes it first
+where memory runs out. `RLIMIT_AS` and `RLIMIT_DATA` count address space that CUDA and TensorFlow reserve and never
+touch, so memory is watched by the supervisor; `RLIMIT_NPROC` counts all of the user's processes, so threads are not
+limited.
 """
 
 from __future__ import annotations
