@@ -100,6 +100,11 @@ class Settings(BaseSettings):
             raise ValueError("Expected sqlite:///…, postgresql://… or postgresql+psycopg://…")
         return value
 
+    @field_validator("key_secret", mode="before")
+    @classmethod
+    def _given(cls, value: object) -> object:
+        return None if value == "" else value  # as compose files pass on a variable that isn't set
+
     @property
     def resolved_database_url(self) -> str:
         """The database's URL: the one given, or SQLite in the data directory."""

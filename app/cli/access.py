@@ -98,7 +98,7 @@ def list_keys(
 ) -> None:
     """List API keys, revoked and expired ones too; their secrets are not known."""
     with _access(url, api_key, data_dir, database_url) as access:
-        found = list(access.keys(project=project))
+        found = list(access.api_keys(project=project))
     if as_json:
         print_items(found)
         return

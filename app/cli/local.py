@@ -30,7 +30,7 @@ class LocalAccess:
         self._database = database
         self._settings = settings
 
-    def keys(self, *, project: str | None = None) -> Iterator[Key]:
+    def api_keys(self, *, project: str | None = None) -> Iterator[Key]:
         """The keys of all projects, or of one."""
         from app.api.keys import key_view
         from app.store import keys

@@ -79,7 +79,7 @@ class AccessCalls:
 
     _transport: Transport
 
-    def keys(self, *, project: str | None = None) -> Iterator[Key]:
+    def api_keys(self, *, project: str | None = None) -> Iterator[Key]:
         """The keys of the project, or of another one (`*`: of all) for keys of all projects."""
         return self._listed(Key, "/v1/keys", {"project": project, "limit": PAGE})
 
