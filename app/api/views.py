@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 from app.api import schemas
 from app.domain.json import loads
 from app.domain.study import StudyDefinition
-from app.store import quotas, tables, workers
+from app.store import tables, workers
 from app.store.fleet import Offer
 from app.store.log import rfc3339
+from app.store.quotas import TrialRoom, trial_room
 from app.store.settling import best_of, progress_of
 
 
@@ -24,8 +25,8 @@ def _time(at: float | None) -> str | None:
     return None if at is None else rfc3339(at)
 
 
-def study_view(study: tables.Study, offers: Sequence[Offer], held_back: str | None) -> schemas.Study:
-    """A study; `offers` are what live workers offer, `held_back` says where its project's quota is used up."""
+def study_view(study: tables.Study, offers: Sequence[Offer], room: TrialRoom | None) -> schemas.Study:
+    """A study; `offers` are what live workers offer, `room` is what its project has for trials."""
     return schemas.Study.model_validate(
         {
             "id": study.public_id,
@@ -33,7 +34,7 @@ def study_view(study: tables.Study, offers: Sequence[Offer], held_back: str | No
             "name": study.name,
             "state": study.state,
             "state_reason": study.state_reason,
-            "pending_reason": workers.pending_reason(study, offers, held_back),
+            "pending_reason": workers.pending_reason(study, offers, room),
             "revision": study.revision,
             "definition": loads(study.definition or "{}"),
             "progress": progress_of(study),
@@ -55,9 +56,9 @@ def study_now(session: Session, study: tables.Study) -> schemas.Study:
 def study_views(session: Session, studies: Sequence[tables.Study]) -> list[schemas.Study]:
     """Studies of one project as they are in this transaction."""
     pending = next(filter(workers.is_pending, studies), None)
-    held_back = None if pending is None else quotas.held_back(session, pending.project)
+    room = None if pending is None else trial_room(session, pending.project)
     offers = workers.live_offers(session)
-    return [study_view(study, offers, held_back) for study in studies]
+    return [study_view(study, offers, room) for study in studies]
 
 
 def artifact_view(file: tables.Artifact) -> schemas.Artifact:

@@ -14,6 +14,7 @@ from app.domain.study import StudyState
 from app.errors import NotFound
 from app.store.engine import now
 from app.store.fleet import Offer
+from app.store.quotas import TrialRoom
 from app.store.tables import Study, Trial, Worker
 
 LIVE_HEARTBEAT_S = 15.0
@@ -75,13 +76,11 @@ def is_pending(study: Study) -> bool:
     return study.state == StudyState.RUNNING and study.leased == 0
 
 
-def pending_reason(study: Study, offers: Sequence[Offer], held_back: str | None = None) -> str | None:
-    """Why nothing of the study runs now, in words: no live worker offers what it needs, or its project's quota.
-
-    `held_back` says so of the quota (`app.store.quotas.held_back`).
-    """
+def pending_reason(study: Study, offers: Sequence[Offer], room: TrialRoom | None = None) -> str | None:
+    """Why nothing of the study runs now, in words: no live worker offers what it needs, or its project has no room."""
     if not is_pending(study):
         return None
+    held_back = None if room is None else room.reason(study.generation or 1)
     if held_back is not None:
         return held_back
     family = FAMILIES.get(study.family or "")

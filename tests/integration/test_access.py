@@ -18,7 +18,7 @@ from app.api.exposure import OpenToStrangers, check_exposure, pepper_of
 from app.api.routing import router
 from app.domain.access import Scope
 from app.settings import Settings
-from app.store import keys
+from app.store import keys, projects
 from app.store.engine import Database
 from app.store.tables import Base
 from tests.integration.access import Locked, Route, bad_headers, locked, make_key, make_project, routes_of
@@ -487,6 +487,20 @@ def test_the_document_says_which_scope_each_call_needs(guarded: Locked) -> None:
 
 def _documented(guarded: Locked) -> Iterator[Route]:
     return (r for r in routes_of(guarded.service) if not r.path.startswith(("/docs", "/redoc", "/openapi")))
+
+
+def test_nothing_is_made_in_a_project_that_was_deleted(guarded: Locked) -> None:
+    """A key may be remembered for some seconds after it was revoked and its project deleted elsewhere."""
+    make_project(guarded.service, "gone")
+    key = make_key(guarded.service, "late", list(Scope), project="gone")
+    assert guarded.call("GET", "/v1/studies", key).status_code == 200
+    with guarded.service.database.write() as session:
+        keys.revoke_key(session, None, key.id)
+        projects.delete_project(session, "gone")
+    csv = {"file": ("a.csv", b"x,y\n" + b"1,a\n2,b\n" * 50), "name": (None, "mine"), "target": (None, "y")}
+    for path, request in (("/v1/studies", {"json": function_study()}), ("/v1/datasets", {"files": csv})):
+        refused = guarded.call("POST", path, key, **request)
+        assert (refused.status_code, refused.json()["code"]) in ((404, "PROJECT_NOT_FOUND"), (401, "UNAUTHENTICATED"))
 
 
 def test_a_project_of_its_own_needs_no_change_of_the_default_one(guarded: Locked) -> None:

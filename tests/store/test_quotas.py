@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from app.domain.trial import ArtifactPointer, CheckpointPointer
 from app.errors import NotFound, QuotaExceeded
-from app.store import datasets, fleet, lifecycle, projects, quotas, recording
+from app.store import datasets, fleet, lifecycle, projects, quotas, recording, workers
 from app.store.engine import Database
 from app.store.tables import Artifact, Study, TrialLog
 from tests.store.conftest import TTL_S, Bench, complete, definition
@@ -142,12 +142,14 @@ def test_workers_pass_over_projects_that_are_held_back_and_studies_say_so(make_b
     one, other = make_bench(), make_bench(name="other")
     with one.database.read() as session:
         assert {c.study_id for c in fleet.claimable(session, OFFER)} == {one.study_id, other.study_id}
-        assert quotas.held_back(session, "default") is None
+        assert quotas.trial_room(session, "default") is None
     limit(one.database, max_running_trials=1)
     one.reserve(1)
     with one.database.read() as session:
         assert fleet.claimable(session, OFFER) == []
-        assert "quota of 1" in str(quotas.held_back(session, "default"))
+        room = quotas.trial_room(session, "default")
+        assert "1 trials of at most 1" in str(workers.pending_reason(other.study(), [OFFER], room))
+        assert workers.pending_reason(one.study(), [OFFER], room) is None  # something of it runs
 
 
 def test_without_a_quota_a_reservation_says_nothing_more_to_the_database(make_bench: Callable[..., Bench]) -> None:
@@ -168,6 +170,9 @@ def test_a_generation_that_the_quota_has_no_room_for_waits_as_a_whole(make_bench
     limit(bench.database, max_running_trials=2)
     (held,) = other.running(1)
     assert bench.reserve(2) == []
+    with bench.database.read() as session:
+        room = quotas.trial_room(session, "default")
+    assert "begins 2 together" in str(workers.pending_reason(bench.study(), [OFFER], room))
     other.finish(held)
     assert len(bench.reserve(2)) == 2
 
