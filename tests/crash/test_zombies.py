@@ -24,15 +24,15 @@ def told(bench: Bench, attempt: int) -> int:
 
 def test_a_zombie_stops_training_what_is_another_workers(fleet: Fleet, make_study: MakeStudy) -> None:
     endless = make_study(name="endless", trials=1, epochs=100_000, delay_seconds=0.05)
-    zombie = fleet.start(lease_ttl_s=3)
+    zombie = fleet.start(lease_ttl_s=3, worker_labels="who=zombie")
     wait_for(lambda: told(endless, 1) >= 2, what="the first attempt's metrics")
     zombie.signal(signal.SIGSTOP)
     heir = fleet.start(lease_ttl_s=3)
     wait_for(lambda: told(endless, 2) >= 2, what="the second attempt's metrics")
     epochs = told(endless, 1)
     zombie.signal(signal.SIGCONT)
-    # The heir is busy with the endless trial: only the other can run this one, and only once it has let go.
-    other = make_study(name="after", trials=1, epochs=2)
+    # The zombie alone may run this one, and can only once it has let go of the other.
+    other = make_study(name="after", trials=1, epochs=2, execution={"worker_labels": {"who": "zombie"}})
     assert over(other) == "COMPLETED"
     row = endless.trial(0)
     assert (row.state, row.attempt, row.charged) == ("RUNNING", 2, 1)
