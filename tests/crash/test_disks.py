@@ -34,8 +34,8 @@ def sqlite_on_a_small_disk(tmp_path: Path, migrated_sqlite_file: Path) -> Iterat
         database.dispose()
 
 
-def stalled(bench: Bench, for_s: float = 3.0) -> list[dict[str, Any]]:
-    """The study's events, once there have been no new ones for so long, though it runs."""
+def stalled(bench: Bench, for_s: float = 12.0) -> list[dict[str, Any]]:
+    """The study's events, once there have been no new ones for longer than a single write is tried again."""
     seen, since = bench.events(), time.monotonic()
 
     def is_still() -> bool:
