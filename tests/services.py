@@ -20,6 +20,8 @@ import psutil
 from app.store.engine import Database
 from tests.processes import ROOT, START_S, wait_for
 
+IS_FULL = "CRASH_ROUNDS" in os.environ
+"""Whether crash tests run at their full size, as `make crash` does."""
 REQUEST_S = 60.0
 """Longest time that a test waits for an answer."""
 

@@ -137,6 +137,9 @@ class Supervisor:
             if not self._draining:
                 raise
             log.warning("left_without_database", worker=self._worker_id, error=str(error.orig))
+            if self._trainer is not None:
+                self._trainer.kill()  # in the middle of a stack it takes no other word
+                self._trainer = None
         finally:
             self._leave()
 

@@ -17,7 +17,7 @@ from app.store import lifecycle
 from app.store.engine import Database
 from app.store.tables import IdempotencyKey, Study
 from tests.processes import Fleet, fleet_on, over, wait_for
-from tests.services import ServiceProcess, service_on
+from tests.services import IS_FULL, ServiceProcess, service_on
 from tests.store.conftest import Bench
 from tests.streams import Follower, by_study, logged
 
@@ -120,7 +120,7 @@ def test_a_request_killed_while_it_waits_is_answered_once_afterwards(
 def test_requests_killed_at_random_moments_are_answered_once_afterwards(
     service: ServiceProcess, database: Database
 ) -> None:
-    for turn in range(3):
+    for turn in range(5 if IS_FULL else 2):
         post(service, f"warm-{turn}")
         name = f"random-{turn}"
         threads, answers = posting(service, name)
@@ -141,7 +141,7 @@ def fleet(database: Database, tmp_path: Path) -> Iterator[Fleet]:
 def test_streams_of_a_killed_service_go_on_with_the_next_one(
     service: ServiceProcess, database: Database, fleet: Fleet, make_study: Callable[..., Bench]
 ) -> None:
-    kills = 3
+    kills = 3 if IS_FULL else 2
     bench = make_study(trials=100_000, epochs=4, delay_seconds=0.05, execution={"parallel_trials": 4})
     path = f"/v1/studies/{bench.public_id}/events"
     followers = [Follower(service.url, path, {bench.public_id}) for _ in range(4)]

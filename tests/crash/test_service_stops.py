@@ -16,8 +16,8 @@ from tests.services import service_on
 from tests.store.conftest import Bench
 from tests.streams import Follower, logged
 
-TRIALS = 160
-PARALLEL = 40
+TRIALS = 100
+PARALLEL = 36
 GRACE_S = 0.2
 LEAVE_S = GRACE_S + 25.0
 """What a loaded machine may take to end processes whose grace is over; by itself it is a second."""

@@ -1,11 +1,10 @@
 """Many workers at full speed, one of them killed every second: counts are exact, and no limit is passed by one.
 
-`make crash`, which sets `CRASH_ROUNDS`, runs eight workers and 500 trials; otherwise it is smaller.
+`make crash` runs eight workers and 500 trials; otherwise it is smaller.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -15,10 +14,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.processes import Fleet, peak_parallel, wait_for
+from tests.services import IS_FULL
 from tests.store.conftest import Bench
 
-IS_FULL = "CRASH_ROUNDS" in os.environ
-WORKERS, TRIALS = (8, 500) if IS_FULL else (4, 150)
+WORKERS, TRIALS = (8, 500) if IS_FULL else (3, 100)
 KILL_EVERY_S = 1.0
 PARALLEL = 12
 LEASE_TTL_S = 2.0
