@@ -98,7 +98,7 @@ def test_a_path_that_becomes_a_link_after_it_was_judged_is_not_followed(place: P
             (folder / "a.csv").symlink_to(place / "outside" / "secret.csv")
         else:
             os.mkfifo(folder / "a.csv")
-    with pytest.raises(OSError, match="symbolic link|Not a directory|something else"):
+    with pytest.raises(OSError, match=r"symbolic link|Not a directory|something else"):
         named.copy(place / "copy", 1_000)
     assert not (place / "copy").exists() or (place / "copy").read_bytes() == b""
 
