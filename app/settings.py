@@ -204,6 +204,11 @@ class Settings(BaseSettings):
             raise ValueError("Expected sqlite:///…, postgresql://… or postgresql+psycopg://…")
         return value
 
+    @field_validator("key_secret", mode="before")
+    @classmethod
+    def _given(cls, value: object) -> object:
+        return None if value == "" else value  # as compose files pass on a variable that isn't set
+
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: str) -> str:

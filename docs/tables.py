@@ -131,6 +131,8 @@ MORE_CODES: dict[type[errors.FettleError], tuple[tuple[str, str], ...]] = {
         ("WEBHOOK_NOT_FOUND", "No webhook has the id."),
         ("PLOT_NOT_FOUND", "There is no plot of this kind."),
         ("WORKER_NOT_FOUND", "No worker has the id."),
+        ("KEY_NOT_FOUND", "No key has the id."),
+        ("PROJECT_NOT_FOUND", "No project has the name."),
     ),
 }
 """Codes that an error is raised with beside its own."""

@@ -150,6 +150,11 @@ class ArtifactWriter:
             except OSError as error:
                 log.warning("artifact_not_removed", path=folder, error=str(error))
 
+    def clear_scratch(self) -> None:
+        """Delete what a trainer that was lost had written, or begun to write: nobody else writes there."""
+        for path in self._scratch.iterdir():
+            path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Delete the scratch folder."""
         with contextlib.suppress(OSError):

@@ -168,6 +168,8 @@ class Supervisor:
             self._sweeper.sweep()
             trainer = self._tend_trainer()
             families = trainer.families()
+            while trainer.late_files:
+                self._artifacts.let_go(trainer.late_files.pop())
             self._withdraw(trainer)
             busy = bool(families) and self._feeder.feed(families, hungry=True)
             trials = self._feeder.take(families)
@@ -204,6 +206,7 @@ class Supervisor:
             lost = error if isinstance(error, TrainerLost) else TrainerCrashed(f"{trainer.death()} ({error})")
             log.warning("trainer_lost", worker=self._worker_id, error=str(lost))
             stack.abandon(lost)
+            self._artifacts.clear_scratch()
             self._trainer = None if self._should_drain() else self._new_trainer()
         trainer.trained += ledger.recorded
 

@@ -23,7 +23,7 @@ from app.domain.trial import FailureReason
 from worker.channel import Channel, ChannelBroken
 from worker.device import Device
 from worker.pool import Signature
-from worker.protocol import Answer, Message, Ready, Shutdown, from_trainer
+from worker.protocol import Answer, Kept, Message, Ready, Shutdown, from_trainer
 
 TERM_GRACE_S = 2.0
 """Seconds between SIGTERM and SIGKILL: a trainer has nothing to save."""
@@ -89,6 +89,8 @@ class Trainer:
         self.ready: Ready | None = None
         self.trained = 0
         self.prepared: set[Signature] = set()
+        self.late_files: list[str] = []
+        """Checkpoints that were written after the end of their stack: nobody wants them."""
 
     @property
     def pid(self) -> int:
@@ -111,8 +113,9 @@ class Trainer:
     def families(self) -> list[str]:
         """The families that an idle trainer can train by now; reads what it has announced meanwhile."""
         with contextlib.suppress(ChannelBroken):
-            while self.receive(0.0) is not None:
-                continue
+            while (message := self.receive(0.0)) is not None:
+                if isinstance(message, Kept):
+                    self.late_files += [snapshot.path for snapshot in message.snapshots]
         return [] if self.ready is None else self.ready.families
 
     def is_warm(self, families: Sequence[str]) -> bool:

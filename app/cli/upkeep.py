@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app.cli.client import AsJson
-from app.cli.serve import DatabaseUrl, DataDir, _database, _settings
+from app.cli.serve import DatabaseUrl, DataDir, database_of, settings_of
 
 
 def backup(
@@ -21,7 +21,7 @@ def backup(
     """Write the database and all files that it points to into a folder, while the service works."""
     from app.upkeep.backup import back_up
 
-    manifest = back_up(_settings(data_dir=data_dir, database_url=database_url), folder)
+    manifest = back_up(settings_of(data_dir=data_dir, database_url=database_url), folder)
     if as_json:
         typer.echo(manifest.model_dump_json())
         return
@@ -45,9 +45,9 @@ def restore(
     if (folder is None) != in_place:
         typer.echo("fettle: Expected the folder of a backup, or --in-place, and not both.", err=True)
         raise typer.Exit(2)
-    settings = _settings(data_dir=data_dir, database_url=database_url)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
     if folder is None:
-        with _database(settings):
+        with database_of(settings):
             renewed, files, forgotten, datasets = renew_in_place(settings), 0, [], []
     else:
         done = bring_back(settings, folder)
@@ -80,9 +80,9 @@ def prune(
     from app.upkeep import orphans as files
     from app.upkeep import prune as work
 
-    settings = _settings(data_dir=data_dir, database_url=database_url)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
     age_s = 86_400.0 * (settings.orphan_retention_days or 1.0)
-    with _database(settings) as database:
+    with database_of(settings) as database:
         check_schema(database)
         if dry_run:
             rows = dict.fromkeys(map(str, work.ages(settings)), 0)

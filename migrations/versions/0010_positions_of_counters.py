@@ -9,6 +9,9 @@ revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
+# Older code appends events without noting where they stand in the firehose.
+compatible_from = "0010"
+loses = "where the last event of each study stands in the firehose; it is told anew"
 
 
 def upgrade() -> None:

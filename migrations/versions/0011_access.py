@@ -11,6 +11,9 @@ revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
+# Older code would serve whoever asks, whatever keys there are, and reserve beyond quotas.
+compatible_from = "0011"
+loses = "projects with their quotas, API keys and the audit log: the service is open again, or refuses to start"
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

@@ -9,6 +9,9 @@ revision = "0012"
 down_revision = "0011"
 branch_labels = None
 depends_on = None
+# Older code delivers nothing; what it records is delivered by newer processes.
+compatible_from = "0011"
+loses = "webhooks, and how far each receiver has been told"
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

@@ -9,6 +9,9 @@ revision = "0013"
 down_revision = "0012"
 branch_labels = None
 depends_on = None
+# Older code trains and records as before; what is pruned, newer processes say.
+compatible_from = "0011"
+loses = "what was pruned and restored: streams no longer say where events are missing"
 
 
 def upgrade() -> None:

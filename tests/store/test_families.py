@@ -63,7 +63,7 @@ def test_a_study_waits_for_a_worker_with_its_version(database: Database) -> None
         with database.read() as session:
             study = session.get(Study, study_id)
             assert study is not None
-            return workers.pending_reason(study, workers.live_offers(session))
+            return workers.pending_reason(study, workers.live_offers(session), {})
 
     def claimed(offer: Offer) -> list[int]:
         with database.read() as session:
