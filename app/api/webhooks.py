@@ -44,7 +44,7 @@ router = make_router("webhooks")
 
 EventType = Literal[
     "study.created", "study.started", "study.paused", "study.resumed", "study.stopping", "study.updated",
-    "study.finished", "trial.enqueued", "trial.started", "trial.resumed", "trial.metrics",
+    "study.finished", "study.restored", "trial.enqueued", "trial.started", "trial.resumed", "trial.metrics",
     "trial.best", "trial.finished", "trial.retried", "trial.tested",
 ]  # fmt: skip
 TEST = "webhook.test"

@@ -224,10 +224,10 @@ def _check_dataset(
     if spec is None:
         found.refuse(("dataset",), f"Expected a data set: {family.name} trains on data. Received: none")
         return None
-    dataset = datasets.get(spec.id or spec.name)
+    dataset = datasets.get(spec.name if spec.id is None else spec.id)
     if dataset is None:
         known = ", ".join(sorted({dataset.name for dataset in datasets.values()}))
-        place, received = ("id", spec.id) if spec.id else ("name", spec.name)
+        place, received = ("name", spec.name) if spec.id is None else ("id", spec.id)
         found.refuse(("dataset", place), f"Expected one of {known}, or an upload. Received: {received!r}")
         return None
     found.errors += upload_problems(spec, dataset)

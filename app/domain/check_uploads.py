@@ -11,7 +11,7 @@ from app.errors import FieldError
 
 def upload_problems(spec: DatasetSpec, dataset: Dataset) -> Iterator[FieldError]:
     """What is wrong with how a study names an upload, or splits it."""
-    if spec.id and spec.name not in (dataset.name, dataset.id):
+    if spec.id is not None and spec.name not in (dataset.name, dataset.id):
         yield FieldError(
             ("dataset", "id"), f"Expected the id of {spec.name!r}. Received that of {dataset.name!r}: {spec.id!r}"
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import BigInteger, delete, func, insert, literal_column, select, update
 from sqlalchemy.orm import Session
 
-from app.store import leases
+from app.store import delivering, leases
 from app.store.events import restores
 from app.store.log import NewEvent, clock
 from app.store.retention import OVER
@@ -38,6 +38,7 @@ def renew(session: Session, taken_at: float | None) -> Renewed:
     """
     at, number = clock(session), restores(session) + 1
     session.execute(insert(Restore).values(number=number, restored_at=at, taken_at=taken_at))
+    delivering.begin_again(session)
     _place_old_events(session)
     open_studies = select(Study.id, Study.state, Study.state_reason).where(Study.managed, Study.state.not_in(OVER))
     taken = studies = 0
@@ -62,6 +63,7 @@ def _place_old_events(session: Session) -> None:
     present = literal_column("pg_current_xact_id()::text::bigint", BigInteger)
     last = session.scalar(select(func.max(Event.position)))
     if last is not None and last >= (session.scalar(select(present)) or 0):
+        delivering.place_cursors(session)
         session.execute(update(Event).values(position=0))
 
 

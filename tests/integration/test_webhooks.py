@@ -333,15 +333,20 @@ def test_the_commands_and_the_client_do_what_the_api_does(on_sqlite: RunningServ
         assert result.exit_code == code, result.output
         return result.output
 
+    def parsed(*arguments: str) -> Any:
+        # The service runs in this process: what it logs goes to the same place as what the command prints.
+        lines = fettle(*arguments, "--json").splitlines()
+        return json.loads(next(line for line in lines if line.startswith("{")))
+
     study = on_sqlite.create(name="followed")
-    created = json.loads(fettle("add", receiver.url, "--event", "study.finished", "--study", "followed", "--json"))
+    created = parsed("add", receiver.url, "--event", "study.finished", "--study", "followed")
     assert (created["events"], created["study_id"]) == (["study.finished"], study["id"])
     assert created["secret"].startswith("whsec_")
     assert f"Secret: {SECRET}" in fettle("add", receiver.url, "--secret", SECRET)
     assert receiver.url in fettle("show", created["id"])
     assert "answered 204" in fettle("test", created["id"])
     assert "PAUSED" in fettle("pause", created["id"])
-    assert [item["state"] for item in json.loads(fettle("--json"))["items"]] == ["PAUSED", "ACTIVE"]
+    assert [item["state"] for item in parsed()["items"]] == ["PAUSED", "ACTIVE"]
     assert "PAUSED" in fettle()
     assert "ACTIVE" in fettle("resume", created["id"])
     receiver.answer = lambda _: 500

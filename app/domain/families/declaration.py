@@ -52,16 +52,16 @@ class Hyperparameter:
             return None if isinstance(value, bool) else f"Expected true or false. Received: {value!r}"
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"Expected {'a whole number' if self.kind == 'int' else 'a number'}. Received: {value!r}"
-        if self.kind == "int" and not float(value).is_integer():
+        if self.kind == "int" and isinstance(value, float) and not value.is_integer():
             return f"Expected a whole number. Received: {value!r}"
-        if not math.isfinite(value) or not self.low <= value <= self.high:
+        if not self.low <= value <= self.high:  # NaN is not, either
             return f"Expected a number from {self.low:g} to {self.high:g}. Received: {value!r}"
         return None
 
     def _problem_of_any(self, value: object) -> str | None:
         if isinstance(value, str) and len(value) > MAX_TEXT:
             return f"Expected at most {MAX_TEXT} characters. Received: {len(value)}"
-        if isinstance(value, bool | str) or (isinstance(value, int | float) and math.isfinite(value)):
+        if isinstance(value, bool | str | int) or (isinstance(value, float) and math.isfinite(value)):
             return None
         return f"Expected a finite number, text, true or false. Received: {value!r}"
 

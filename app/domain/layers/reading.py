@@ -7,6 +7,7 @@ hyperparameter, and a `when`: it is there only in trials whose hyperparameters h
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,10 @@ MOST_LAYERS = 256
 """Layers of one trial's model."""
 DEEPEST = 8
 """Groups within groups."""
+MOST_ENTRIES = 1_024
+"""Entries of all lists together."""
+MOST_STEPS = 16 * MOST_LAYERS
+"""Entries that are looked at for one trial's model, those included that it leaves out."""
 MOST_REPEATS = 64
 REPEAT = Option("repeat", "int", 1, 0, MOST_REPEATS)
 """How often an entry comes; 0 leaves it out."""
@@ -66,6 +71,7 @@ class Reading:
 
     nodes: tuple[Node, ...] = ()
     errors: list[FieldError] = field(default_factory=list)
+    entries: int = 0
 
     def refuse(self, loc: Loc, message: str) -> None:
         """Note a problem."""
@@ -84,25 +90,30 @@ def expanded(nodes: Sequence[Node], values: Mapping[str, Any]) -> list[Layer]:
 
     Raises:
         KeyError: a hyperparameter has no value.
-        TooMany: there are more than `MOST_LAYERS`.
+        TooMany: there are more than `MOST_LAYERS`, or more than `MOST_STEPS` to look at.
     """
     found: list[Layer] = []
-    _expand(nodes, values, found)
+    _expand(nodes, values, found, itertools.count(1))
     return found
 
 
 class TooMany(Exception):
-    """A trial's model has more layers than `MOST_LAYERS`."""
+    """A trial's model has more layers than `MOST_LAYERS`, or its list takes more than `MOST_STEPS` to be read."""
 
 
-def _expand(nodes: Sequence[Node], values: Mapping[str, Any], found: list[Layer]) -> None:
+def _expand(nodes: Sequence[Node], values: Mapping[str, Any], found: list[Layer], steps: Iterator[int]) -> None:
     for node in nodes:
+        if next(steps) > MOST_STEPS:
+            raise TooMany(f"Expected at most {MOST_STEPS:,} entries, each as often as it comes. Received more")
         if not all(_is_one_of(values[name], allowed) for name, allowed in node.when.items()):
             continue
         times = values[node.repeat.name] if isinstance(node.repeat, Placeholder) else node.repeat
         for _ in range(int(times)):
             if node.kind is None:
-                _expand(node.nodes, values, found)
+                before = len(found)
+                _expand(node.nodes, values, found, steps)
+                if len(found) == before:
+                    break  # a group that gives nothing gives nothing again
             else:
                 found.append(_layer(node, node.kind, values))
             if len(found) > MOST_LAYERS:
@@ -133,6 +144,10 @@ def _layer(node: Node, kind: LayerKind, values: Mapping[str, Any]) -> Layer:
 def _entries(layers: Sequence[Any], loc: Loc, reading: Reading, depth: int) -> Iterator[Node]:
     if len(layers) > MOST_LAYERS:
         reading.refuse(loc, f"Expected at most {MOST_LAYERS} entries. Received: {len(layers)}")
+        return
+    reading.entries += len(layers)
+    if reading.entries > MOST_ENTRIES:
+        reading.refuse(loc, f"Expected at most {MOST_ENTRIES:,} entries in all lists together. Received more")
         return
     for i, entry in enumerate(layers):
         node = _entry(entry, (*loc, i), reading, depth)
