@@ -56,6 +56,7 @@ class DatasetInfo(BaseModel):
     content_hash: str | None = Field(description="SHA-256 of the file as it came.")
     size_bytes: int | None
     uri: str | None
+    created_by: str | None = Field(description="The name of the key that brought it.")
     created_at: Time | None
 
 
@@ -86,6 +87,7 @@ def dataset_view(dataset: Dataset, row: StoredDataset | None = None) -> DatasetI
         content_hash=row.content_hash if row else None,
         size_bytes=row.size_bytes if row else None,
         uri=row.uri if row else None,
+        created_by=row.created_by if row else None,
         created_at=rfc3339(row.created_at) if row else None,
     )
 

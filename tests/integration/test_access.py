@@ -167,6 +167,10 @@ def test_names_and_idempotency_keys_are_each_projects_own(guarded: Locked) -> No
         ("default", "root"),
         ("elsewhere", "stranger"),
     ]
+    csv = {"file": ("a.csv", b"x,y\n" + b"1,a\n2,b\n" * 50), "name": (None, "mine"), "target": (None, "y")}
+    for key, name in ((guarded.root, "root"), (guarded.stranger, "stranger")):
+        made = guarded.call("POST", "/v1/datasets", key, files=csv)
+        assert (made.status_code, made.json()["created_by"]) == (201, name)
 
 
 # -- open, and closed -------------------------------------------------------------------------------------------------
