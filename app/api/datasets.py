@@ -18,7 +18,7 @@ from app.api.pagination import Cursors
 from app.api.routing import router as make_router
 from app.api.uploads import FORM, Brought, DatasetOptions, UploadRoute, brought, fingerprint, source_of
 from app.domain.datasets import BUILT_IN
-from app.errors import NameTaken, NotFound, StateConflict, Unready
+from app.errors import BodyTooLarge, NameTaken, NotFound, StateConflict, Unready
 from app.store import datasets
 
 router = make_router("datasets", UploadRoute)
@@ -61,14 +61,17 @@ def _create(request: Request, api: Service, project: str, key: str | None, what:
     if options.name in BUILT_IN:
         raise NameTaken(f"Expected a name that no data set has. Received that of a built-in one: {options.name!r}")
     with source_of(what, api.settings) as (source, reading, folder):
-        normal = read_dataset(
-            source.path,
-            reading,
-            data_limits(api.settings),
-            name=options.name,
-            description=options.description,
-            origin="upload" if options.uri is None else "reference",
-        )
+        try:
+            normal = read_dataset(
+                source.path,
+                reading,
+                data_limits(api.settings),
+                name=options.name,
+                description=options.description,
+                origin="upload" if options.uri is None else "reference",
+            )
+        except MemoryError:
+            raise BodyTooLarge("Expected a file that can be read in the memory of this machine.") from None
         kept = folder / "kept.npz"
         object_hash = write(normal, kept)
         request.state.json = fingerprint(options, source.digest)
