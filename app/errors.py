@@ -217,7 +217,7 @@ class IdempotencyMismatch(Invalid):
 
 
 class TooManyRequests(FettleError):
-    """The caller has used up a budget of requests or streams; `retry_after_s` says how long to wait."""
+    """The caller has used up a budget of requests or streams; `Retry-After` says when to come again."""
 
     status, code, title = 429, "TOO_MANY_REQUESTS", "Too many requests"
 

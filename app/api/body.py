@@ -11,6 +11,12 @@ from app.errors import BadRequest, FieldError
 MAX_DEPTH = 32
 """Levels of nesting: the deepest definition needs eight."""
 MAX_INTEGER = 2**63 - 1
+MAX_MEMBERS = 10_000
+"""Members of one object or list: the columns that an upload may name are the most."""
+MAX_VALUES = 100_000
+"""Values of a body, all objects and lists together."""
+MAX_ERRORS = 100
+"""Places that are looked for."""
 
 
 def read_json(data: bytes) -> Any:
@@ -23,6 +29,8 @@ def read_json(data: bytes) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRequest(f"Expected JSON in UTF-8. Received a byte that is none at position {error.start}.") from None
+    if text.count(",") + text.count("[") + text.count("{") > 2 * MAX_VALUES:  # texts may have some of them too
+        raise BadRequest(_too_many())
     try:
         value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
@@ -33,15 +41,38 @@ def read_json(data: bytes) -> Any:
         raise BadRequest(f"Expected JSON nested at most {MAX_DEPTH} levels deep.") from None
     except ValueError:
         raise BadRequest("Expected JSON numbers of at most 4,000 digits.") from None
-    if any(len(loc) > MAX_DEPTH for loc, _ in _leaves(value)):
-        raise BadRequest(f"Expected JSON nested at most {MAX_DEPTH} levels deep.")
+    _check_shape(value)
     return value
+
+
+def _too_many() -> str:
+    return f"Expected at most {MAX_VALUES:,} values in a body. Received more."
+
+
+def _check_shape(value: Any) -> None:
+    """Refuse what is nested too deep, or has too many values: each costs more to check than to send."""
+    level, depth, count = [value], 0, 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise BadRequest(f"Expected JSON nested at most {MAX_DEPTH} levels deep.")
+        below: list[Any] = []
+        for item in level:
+            members = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+            if len(members) > MAX_MEMBERS:
+                raise BadRequest(f"Expected at most {MAX_MEMBERS:,} items in a list. Received: {len(members):,}")
+            below.extend(members)
+        count += len(below)
+        if count > MAX_VALUES:
+            raise BadRequest(_too_many())
+        level, depth = below, depth + 1
 
 
 def unstorable(value: Any) -> list[FieldError]:
     """The places of a parsed body that no database can keep: NUL and lone surrogates in text, numbers out of range."""
-    errors = []
+    errors: list[FieldError] = []
     for loc, leaf in _leaves(value):
+        if len(errors) >= MAX_ERRORS:
+            break
         problem = _problem(leaf)
         if problem is not None:
             errors.append(FieldError(tuple(_printable(part) for part in loc), problem))
@@ -90,6 +121,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
+    if len(pairs) > MAX_MEMBERS:
+        raise BadRequest(f"Expected at most {MAX_MEMBERS:,} members in an object. Received: {len(pairs):,}")
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]

@@ -31,7 +31,7 @@ from app.api.routing import router as make_router
 from app.api.uploads import FORM, Brought, DatasetOptions, UploadRoute, brought, fingerprint, source_of
 from app.domain.access import Caller, Scope
 from app.domain.datasets import BUILT_IN
-from app.errors import NameTaken, NotFound, StateConflict, Unready
+from app.errors import BodyTooLarge, NameTaken, NotFound, StateConflict, Unready
 from app.store import datasets
 from app.store.projects import hold_project
 from app.store.tables import StoredDataset
@@ -79,14 +79,17 @@ def _create(request: Request, api: Service, caller: Caller, change: Change, key:
     if options.name in BUILT_IN:
         raise NameTaken(f"Expected a name that no data set has. Received that of a built-in one: {options.name!r}")
     with source_of(what, api.settings) as (source, reading, folder):
-        normal = read_dataset(
-            source.path,
-            reading,
-            data_limits(api.settings),
-            name=options.name,
-            description=options.description,
-            origin="upload" if options.uri is None else "reference",
-        )
+        try:
+            normal = read_dataset(
+                source.path,
+                reading,
+                data_limits(api.settings),
+                name=options.name,
+                description=options.description,
+                origin="upload" if options.uri is None else "reference",
+            )
+        except MemoryError:
+            raise BodyTooLarge("Expected a file that can be read in the memory of this machine.") from None
         kept = folder / "kept.npz"
         object_hash = write(normal, kept)
         request.state.json = fingerprint(options, source.digest)

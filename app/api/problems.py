@@ -30,6 +30,8 @@ log = logging.getLogger("fettle.api")
 PROBLEM_TYPE = "application/problem+json"
 MAX_ERRORS = 100
 """Places that one problem lists."""
+MAX_WORDS, MAX_PART = 2_000, 200
+"""Characters of a message, and of one part of a place."""
 RETRY_AFTER_S = 2
 METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 
@@ -65,13 +67,21 @@ def problem_response(
         "type": f"urn:fettle:problem:{code.lower().replace('_', '-')}",
         "title": title,
         "status": status,
-        "detail": detail,
+        "detail": _short(detail, MAX_WORDS),
         "code": code,
-        "errors": [{"loc": list(e.loc), "msg": e.msg} for e in errors[:MAX_ERRORS]],
+        "errors": [
+            {"loc": [_short(part, MAX_PART) for part in e.loc], "msg": _short(e.msg, MAX_WORDS)}
+            for e in errors[:MAX_ERRORS]
+        ],
     }
     # A path or message may repeat what was sent: lone surrogates of it must not break the answer.
     body = dumps(content).encode("utf-8", errors="replace")
     return Response(body, status, media_type=PROBLEM_TYPE, headers={**ALWAYS, **DEFAULTS, **(headers or {})})
+
+
+def _short(part: str | int, most: int) -> str | int:
+    """What was sent may be repeated in part only: an answer is no larger for it."""
+    return part if isinstance(part, int) or len(part) <= most else f"{part[:most]}…"
 
 
 def of_error(error: FettleError) -> Response:

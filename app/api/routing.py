@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +24,8 @@ BODY_METHODS = {"POST", "PATCH", "PUT"}
 JSON_TYPES = ("application/json", "application/merge-patch+json")
 
 MAX_QUERY_PARAMETERS = 200
+QUICK_BYTES = 32_768
+"""A larger body is read on a thread: all others would wait for it."""
 
 
 class IdConvertor(Convertor[str]):
@@ -90,8 +93,7 @@ class StrictRoute(APIRoute):
         if not data:
             return
         _check_media_type(request)
-        value = read_json(data)
-        errors = unstorable(value)
+        value, errors = await to_thread.run_sync(_read, data) if len(data) > QUICK_BYTES else _read(data)
         if not has_body and value not in ({}, None):
             names = list(value) if isinstance(value, dict) else []
             errors += [FieldError((name,), "Expected no fields: this action takes none.") for name in names]
@@ -120,6 +122,11 @@ class StudyRoute(StrictRoute):
 def router(tag: str, route_class: type[StrictRoute] = StrictRoute) -> APIRouter:
     """A router of strict routes under one tag of the API's documentation."""
     return APIRouter(route_class=route_class, tags=[tag], redirect_slashes=False)
+
+
+def _read(data: bytes) -> tuple[Any, list[FieldError]]:
+    value = read_json(data)
+    return value, unstorable(value)
 
 
 def _check_path(request: Request) -> None:

@@ -85,7 +85,7 @@ def enqueue_trial(
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
         values = _accepted(study, trial)
-        row = lifecycle.enqueue(session, study.id, values)
+        row = lifecycle.enqueue(session, study.id, values, api.settings.max_waiting_trials)
         change.note(session, study_id, trial=row.number)
         location = f"/v1/studies/{study_id}/trials/{row.number}"
         return answer(trial_text(session, study, row), 201, location=location)

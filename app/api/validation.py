@@ -13,6 +13,7 @@ from app.api.field_errors import field_errors
 from app.api.problems import invalid_request
 from app.api.schemas import StudyChanges
 from app.domain.check import Checked, Limits, check_definition
+from app.domain.check_weight import weight_problems
 from app.domain.combinations import combination_count
 from app.domain.datasets import BUILT_IN as DATASETS
 from app.domain.datasets import Dataset
@@ -34,6 +35,7 @@ def limits_of(settings: Settings) -> Limits:
         max_parallel_trials=settings.max_parallel_trials,
         max_searched=settings.max_parameters,
         max_model_parameters=settings.max_model_parameters,
+        max_definition_bytes=settings.max_definition_bytes,
     )
 
 
@@ -51,8 +53,11 @@ def accepted(
     from app.tuning.pruners import pruner_options, pruner_problems
     from app.tuning.samplers import sampler_options, sampler_problems
 
-    checked = check_definition(definition, limits_of(settings), datasets, families)
+    limits = limits_of(settings)
+    checked = check_definition(definition, limits, datasets, families)
     family = families.of(checked.definition.model, definition.hyperparameters)
+    if any(not error.loc for error in checked.errors):
+        raise invalid_request(checked.errors, InvalidStudy)
     errors = [*checked.errors, *sampler_problems(definition, family), *pruner_problems(definition)]
     if errors:
         raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)
@@ -67,6 +72,9 @@ def accepted(
             ),
         }
     )
+    heavy = weight_problems(filled, limits.max_definition_bytes)
+    if heavy:
+        raise invalid_request(heavy, InvalidStudy)
     return replace(checked, definition=filled)
 
 

@@ -20,6 +20,10 @@ DELIMITERS = ",;\t|"
 HEAD_BYTES = 65_536
 """Of a CSV file, to look at its header."""
 BLOCK_BYTES = 2**20
+BLOCK_BYTES_A_COLUMN = 2**13
+"""Wide tables are read in larger blocks: each block makes an array of every column, a kilobyte and more of overhead."""
+CELL_BYTES = 8
+"""What a cell of a table takes in memory at least, however short it is in the file."""
 ROWS_AT_ONCE = 65_536
 ISO_TIME = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
 
@@ -43,14 +47,15 @@ def read_csv(path: Path, delimiter: str | None, limits: DataLimits) -> list[Cell
         column_types=dict.fromkeys(names, pa.string()), null_values=list(MISSING_WORDS), strings_can_be_null=True,
         quoted_strings_can_be_null=True,
     )  # fmt: skip
-    read = pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES)
+    block = max(BLOCK_BYTES, BLOCK_BYTES_A_COLUMN * len(names))
+    read = pa.csv.ReadOptions(use_threads=False, block_size=block)
     parts: list[list[pa.Array]] = [[] for _ in names]
     rows = size = 0
     try:
         with pa.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as batches:
             for batch in batches:
                 rows, size = rows + batch.num_rows, size + batch.nbytes
-                _check_size(rows, size, limits)
+                _check_size(rows, max(size, rows * len(names) * CELL_BYTES), limits)
                 for part, column in zip(parts, batch.columns, strict=True):
                     part.append(pc.utf8_trim_whitespace(column).dictionary_encode())
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
@@ -97,7 +102,7 @@ def read_parquet(path: Path, limits: DataLimits) -> list[Cells]:
         with pa.parquet.ParquetFile(path) as file:
             meta, schema = file.metadata, file.schema_arrow
             unpacked = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-            _check_size(meta.num_rows, unpacked, limits)
+            _check_size(meta.num_rows, max(unpacked, meta.num_rows * len(schema) * CELL_BYTES), limits)
             check_names(list(schema.names))
             _check_rows(meta.num_rows)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:

@@ -17,6 +17,7 @@ from app.domain.check_layers import layer_problems, size_problems
 from app.domain.check_saving import saving_problems, saving_warnings
 from app.domain.check_space import check_hyperparameters, unused_hyperparameters
 from app.domain.check_uploads import pinned, upload_problems
+from app.domain.check_weight import weight_problems
 from app.domain.datasets import BUILT_IN as DATASETS
 from app.domain.datasets import Dataset
 from app.domain.families import FUNCTION, Family, Scalar
@@ -38,6 +39,7 @@ class Limits:
     max_parallel_trials: int = 1_000
     max_searched: int = 200
     max_model_parameters: int = 100_000_000
+    max_definition_bytes: int = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ def check_definition(
     `datasets` are those that it may name, by name and by id; `families` those that are known.
     """
     found = _Findings()
+    heavy = weight_problems(definition, limits.max_definition_bytes)
+    if heavy:
+        return Checked(definition, tuple(heavy))  # what is this large is looked at no further
     _check_limits(definition, limits, found)
     definition = _with_input(definition, datasets, families)
     family = families.of(definition.model, definition.hyperparameters)

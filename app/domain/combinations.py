@@ -19,7 +19,7 @@ def combinations(definition: StudyDefinition) -> Iterator[dict[str, Scalar]]:
     if any(isinstance(parameter, Float) and parameter.step is None for parameter in searched.values()):
         return
     order = resolution_order(searched, definition.fixed)
-    yield from _completed(definition, order, {})
+    yield from _completed(searched, order, dict(definition.fixed))
 
 
 def combination_count(definition: StudyDefinition) -> int | None:
@@ -28,17 +28,22 @@ def combination_count(definition: StudyDefinition) -> int | None:
     return count if 0 < count <= MOST_COUNTED else None
 
 
-def _completed(definition: StudyDefinition, left: list[str], drawn: dict[str, Scalar]) -> Iterator[dict[str, Scalar]]:
-    if not left:
-        yield dict(drawn)
+def _completed(
+    searched: dict[str, Float | Int | Categorical], order: list[str], values: dict[str, Scalar], at: int = 0
+) -> Iterator[dict[str, Scalar]]:
+    """The ways to draw what is left of `order` beside `values`, which is restored after each."""
+    if at == len(order):
+        yield {name: values[name] for name in order if name in values}
         return
-    name, *others = left
-    parameter = definition.searched[name]
-    if not is_active(parameter, {**definition.fixed, **drawn}):
-        yield from _completed(definition, others, drawn)
+    name = order[at]
+    parameter = searched[name]
+    if not is_active(parameter, values):
+        yield from _completed(searched, order, values, at + 1)
         return
     for value in _values(parameter):
-        yield from _completed(definition, others, {**drawn, name: value})
+        values[name] = value
+        yield from _completed(searched, order, values, at + 1)
+        del values[name]
 
 
 def _values(parameter: Float | Int | Categorical) -> Iterator[Scalar]:

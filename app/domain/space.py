@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.domain.families import Scalar
 
 FiniteFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Value = StrictBool | StrictInt | FiniteFloat | StrictStr
-Conditions = dict[str, Annotated[list[Value], Field(min_length=1)]]
+# The first bad value of a list is told, not all: each would be told in the words of four types.
+Conditions = dict[str, Annotated[list[Value], FailFast(), Field(min_length=1)]]
 
 
 def _refusal(field: str, message: str) -> PydanticCustomError:
@@ -85,7 +86,7 @@ class Categorical(_Parameter):
     """One of `choices`. Their order means nothing to a sampler unless they are `ordered`: then neighbours are alike."""
 
     type: Literal["categorical"] = "categorical"
-    choices: Annotated[list[Value], Field(min_length=1, max_length=1000)]
+    choices: Annotated[list[Value], FailFast(), Field(min_length=1, max_length=1000)]
     ordered: StrictBool = Field(
         default=False, description="Searched as the index of the choice, in the order listed, instead of as a label."
     )
@@ -150,28 +151,37 @@ def resolution_order(parameters: dict[str, Float | Int | Categorical], fixed: di
     Raises:
         SpaceError: a parent that is unknown, lists a value it can't have, or a circle.
     """
+    allowed: dict[str, set[tuple[Scalar, bool]]] = {}
     for name, parameter in parameters.items():
         for parent, values in parameter.when.items():
             if parent not in parameters and parent not in fixed:
                 known = ", ".join(sorted([*parameters, *fixed])) or "none"
                 raise SpaceError((name, "when", parent), f"Expected a parent among: {known}. Received: {parent!r}")
+            if parent not in allowed:
+                allowed[parent] = _listed(parameters.get(parent), fixed.get(parent))
             for value in values:
-                possible = (
-                    parameters[parent].contains(value) if parent in parameters else same_value(value, fixed[parent])
-                )
-                if not possible:
+                above = parameters.get(parent)
+                listed = (value, isinstance(value, bool)) in allowed[parent]
+                if not listed and (above is None or isinstance(above, Categorical) or not above.contains(value)):
                     raise SpaceError((name, "when", parent), f"{parent!r} never has the value {value!r}")
-    order: list[str] = []
+    order: dict[str, None] = {}
     left = sorted(parameters)
     while left:
-        ready = [n for n in left if all(p in fixed or p in order for p in parameters[n].when)]
-        if not ready:
+        ready = next((n for n in left if all(p in fixed or p in order for p in parameters[n].when)), None)
+        if ready is None:
             raise SpaceError(
                 (left[0], "when"), f"Expected conditions without a circle. Received one among: {', '.join(left)}"
             )
-        order.append(ready[0])
-        left.remove(ready[0])
-    return order
+        order[ready] = None
+        left.remove(ready)
+    return list(order)
+
+
+def _listed(parent: Float | Int | Categorical | None, fixed: Scalar | None) -> set[tuple[Scalar, bool]]:
+    """The values of a parent that can be listed, each with whether it is a truth value: True is not 1."""
+    if isinstance(parent, Categorical):
+        return {(choice, isinstance(choice, bool)) for choice in parent.choices}
+    return {(fixed, isinstance(fixed, bool))} if parent is None and fixed is not None else set()
 
 
 def is_active(parameter: Float | Int | Categorical, values: dict[str, Scalar]) -> bool:

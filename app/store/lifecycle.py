@@ -217,11 +217,13 @@ def delete_study(session: Session, study_id: int) -> None:
     session.execute(delete(Study).where(Study.id == study.id))
 
 
-def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar]) -> Trial:
+def enqueue(
+    session: Session, study_id: int, hyperparameters: dict[str, Scalar], most_waiting: int | None = None
+) -> Trial:
     """A new WAITING trial with these hyperparameters, numbered within the budget; the sampler draws those left out.
 
     Raises:
-        StateConflict: the study is over or ending, or its budget of trials is used up.
+        StateConflict: the study is over or ending, its budget of trials is used up, or `most_waiting` wait already.
     """
     study = lock_study(session, study_id)
     if study.state not in {StudyState.RUNNING, StudyState.PAUSED} or study.halt_reason is not None:
@@ -234,6 +236,11 @@ def enqueue(session: Session, study_id: int, hyperparameters: dict[str, Scalar])
     if study.trial_limit is not None and study.next_number >= study.trial_limit:
         raise StateConflict(
             f"Expected room in the budget. Received a study whose {study.trial_limit} trials are taken."
+        )
+    if most_waiting is not None and study.waiting >= most_waiting:
+        raise StateConflict(
+            f"Expected at most {most_waiting:,} trials that wait, this service's limit. Received one more: try again "
+            "when some have been taken."
         )
     trial = Trial(
         study_id=study.id,
