@@ -195,7 +195,13 @@ class Supervisor:
         except (ChannelBroken, TrainerLost) as error:
             killed = isinstance(error, TrainerLost)
             message = str(error) if killed else f"{trainer.death()} ({error})"
-            log.warning("trainer_lost", worker=self._worker_id, error=message)
+            log.warning(
+                "trainer_lost",
+                worker=self._worker_id,
+                study=study.public_id,
+                trials=[member.trial.proposal.reservation.number for member in stack.live],
+                error=message,
+            )
             stack.abandon(message, code="TRAINER_HUNG" if killed else "TRAINER_CRASHED")
             self._trainer = None if self._should_drain() else self._new_trainer()
         trainer.trained += ledger.recorded
