@@ -69,8 +69,6 @@ def configure(settings: Settings) -> None:
                 structlog.processors.format_exc_info,
                 _renderer(settings.log_format),
             ],
-            # Otherwise the standard formatter would add the traceback once more, on lines of its own.
-            keep_exc_info=True,
             use_get_message=True,
         )
     )

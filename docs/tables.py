@@ -22,6 +22,8 @@ from app.domain.metrics import reported_metrics
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason
 from app.settings import Settings
+from app.store.compatibility import compatible_from
+from app.store.migrate import configured
 from app.tuning.options import Choice
 from app.tuning.pruners import pruners
 from app.tuning.samplers import samplers
@@ -430,6 +432,16 @@ def settings() -> str:
     return _table(["variable", "type", "default", "limits", "meaning"], rows)
 
 
+def revisions() -> str:
+    """What going back from each revision of the schema deletes, and which code may stay on it."""
+    rows = []
+    with configured() as (_, scripts):
+        for script in reversed(list(scripts.walk_revisions())):
+            loses = getattr(script.module, "loses", "everything: there is no schema before it")
+            rows.append([script.revision, f"{script.doc}", loses, compatible_from(scripts, script.revision)])
+    return _table(["revision", "brought", "going back from it deletes", "oldest code that may run on it"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "definition": definition,
     "families": families,
@@ -450,6 +462,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "problems": problems,
     "reasons": reasons,
     "settings": settings,
+    "revisions": revisions,
 }
 
 

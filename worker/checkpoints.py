@@ -171,8 +171,10 @@ class Checkpoints:
             )
         )
         refused = [c.pointer.path for c in new if c.trial_id not in standing]
-        if refused:
-            log.warning("lease_lost", study=study.public_id, checkpoints=len(refused))
+        for checkpoint in new:
+            if checkpoint.trial_id not in standing:
+                number = members[checkpoint.trial_id].trial.proposal.reservation.number
+                log.warning("lease_lost", study=study.public_id, trial=number, what="checkpoint")
         current = {c.pointer.path for c in new if c.trial_id in standing}
         self._artifacts.remove([path for path in (*superseded, *refused) if path not in current])
 

@@ -19,6 +19,7 @@ from app.errors import DefinitionTooNew, FettleError, NotFound
 from app.store import fleet, leases
 from app.store.engine import Database
 from app.store.tables import Study
+from app.tuning.options import OptionsError
 from app.tuning.view import StudyView
 from worker.keeper import Keeper
 from worker.pool import PooledTrial, StudyRef
@@ -95,7 +96,7 @@ class Claims:
                 reserved = self._reserve(study, count) if count > 0 else []
             except NotFound:
                 reserved, count = [], 1  # deleted since it was listed
-            except (FettleError, LookupError, ValueError) as error:
+            except (FettleError, OptionsError, LookupError, ValueError) as error:
                 self._leave_alone(offer.study_id, offer.public_id, offer.revision, error)
                 reserved, count = [], 1
             if reserved:

@@ -172,7 +172,8 @@ class Ledger:
         self._artifacts.remove(recorded.superseded_paths)
         for outcome in outcomes:
             if outcome.trial_id not in recorded.trial_ids:
-                log.warning("lease_lost", study=study.public_id, trial_id=outcome.trial_id)
+                number = running[outcome.trial_id].trial.proposal.reservation.number
+                log.warning("lease_lost", study=study.public_id, trial=number)
                 left = [] if outcome.checkpoint is None else [outcome.checkpoint.path]
                 self._artifacts.remove([*(file.path for file in outcome.artifacts), *left])
             elif outcome.values and outcome.feasible and len(outcome.values) == 1:

@@ -207,7 +207,13 @@ class Supervisor:
             stack.run(trainer, lambda: self._look_ahead(trainer, families), self._grace_end)
         except (ChannelBroken, TrainerLost) as error:
             lost = error if isinstance(error, TrainerLost) else TrainerCrashed(f"{trainer.death()} ({error})")
-            log.warning("trainer_lost", worker=self._worker_id, error=str(lost))
+            log.warning(
+                "trainer_lost",
+                worker=self._worker_id,
+                study=study.public_id,
+                trials=[member.trial.proposal.reservation.number for member in stack.live],
+                error=str(lost),
+            )
             stack.abandon(lost)
             self._artifacts.clear_scratch()
             self._trainer = None if self._should_drain() else self._new_trainer()

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import of_error
-from app.errors import FettleError, Unready
+from app.errors import FettleError, SchemaTooNew, Unready
 from app.store.arrival import await_database
 from app.store.engine import Database
 from app.store.migrate import check_schema, migrate
@@ -25,6 +25,8 @@ LOOK_S = 5.0
 """Seconds between looks at the schema's revision."""
 FIRST_LOOK_S = 3.0
 """How long the process puts off listening while it looks whether the database is there already."""
+ABSENT = "Expected a database that answers. Received: none so far; the service's log says more."
+"""What requests are told: where the database lies is not for everybody."""
 OPEN = frozenset({"/healthz", "/openapi.json", "/docs"})
 """Paths that need no database."""
 
@@ -52,7 +54,7 @@ class Readiness:
         self._ended = asyncio.Event()
         self._looked = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.reason: str | None = "The service has just started and looks for its database."
+        self.reason: str | None = ABSENT
         """Why nothing is served now, in words; None where all is well."""
         self.arrived = False
         """Whether the database has been there."""
@@ -66,8 +68,6 @@ class Readiness:
         threading.Thread(target=self._await, name="fettle-arrival", daemon=True).start()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._looked.wait(), FIRST_LOOK_S)
-        if not self._ended.is_set():
-            self.reason = "The service waits for its database; its log says more."
 
     async def run(self, begin: Callable[[], None]) -> None:
         """Call `begin` once the database is there; then look after the schema for as long as the service runs."""
@@ -101,17 +101,19 @@ class Readiness:
             prepare(self._database)
             self._allowed()
 
-        failed: str | None = None
+        failed, told = None, None
         try:
             await_database(self._database, use, self._wait_s, self._pause)
         except _Stopped:
             return
+        except SchemaTooNew as error:
+            failed = told = error.detail
         except FettleError as error:
-            failed = error.detail
+            failed, told = error.detail, self.reason
         except Exception as error:
             log.exception("database_not_prepared")
-            failed = f"The database could not be prepared: {type(error).__name__}: {error}"
-        self._call(lambda: self._end(failed))
+            failed, told = f"The database could not be prepared: {type(error).__name__}: {error}", self.reason
+        self._call(lambda: self._end(failed, told))
 
     def _call(self, work: Callable[[], None]) -> None:
         """Do this in the loop's thread; nothing where the loop has ended."""
@@ -119,13 +121,14 @@ class Readiness:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(work)
 
-    def _end(self, failed: str | None) -> None:
-        self.failed = self.reason = failed
+    def _end(self, failed: str | None, told: str | None) -> None:
+        self.failed, self.reason = failed, told
         self.arrived = failed is None
         self._ended.set()
         self._looked.set()
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: float, because: Unready | DBAPIError) -> None:
+        self.reason = because.detail if isinstance(because, Unready) else ABSENT
         self._call(self._looked.set)
         if self._stopped.wait(seconds):
             raise _Stopped

@@ -31,15 +31,18 @@ REFUSALS = (
 """Words of answers that don't change by waiting. A server that answers in another language is waited for."""
 
 T = TypeVar("T")
+Pause = Callable[[float, Unready | DBAPIError], object]
 log = structlog.get_logger(__name__)
 
 
-def await_database(
-    database: Database, use: Callable[[], T], wait_s: float, pause: Callable[[float], object] = time.sleep
-) -> T:
+def _sleep(seconds: float, _because: Unready | DBAPIError) -> None:
+    time.sleep(seconds)
+
+
+def await_database(database: Database, use: Callable[[], T], wait_s: float, pause: Pause = _sleep) -> T:
     """The result of `use`, tried again for at most `wait_s` seconds while the database is not there or not migrated.
 
-    `pause` sleeps so many seconds; what it raises ends the wait.
+    `pause` sleeps so many seconds because of an error; what it raises ends the wait.
 
     Raises:
         Unready: it did not come in time, or refuses: a wrong password, a database that doesn't exist.
@@ -52,7 +55,7 @@ def await_database(
         except SchemaTooNew:
             raise
         except (Unready, DBAPIError) as error:
-            reason = _reason(database, error)
+            because, reason = error, _reason(database, error)
             now = time.monotonic()
             left_s = wait_s - (now - began)
             if not _may_come(error):
@@ -62,7 +65,7 @@ def await_database(
         if now - told_at >= TELL_S:
             log.warning("database_awaited", waited_s=round(now - began, 1), at_most_s=wait_s, reason=reason)
             told_at = now
-        pause(min(pause_s, left_s))
+        pause(min(pause_s, left_s), because)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-__all__ = ["HEAD", "VERSION_TABLE", "check_schema", "migrate", "migrate_to", "schema_revision"]
+__all__ = ["HEAD", "VERSION_TABLE", "check_schema", "configured", "migrate", "migrate_to", "schema_revision"]
 
 HEAD = "0013"
 """The newest revision under `migrations/versions`."""
@@ -54,7 +54,7 @@ def migrate_to(database: Database, revision: str, *, allow_loss: bool = False, f
         MigrationRefused: the revision isn't known here, or going back isn't allowed.
         SchemaTooNew: the database is at a revision that this code doesn't know.
     """
-    with _configured() as (config, scripts):
+    with configured() as (config, scripts):
         known = sorted(script.revision for script in scripts.walk_revisions())
         if revision not in known:
             raise MigrationRefused(f"Expected a revision among {', '.join(known)}. Received: {revision!r}")
@@ -93,7 +93,7 @@ def _losses(scripts: ScriptDirectory, current: str, revision: str) -> str:
 def _upgrade(connection: Connection, revision: str) -> None:
     from alembic import command  # a quarter of a second that a database at HEAD need not pay
 
-    with _configured() as (config, scripts):
+    with configured() as (config, scripts):
         config.attributes["connection"] = connection
         current = schema_revision(connection)
         if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
@@ -103,7 +103,7 @@ def _upgrade(connection: Connection, revision: str) -> None:
 
 
 @contextmanager
-def _configured() -> Iterator[tuple[Config, ScriptDirectory]]:
+def configured() -> Iterator[tuple[Config, ScriptDirectory]]:
     """Alembic's configuration for our migrations, and the migrations."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, Integer, 
 
 from app.store.compatibility import NOTE_TABLE, VERSION_TABLE
 from app.store.engine import Database
-from app.store.migrate import HEAD, _configured, migrate_to
+from app.store.migrate import HEAD, configured, migrate_to
 
 NASTY = "'\"%s:x\\n{}\n\té漢🎉"
 """Text that a migration could mangle."""
@@ -22,7 +22,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 def scripts() -> dict[str, Any]:
     """The module of each revision's migration, in order."""
-    with _configured() as (_, found):
+    with configured() as (_, found):
         return {script.revision: script.module for script in reversed(list(found.walk_revisions()))}
 
 

@@ -79,7 +79,7 @@ def test_without_a_service_a_command_says_so_and_ends_with_3() -> None:
     ],
 )
 def test_wrong_usage_ends_with_2_and_words_and_tells_no_password(arguments: tuple[str, ...], words: str) -> None:
-    ran = fettle(*arguments, stdin="{not json")
+    ran = fettle(*arguments, stdin="{not json", FETTLE_DATABASE_WAIT_S="0")
     assert ran.returncode == 2
     assert words in ran.stderr
     assert "Traceback" not in ran.stderr

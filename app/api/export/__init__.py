@@ -15,6 +15,7 @@ from app.api.export.parquet import as_parquet, require_pyarrow
 from app.api.export.rows import Export
 from app.api.export.texts import as_csv, as_json
 from app.api.routing import router as make_router
+from app.api.views import definition_of
 from app.domain.access import Scope
 from app.store.studies import find_study
 
@@ -58,5 +59,6 @@ def export_trials(
         study = find_study(session, project, study_id)
     media_type, written = FORMATS[export_format]
     headers = {"Content-Disposition": f'attachment; filename="{study.name}.{export_format}"'}
-    batches = written(Export(api.database, study))
+    # The definition is read here: once the answer has begun it is too late to refuse one of a newer version.
+    batches = written(Export(api.database, study, definition_of(study)))
     return StreamingResponse(api.turns.each(batches), media_type=media_type, headers=headers)

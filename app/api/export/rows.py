@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from app.api.trial_texts import trial_texts
-from app.api.views import definition_of
 from app.domain.json import loads
 from app.domain.study import StudyDefinition
 from app.store import listing, tables
@@ -38,11 +37,7 @@ class Export:
 
     database: Database
     study: tables.Study
-
-    @cached_property
-    def definition(self) -> StudyDefinition:
-        """The study's definition."""
-        return definition_of(self.study)
+    definition: StudyDefinition
 
     @cached_property
     def objectives(self) -> list[str]:
