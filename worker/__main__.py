@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from app.errors import FettleError
 from app.settings import Settings
+from worker.checkup import checkup
 from worker.device import DeviceError
 from worker.supervisor import Supervisor, TrainerBroken
 
@@ -24,7 +26,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", help="auto, cpu, gpu or gpu:<index>")
     parser.add_argument("--families", help="comma-separated families to offer")
     parser.add_argument("--labels", dest="worker_labels", help="comma-separated key=value labels to offer")
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    parser.add_argument("--check", action="store_true", help="say as JSON what a worker would find here, and end")
+    options = vars(parser.parse_args(arguments))
+    is_check = options.pop("check")
+    given = {name: value for name, value in options.items() if value is not None}
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -35,6 +40,9 @@ def main(arguments: Sequence[str]) -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     try:
+        if is_check:
+            sys.stdout.write(f"{json.dumps(checkup(Settings(**given).device))}\n")
+            return 0
         supervisor = Supervisor(Settings(**given))
         supervisor.check()
     except (DeviceError, FettleError, ValidationError, ValueError) as error:

@@ -22,6 +22,8 @@ from sqlalchemy.sql.functions import FunctionElement
 SQLITE_BUSY_TIMEOUT_S = 30
 READ_POOL_SIZE = 8
 WRITE_POOL_SIZE = 4
+POSTGRESQL_MAX_OVERFLOW = 8
+"""Connections beyond the pool that a process opens for a rush."""
 IDLE_BEFORE_PING_S = 1.0
 """A pooled PostgreSQL connection idle for longer is tried before it is used: the server may have restarted."""
 RETRY_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0)
@@ -135,7 +137,7 @@ def _checked(url: str) -> URL:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    engine = create_engine(url, pool_size=READ_POOL_SIZE, max_overflow=8, pool_timeout=30)
+    engine = create_engine(url, pool_size=READ_POOL_SIZE, max_overflow=POSTGRESQL_MAX_OVERFLOW, pool_timeout=30)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -71,6 +71,11 @@ def pointers(session: Session) -> list[str]:
     return published + list(session.scalars(select(Checkpoint.path).order_by(Checkpoint.trial_id)))
 
 
+def newest_pointers(session: Session, limit: int) -> list[str]:
+    """The paths of the files that the newest trials have, `limit` at most."""
+    return list(session.scalars(select(Artifact.path).order_by(Artifact.trial_id.desc(), Artifact.name).limit(limit)))
+
+
 def forget_files(session: Session, paths: list[str]) -> None:
     """Delete the pointers to files that are not there."""
     for i in range(0, len(paths), MANY):
