@@ -36,6 +36,9 @@ def restore(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="The database was brought back by other programs: only begin it anew.")
     ] = False,
+    pause_webhooks: Annotated[
+        bool, typer.Option("--pause-webhooks", help="For a copy beside the original: it sends nothing to receivers.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring a backup back into an empty place. Stop all processes of the service first."""
@@ -50,7 +53,7 @@ def restore(
         with _database(settings):
             renewed, files, forgotten, datasets = renew_in_place(settings), 0, [], []
     else:
-        done = bring_back(settings, folder)
+        done = bring_back(settings, folder, pauses_webhooks=pause_webhooks)
         renewed, files, forgotten, datasets = done.renewed, done.files, done.forgotten, done.datasets
     if as_json:
         about = {"restore": renewed.number, "open_studies": renewed.studies, "leases_taken_back": renewed.leases}

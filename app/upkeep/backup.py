@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from app import __version__
 from app.errors import Unready
 from app.settings import Settings
-from app.store import restoring
+from app.store import pepper, restoring
 from app.store.engine import SQLITE_BUSY_TIMEOUT_S, Database
 from app.store.log import clock
 from app.store.migrate import schema_revision
@@ -96,13 +96,15 @@ def _write(settings: Settings, database: Database, folder: Path) -> copies.Manif
     with _taken(database, folder) as session:
         pointed, sums, taken_at = Pointed.by(session), restoring.sums(session), clock(session)
     missing = fetch(pointed)
-    count, size_bytes = copies.weight(folder)
+    copies.keep_secret(settings.data_dir / pepper.FILE, folder / pepper.FILE)
+    count = sum(copies.weight(folder / name)[0] for name in (copies.ARTIFACTS, copies.DATASETS))
+    _, size_bytes = copies.weight(folder)
     return copies.Manifest(
         version=__version__,
         schema_revision=revision,
         backend=database.url.get_backend_name(),
         taken_at=taken_at,
-        files=count - 1,
+        files=count,
         size_bytes=size_bytes,
         missing=missing,
         **sums,
