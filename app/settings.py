@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     trainer_max_memory_mb: Annotated[int, Field(ge=256)] = Field(
         default=8192, description="A trainer whose resident memory passes this is recycled between trials."
     )
+    trainer_kill_memory_mb: Annotated[int, Field(ge=256)] | None = Field(
+        default=None,
+        description="A trainer that passes this inside a trial is killed; 90 % of what the machine or container has "
+        "where it isn't set.",
+    )
 
     device_memory_mb: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="What a trial may need of its device's memory; found out where it isn't set."
@@ -198,6 +203,11 @@ class Settings(BaseSettings):
         if value and not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
             raise ValueError("Expected sqlite:///…, postgresql://… or postgresql+psycopg://…")
         return value
+
+    @field_validator("key_secret", mode="before")
+    @classmethod
+    def _given(cls, value: object) -> object:
+        return None if value == "" else value  # as compose files pass on a variable that isn't set
 
     @field_validator("cors_origins")
     @classmethod

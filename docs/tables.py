@@ -131,6 +131,8 @@ MORE_CODES: dict[type[errors.FettleError], tuple[tuple[str, str], ...]] = {
         ("WEBHOOK_NOT_FOUND", "No webhook has the id."),
         ("PLOT_NOT_FOUND", "There is no plot of this kind."),
         ("WORKER_NOT_FOUND", "No worker has the id."),
+        ("KEY_NOT_FOUND", "No key has the id."),
+        ("PROJECT_NOT_FOUND", "No project has the name."),
     ),
 }
 """Codes that an error is raised with beside its own."""
@@ -148,7 +150,8 @@ NEVER_ANSWERED = (errors.Conflict, errors.MigrationRefused, errors.SchemaTooNew)
 REASONS = {
     FailureReason.EXCEPTION: "Training or sampling raised, or the trainer crashed or hung on every attempt. "
     "`error.code`: the exception's name, `SAMPLER_FAILED`, `TRAINER_CRASHED` or `TRAINER_HUNG`.",
-    FailureReason.OUT_OF_MEMORY: "The model didn't fit into the memory of its device.",
+    FailureReason.OUT_OF_MEMORY: "The model didn't fit into the memory of its device, or its trainer grew too large on "
+    "every attempt (`TRAINER_TOO_LARGE`).",
     FailureReason.NON_FINITE: "A watched metric (`loss`, `val_loss`; `value`) became NaN or infinite.",
     FailureReason.TIMEOUT: "`execution.trial_timeout_seconds` passed (`TRIAL_TIMEOUT`).",
     FailureReason.CANCELLED: "Cancelled by request (`CANCELLED`), or with its study (`STUDY_ENDED`).",

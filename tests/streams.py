@@ -36,7 +36,14 @@ class Follower(threading.Thread):
     `cut` gives after how many bytes it drops the next connection, in the middle of whatever it is reading.
     """
 
-    def __init__(self, url: str, path: str, until: Iterable[str], cut: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        path: str,
+        until: Iterable[str],
+        cut: Callable[[], int] | None = None,
+        pause_s: float = RECONNECT_S,
+    ) -> None:
         super().__init__(name=f"follower of {path}", daemon=True)
         self.seen: list[dict[str, Any]] = []
         """The data of the events, in the order of their arrival."""
@@ -51,6 +58,7 @@ class Follower(threading.Thread):
         self._url = url + path
         self._until = set(until)
         self._cut = cut
+        self._pause_s = pause_s
         self._last_id: str | None = None
         self._leaving = threading.Event()
 
@@ -70,7 +78,7 @@ class Follower(threading.Thread):
                     self._follow(client)
                 except httpx.TransportError:
                     self.broken += 1
-                time.sleep(RECONNECT_S)
+                time.sleep(self._pause_s)
 
     def _follow(self, client: httpx.Client) -> None:
         headers = {} if self._last_id is None else {"Last-Event-ID": self._last_id}

@@ -7,6 +7,7 @@ points to it.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,9 @@ from worker.snapshots import snapshot_key
 MODEL_NAME = "model.keras"
 SNAPSHOT_NAME, SNAPSHOT_SUFFIX = "state.npz", ".npz"
 MODEL_MEDIA_TYPE = "application/vnd.keras"
+
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What files of a trial may be called."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +77,8 @@ class ArtifactWriter:
             OSError: the location can't be written.
         """
         target = f"{self._root}/{folder}"
+        for source, name in names.items():
+            self._check_written(source, name)
         try:
             self._files.makedirs(target, exist_ok=True)
             for source, name in names.items():
@@ -84,6 +90,18 @@ class ArtifactWriter:
         finally:
             for source in names:
                 Path(source).unlink(missing_ok=True)
+
+    def _check_written(self, source: str, name: str) -> None:
+        """Return where a trainer may have a file published: one of the scratch folder, under a plain name.
+
+        This process has the store's credentials and may read more than what a trainer was asked to write.
+
+        Raises:
+            OSError: it is another.
+        """
+        path = Path(source)
+        if path.parent != self._scratch or path.is_symlink() or not path.is_file() or not FILE_NAME.fullmatch(name):
+            raise OSError(f"Expected a file that the trainer was asked to write. Received: {name[:100]!r}")
 
     def scratch_snapshot(self, token: str) -> str:
         """A path on this machine, another each time, where the trainer may write a state of the attempt."""
@@ -131,6 +149,11 @@ class ArtifactWriter:
                 self._files.rm(f"{self._root}/{folder}", recursive=True)
             except OSError as error:
                 log.warning("artifact_not_removed", path=folder, error=str(error))
+
+    def clear_scratch(self) -> None:
+        """Delete what a trainer that was lost had written, or begun to write: nobody else writes there."""
+        for path in self._scratch.iterdir():
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Delete the scratch folder."""

@@ -78,6 +78,7 @@ class StackSettings:
     hang_timeout_s: float
     checkpoint_interval_s: float
     memory_mb: float | None = None
+    kill_memory_mb: float = float("inf")
 
 
 class Ledger:
@@ -186,12 +187,12 @@ class Ledger:
         self.checkpoints.release(member)
         self._release([member.trial])
 
-    def charge(self, member: Running, code: str, message: str) -> None:
-        """Count the attempt that broke the trainer; the last one fails the trial."""
+    def charge(self, member: Running, reason: FailureReason, code: str, message: str) -> None:
+        """Count the attempt that broke the trainer; the last one fails the trial with `reason`."""
         self.checkpoints.release(member)
         trial = member.trial
         pair = [(trial.trial_id, trial.token)]
-        study_id, reason = self._study.study_id, FailureReason.EXCEPTION
+        study_id = self._study.study_id
         self._write(set[int](), lambda session: leases.charge(session, study_id, pair, reason, code, message))
         self.let_go(trial)
 

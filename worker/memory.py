@@ -18,12 +18,21 @@ MB = 1e6
 MIB_BYTES = 2**20
 
 
+KILL_SHARE = 0.9
+"""Of all memory: beyond it the kernel would take a process of its own choice."""
+
+
+def host_memory_mb() -> float:
+    """What the machine, or the container that this process is in, lets it have, in MB (10⁶ bytes)."""
+    total = int(psutil.virtual_memory().total)
+    return min([total, *cgroup_limits(CGROUPS, MEMBERSHIP)]) / MB
+
+
 def device_memory_mb(device: Device) -> float | None:
     """What a trainer on `device` may hold at most, in MB (10⁶ bytes); None for a GPU that doesn't say."""
     if device.kind == "gpu":
         return _gpu_memory_mb(device.environment["CUDA_VISIBLE_DEVICES"])
-    total = int(psutil.virtual_memory().total)
-    return min([total, *cgroup_limits(CGROUPS, MEMBERSHIP)]) / MB
+    return host_memory_mb()
 
 
 def cgroup_limits(root: Path, membership: Path) -> Iterator[int]:

@@ -39,7 +39,7 @@ from worker.protocol import (
     TrainStack,
     Verdict,
 )
-from worker.trainer import Trainer
+from worker.trainer import Trainer, TrainerLost
 
 FLUSH_S = 0.25
 """Longest time that a metric waits before it is written, while the trainer reports."""
@@ -49,10 +49,6 @@ STOP_GRACE_S = 10.0
 """How long a member that is to stop may take to reach its epoch's end; then the trainer is killed."""
 JOIN_TOGETHER = 4
 """Trials that join in mid-stack at least, where so many slots are free: each time is a transaction."""
-
-
-class TrainerLost(Exception):
-    """The trainer died, or was killed, in the middle of a stack: its message says how."""
 
 
 class StackRun:
@@ -115,6 +111,7 @@ class StackRun:
                 raise TrainerLost(
                     f"The trainer was silent for {self._settings.hang_timeout_s:g} seconds and was killed."
                 )
+            trainer.check_memory(self._settings.kill_memory_mb)
             self._look_after(trainer, drain_at())
             if message is None or isinstance(message, EpochDone):
                 self._ledger.flush(self._reporting, FLUSH_S)
@@ -359,7 +356,7 @@ class StackRun:
             member, result, model, snapshots = self._ended.pop(number)
             self._finish([(member, result)], model, snapshots)
 
-    def abandon(self, message: str, *, code: str) -> None:
+    def abandon(self, lost: TrainerLost) -> None:
         """After the loss of the trainer: record what was due, charge a member that was alone, give the others back.
 
         A member that owes later trials its state has to train again.
@@ -370,22 +367,22 @@ class StackRun:
         self._members |= {one.member: self._unwritten.pop(one.member)[0] for one in owing}
         for number, (member, result) in list(self._unwritten.items()):
             del self._unwritten[number]
-            lost = KeptModel(member=number, path="", error="The trainer was lost before it had written the model.")
-            self._finish([(member, result)], lost)
+            unwritten = KeptModel(member=number, path="", error="The trainer was lost before it had written the model.")
+            self._finish([(member, result)], unwritten)
             self._finish(self._after.pop(number, []))
         for number, member in list(self._members.items()):
-            reason = self._stop_reason(member)
-            if reason in ("TIMEOUT", "CANCELLED"):
+            ending = self._stop_reason(member)
+            if ending in ("TIMEOUT", "CANCELLED"):
                 del self._members[number]
                 epochs = len(member.curve)
-                stopped = MemberResult(member=number, outcome="stopped", stop_reason=reason, epochs=epochs)
+                stopped = MemberResult(member=number, outcome="stopped", stop_reason=ending, epochs=epochs)
                 self._finish([(member, stopped)])
         live = self.live
         for member in live:
             if len(live) > 1 or self._stop_reason(member) is not None:
                 self._ledger.give_back(member)
                 continue
-            self._ledger.charge(member, code, message)
+            self._ledger.charge(member, lost.reason, lost.code, str(lost))
         self._members.clear()
 
 

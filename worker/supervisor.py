@@ -38,12 +38,12 @@ from worker.device import Device, resolve
 from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.ledger import Ledger, StackSettings
-from worker.memory import device_memory_mb
+from worker.memory import KILL_SHARE, device_memory_mb, host_memory_mb
 from worker.plugins import installed
 from worker.pool import PooledTrial
 from worker.protocol import Prepare
-from worker.stack import StackRun, TrainerLost, slots_of
-from worker.trainer import Trainer
+from worker.stack import StackRun, slots_of
+from worker.trainer import Trainer, TrainerCrashed, TrainerLost
 
 SHORTEST_IDLE_S = 0.05
 LONGEST_IDLE_S = 0.2
@@ -78,6 +78,7 @@ class Supervisor:
         self._families = offered_families(settings.families, self._registry)
         self._worker_id = f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._memory_mb = settings.device_memory_mb or device_memory_mb(self._device)
+        self._kill_memory_mb = settings.trainer_kill_memory_mb or KILL_SHARE * host_memory_mb()
         labels = parse_labels(settings.worker_labels)
         self._offer = fleet.Offer(self._device.label, self._families, labels, self._memory_mb, self._versions())
         self._keeper = Keeper(self._database, self._worker_id, settings.lease_ttl_s)
@@ -167,6 +168,8 @@ class Supervisor:
             self._sweeper.sweep()
             trainer = self._tend_trainer()
             families = trainer.families()
+            while trainer.late_files:
+                self._artifacts.let_go(trainer.late_files.pop())
             self._withdraw(trainer)
             busy = bool(families) and self._feeder.feed(families, hungry=True)
             trials = self._feeder.take(families)
@@ -186,6 +189,7 @@ class Supervisor:
             self._settings.hang_timeout_s,
             self._settings.checkpoint_interval_s,
             self._memory_mb,
+            self._kill_memory_mb,
         )
         study = trials[0].study
         data = self._datasets.local(study.definition.dataset, self._should_drain)
@@ -199,10 +203,10 @@ class Supervisor:
         try:
             stack.run(trainer, lambda: self._look_ahead(trainer, families), self._grace_end)
         except (ChannelBroken, TrainerLost) as error:
-            killed = isinstance(error, TrainerLost)
-            message = str(error) if killed else f"{trainer.death()} ({error})"
-            log.warning("trainer_lost", worker=self._worker_id, error=message)
-            stack.abandon(message, code="TRAINER_HUNG" if killed else "TRAINER_CRASHED")
+            lost = error if isinstance(error, TrainerLost) else TrainerCrashed(f"{trainer.death()} ({error})")
+            log.warning("trainer_lost", worker=self._worker_id, error=str(lost))
+            stack.abandon(lost)
+            self._artifacts.clear_scratch()
             self._trainer = None if self._should_drain() else self._new_trainer()
         trainer.trained += ledger.recorded
 

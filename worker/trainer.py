@@ -12,19 +12,23 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 
+from app.domain.trial import FailureReason
 from worker.channel import Channel, ChannelBroken
 from worker.device import Device
 from worker.pool import Signature
-from worker.protocol import Answer, Message, Ready, Shutdown, from_trainer
+from worker.protocol import Answer, Kept, Message, Ready, Shutdown, from_trainer
 
 TERM_GRACE_S = 2.0
 """Seconds between SIGTERM and SIGKILL: a trainer has nothing to save."""
+WEIGH_S = 0.05
+"""How often the memory of a trainer is looked at while it trains."""
 KEPT_VARIABLES = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "KERAS_HOME",
 )  # fmt: skip
@@ -36,6 +40,24 @@ def clean_environment(device: Device) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k in KEPT_VARIABLES or k.startswith(KEPT_PREFIXES)}
     quiet = {"TF_CPP_MIN_LOG_LEVEL": kept.get("TF_CPP_MIN_LOG_LEVEL", "2"), "KERAS_BACKEND": "tensorflow"}
     return kept | quiet | device.environment
+
+
+class TrainerLost(Exception):
+    """The trainer died, or was killed, in the middle of a stack: its message says how."""
+
+    code, reason = "TRAINER_HUNG", FailureReason.EXCEPTION
+
+
+class TrainerCrashed(TrainerLost):
+    """The trainer died by itself, or broke its pipe."""
+
+    code = "TRAINER_CRASHED"
+
+
+class TrainerTooLarge(TrainerLost):
+    """The trainer was killed since it had grown too large."""
+
+    code, reason = "TRAINER_TOO_LARGE", FailureReason.OUT_OF_MEMORY
 
 
 class Trainer:
@@ -63,9 +85,12 @@ class Trainer:
         self._connection: Connection = ours
         self._channel: Channel[Answer] = Channel(ours, from_trainer, hang_timeout_s)
         self._memory = psutil.Process(self._process.pid)
+        self._weighed_at = 0.0
         self.ready: Ready | None = None
         self.trained = 0
         self.prepared: set[Signature] = set()
+        self.late_files: list[str] = []
+        """Checkpoints that were written after the end of their stack: nobody wants them."""
 
     @property
     def pid(self) -> int:
@@ -88,8 +113,9 @@ class Trainer:
     def families(self) -> list[str]:
         """The families that an idle trainer can train by now; reads what it has announced meanwhile."""
         with contextlib.suppress(ChannelBroken):
-            while self.receive(0.0) is not None:
-                continue
+            while (message := self.receive(0.0)) is not None:
+                if isinstance(message, Kept):
+                    self.late_files += [snapshot.path for snapshot in message.snapshots]
         return [] if self.ready is None else self.ready.families
 
     def is_warm(self, families: Sequence[str]) -> bool:
@@ -106,6 +132,22 @@ class Trainer:
             return float(self._memory.memory_info().rss) / 1e6
         except psutil.Error:
             return 0.0
+
+    def check_memory(self, most_mb: float) -> None:
+        """Kill the trainer where it holds more, before the kernel takes a process of its own choice.
+
+        Raises:
+            TrainerTooLarge: it did.
+        """
+        if time.monotonic() - self._weighed_at < WEIGH_S:
+            return
+        self._weighed_at, held_mb = time.monotonic(), self.memory_mb()
+        if held_mb > most_mb:
+            self.kill()
+            raise TrainerTooLarge(
+                f"Expected a trainer of at most {most_mb:,.0f} MB (FETTLE_TRAINER_KILL_MEMORY_MB). Received one of "
+                f"{held_mb:,.0f} MB, which was killed."
+            )
 
     def stop(self) -> None:
         """Ask an idle trainer to leave, and see to it that it does."""

@@ -9,7 +9,6 @@ trial is claimed for a trainer that can't train it. The family `function` doesn'
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.channel import Channel, ChannelBroken
+from worker.confinement import confine
 from worker.function import run_function
 from worker.plugins import installed
 from worker.protocol import Halt, Prepare, Ready, Request, Shutdown, TakeSnapshots, TrainStack, to_trainer
@@ -27,9 +27,6 @@ from worker.snapshots import Shelf
 if TYPE_CHECKING:
     from worker.training.networks import Networks
     from worker.training.workshop import Workshop
-
-PR_SET_PDEATHSIG = 1
-"""Linux's prctl option: the signal that this process gets when its parent dies (prctl(2))."""
 
 DATASETS = "datasets-made"
 """The folder beside the file of timings that keeps data sets which trainers make."""
@@ -41,7 +38,7 @@ def main(arguments: list[str]) -> None:
     """Serve the supervisor on the pipe until it says `shutdown` or is gone."""
     descriptor, device, timings, *families = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    confine(device)
     os.dup2(2, 1)  # whatever a library prints goes to the log
     channel: Channel[Request] = Channel(Connection(int(descriptor)), to_trainer)
     with contextlib.suppress(ChannelBroken):
@@ -135,12 +132,6 @@ def _handle(channel: Channel[Request], message: Request, workshop: Workshop | No
         raise ChannelBroken(f"Expected a stack of function. Received one of {message.family!r}.")
     else:
         workshop.train(message, channel, shelf)
-
-
-def _die_with_parent() -> None:
-    """Be killed when the supervisor dies, in mid-epoch too. Linux alone has this; elsewhere the pipe ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

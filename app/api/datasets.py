@@ -33,6 +33,7 @@ from app.domain.access import Caller, Scope
 from app.domain.datasets import BUILT_IN
 from app.errors import NameTaken, NotFound, StateConflict, Unready
 from app.store import datasets
+from app.store.projects import hold_project
 from app.store.tables import StoredDataset
 
 router = make_router("datasets", UploadRoute)
@@ -114,6 +115,7 @@ def _create(request: Request, api: Service, caller: Caller, change: Change, key:
 
 
 def _add(new: datasets.NewDataset, caller: Caller, change: Change, session: Session) -> Response:
+    hold_project(session, caller.project)
     row, is_new = datasets.add_dataset(session, new, project=caller.project, created_by=caller.name)
     change.note(session, row.public_id, new=is_new)
     content = dataset_view(datasets.dataset_of(row), row)

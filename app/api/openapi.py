@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
+from app.api.access import declared
 from app.api.problems import PROBLEM_TYPE, Problem
 
+KEY = "key"
+KEY_WORDS = (
+    "An API key, made by `fettle keys create` or `POST /v1/keys`. Its scopes are `read`, `submit`, `work` and `admin`, "
+    "which includes the others. A service without keys on a loopback address asks for none."
+)
 Responses = dict[int | str, dict[str, Any]]
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 
@@ -32,14 +41,26 @@ def install(app: FastAPI) -> None:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _corrected(
-                get_openapi(
-                    title=app.title, version=app.version, summary=app.summary, routes=app.routes, tags=app.openapi_tags
-                )
+            document = get_openapi(
+                title=app.title, version=app.version, summary=app.summary, routes=app.routes, tags=app.openapi_tags
             )
+            app.openapi_schema = _secured(_corrected(document), app.routes)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _secured(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """Say of every operation which scope a key needs for it; a list of roles is what OpenAPI 3.1 has for that."""
+    document["components"]["securitySchemes"] = {KEY: {"type": "http", "scheme": "bearer", "description": KEY_WORDS}}
+    for (path, method), access in declared(routes).items():
+        operation = document["paths"].get(re.sub(r":\w+}", "}", path), {}).get(method.lower())
+        if operation is None:
+            continue
+        operation["security"] = [] if access.scope is None else [{KEY: [access.scope]}]
+        needed = "Open to everybody." if access.scope is None else f"Needs a key with the scope `{access.scope}`."
+        operation["description"] = f"{operation.get('description', '')}\n\n{needed}".strip()
+    return document
 
 
 def _corrected(document: dict[str, Any]) -> dict[str, Any]:

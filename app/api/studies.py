@@ -30,6 +30,7 @@ from app.domain.study import StudyDefinition, StudyState
 from app.errors import FieldError, PreconditionFailed
 from app.store import lifecycle, studies, tables
 from app.store.families import known_families
+from app.store.projects import hold_project
 from app.store.warm_start import keep_earlier
 
 router = make_router("studies", StudyRoute)
@@ -57,6 +58,7 @@ def create_study(
     filled = accepted(definition, api.settings, datasets, families).definition
 
     def work(session: Session) -> Response:
+        hold_project(session, project)
         warm = warm_started(session, project, filled)
         with dataset_kept():
             study = lifecycle.create_study(

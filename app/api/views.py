@@ -10,9 +10,10 @@ from app.api import schemas
 from app.domain.json import loads
 from app.domain.stored import read_definition
 from app.domain.study import StudyDefinition
-from app.store import quotas, tables, workers
+from app.store import tables, workers
 from app.store.fleet import Offer
 from app.store.log import rfc3339
+from app.store.quotas import TrialRoom, trial_room
 from app.store.settling import best_of, progress_of
 
 
@@ -30,10 +31,10 @@ def _time(at: float | None) -> str | None:
 
 
 def study_view(
-    study: tables.Study, offers: Sequence[Offer], unread: Mapping[int, Mapping[str, str]], held_back: str | None
+    study: tables.Study, offers: Sequence[Offer], unread: Mapping[int, Mapping[str, str]], room: TrialRoom | None
 ) -> schemas.Study:
-    """A study; `offers` are what live workers offer, `unread` says which of them can't read which study, `held_back`
-    where its project's quota is used up.
+    """A study; `offers` are what live workers offer, `unread` says which of them can't read which study, `room` is what
+    its project has for trials.
     """
     return schemas.Study.model_validate(
         {
@@ -42,7 +43,7 @@ def study_view(
             "name": study.name,
             "state": study.state,
             "state_reason": study.state_reason,
-            "pending_reason": workers.pending_reason(study, offers, unread.get(study.id, {}), held_back),
+            "pending_reason": workers.pending_reason(study, offers, unread.get(study.id, {}), room),
             "revision": study.revision,
             "definition": loads(study.definition or "{}"),
             "progress": progress_of(study),
@@ -64,9 +65,9 @@ def study_now(session: Session, study: tables.Study) -> schemas.Study:
 def study_views(session: Session, studies: Sequence[tables.Study]) -> list[schemas.Study]:
     """Studies of one project as they are in this transaction."""
     pending = next(filter(workers.is_pending, studies), None)
-    held_back = None if pending is None else quotas.held_back(session, pending.project)
+    room = None if pending is None else trial_room(session, pending.project)
     offers, unread = workers.live_offers(session), workers.unread(session, studies)
-    return [study_view(study, offers, unread, held_back) for study in studies]
+    return [study_view(study, offers, unread, room) for study in studies]
 
 
 def artifact_view(file: tables.Artifact) -> schemas.Artifact:

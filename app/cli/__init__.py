@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import client, datasets, doctor, enqueue, external, lineage, results, serve, upkeep, webhooks
+from app.cli import access, client, datasets, doctor, enqueue, external, lineage, results, serve, upkeep, webhooks
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -55,11 +55,14 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     external.heartbeat,
     external.report_metrics,
     external.tell,
+    access.audit,
 )
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(access.keys, name="keys")
+app.add_typer(access.projects, name="projects")
 
 
 @app.command()

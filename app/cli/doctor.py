@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from app.cli.client import AsJson
-from app.cli.serve import DatabaseUrl, DataDir, Device, Host, _settings
+from app.cli.serve import DatabaseUrl, DataDir, Device, Host, settings_of
 
 if TYPE_CHECKING:
     from app.doctor import Finding
@@ -27,7 +27,7 @@ def doctor(
     """Look for what is wrong with the service whose database this is. Exit code 1 where something failed."""
     from app.doctor import Examination, Status, examine
 
-    examination = Examination(_settings(data_dir=data_dir, database_url=database_url, device=device, host=host))
+    examination = Examination(settings_of(data_dir=data_dir, database_url=database_url, device=device, host=host))
     findings = []
     try:
         for finding in examine(examination):

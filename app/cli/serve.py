@@ -42,7 +42,9 @@ def up(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Run the API and workers on this machine until interrupted. Every option is also a variable FETTLE_<NAME>."""
-    _serve(_settings(host=host, port=port, device=device, data_dir=data_dir, database_url=database_url), workers, True)
+    _serve(
+        settings_of(host=host, port=port, device=device, data_dir=data_dir, database_url=database_url), workers, True
+    )
 
 
 def api(
@@ -53,7 +55,7 @@ def api(
     migrate: Migrate = True,
 ) -> None:
     """Run the API alone; workers join through the same database."""
-    _serve(_settings(host=host, port=port, data_dir=data_dir, database_url=database_url), 0, migrate)
+    _serve(settings_of(host=host, port=port, data_dir=data_dir, database_url=database_url), 0, migrate)
 
 
 def worker(
@@ -66,7 +68,7 @@ def worker(
     ] = None,
 ) -> None:
     """Run one worker: join the service that has this data directory or database, and train its trials."""
-    settings = _settings(
+    settings = settings_of(
         device=device, data_dir=data_dir, database_url=database_url, families=families, worker_labels=labels
     )
     # The worker's code is another package, with TensorFlow: this process becomes it, and never imports it.
@@ -85,13 +87,13 @@ def migrate(
     force: Annotated[bool, typer.Option("--force", help="Go back although processes use the database.")] = False,
 ) -> None:
     """Create the database's schema, or upgrade it to this version's. With --to also back to an earlier one."""
-    settings = _settings(data_dir=data_dir, database_url=database_url)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
     if to is None:
         typer.echo(f"The database is at schema revision {_migrate(settings)}.")
         return
     from app.store.migrate import migrate_to
 
-    with _database(settings) as database:
+    with database_of(settings) as database:
         before = migrate_to(database, to, allow_loss=allow_loss, force=force)
     typer.echo(f"The database is at schema revision {to}. It was at {before}.")
 
@@ -100,13 +102,13 @@ def check(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Say whether the database is reached and has this version's schema; exit code 2 where not. For health checks."""
     from app.store.migrate import check_schema
 
-    settings = _settings(data_dir=data_dir, database_url=database_url)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
     if not settings.database_url and not (settings.data_dir / "fettle.db").exists():
         typer.echo(
             f"fettle: Expected a database in {settings.data_dir}. Received none: run `fettle migrate`.", err=True
         )
         raise typer.Exit(2)
-    with _database(settings) as database:
+    with database_of(settings) as database:
         found = check_schema(database)
     typer.echo(f"The database is at schema revision {found}.")
 
@@ -131,7 +133,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in known.items() if name not in SECRETS}
 
 
-def _settings(**options: Any) -> Settings:
+def settings_of(**options: Any) -> Settings:
     """The environment's settings with the options given on top; leaves with 2 where they are wrong."""
     from pydantic import ValidationError
 
@@ -153,18 +155,17 @@ def _settings(**options: Any) -> Settings:
 def _migrate(settings: Settings) -> str:
     """The revision that the database is at after creating or upgrading its schema."""
     from app import logs
-    from app.store.arrival import await_database
     from app.store.migrate import migrate
 
     logs.configure(settings)
     if not settings.database_url:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with _database(settings) as database:
+    with database_of(settings) as database:
         return await_database(database, lambda: migrate(database), settings.database_wait_s)
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[Database]:
+def database_of(settings: Settings) -> Iterator[Database]:
     """The database for a short use; `Unready` where it can't be reached."""
     from sqlalchemy.exc import OperationalError
 

@@ -9,19 +9,23 @@ from typing import Annotated
 import typer
 
 from app.cli.client import AsJson
-from app.cli.serve import DatabaseUrl, DataDir, _database, _settings
+from app.cli.serve import DatabaseUrl, DataDir, database_of, settings_of
 
 
 def backup(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
+    with_secret: Annotated[
+        bool, typer.Option("--with-secret", help="Also the file key-secret, without which no API key is good.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the database and all files that it points to into a folder, while the service works."""
     from app.upkeep.backup import back_up
 
-    manifest = back_up(_settings(data_dir=data_dir, database_url=database_url), folder)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
+    manifest = back_up(settings, folder, with_secret=with_secret)
     if as_json:
         typer.echo(manifest.model_dump_json())
         return
@@ -48,9 +52,9 @@ def restore(
     if (folder is None) != in_place:
         typer.echo("fettle: Expected the folder of a backup, or --in-place, and not both.", err=True)
         raise typer.Exit(2)
-    settings = _settings(data_dir=data_dir, database_url=database_url)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
     if folder is None:
-        with _database(settings):
+        with database_of(settings):
             renewed, files, forgotten, datasets = renew_in_place(settings), 0, [], []
     else:
         done = bring_back(settings, folder, pauses_webhooks=pause_webhooks)
@@ -83,9 +87,9 @@ def prune(
     from app.upkeep import orphans as files
     from app.upkeep import prune as work
 
-    settings = _settings(data_dir=data_dir, database_url=database_url)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
     age_s = 86_400.0 * (settings.orphan_retention_days or 1.0)
-    with _database(settings) as database:
+    with database_of(settings) as database:
         check_schema(database)
         if dry_run:
             rows = dict.fromkeys(map(str, work.ages(settings)), 0)

@@ -10,6 +10,7 @@
 Imports neither the service nor TensorFlow: it may be carried anywhere that has httpx and pydantic.
 """
 
+from app.client.access import AuditEntry, Key, MadeKey, Project
 from app.client.datasets import Dataset, DatasetColumn
 from app.client.errors import ClientError, FettleProblem, ServiceUnavailable
 from app.client.external import TakenTrial
@@ -49,6 +50,7 @@ __all__ = [
     "Artifact",
     "Asked",
     "AskedTrial",
+    "AuditEntry",
     "Best",
     "ClientError",
     "Dataset",
@@ -58,10 +60,13 @@ __all__ = [
     "FettleProblem",
     "Importance",
     "Importances",
+    "Key",
     "Lease",
+    "MadeKey",
     "MetricPoint",
     "Named",
     "Progress",
+    "Project",
     "Reset",
     "ServiceUnavailable",
     "Study",

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from app.client import stream
+from app.client.access import AccessCalls
 from app.client.datasets import DatasetCalls
 from app.client.errors import FettleProblem, ServiceUnavailable
 from app.client.external import ExternalCalls
@@ -38,7 +39,7 @@ READY_POLL_S = 0.05
 A = TypeVar("A", bound=Answer)
 
 
-class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, WebhookCalls):
+class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, AccessCalls, WebhookCalls):
     """A connection to the service at `url`.
 
     `api_key` is needed where the service has keys; `timeout_s` limits each call, not a stream.

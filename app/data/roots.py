@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from app.data.reading import refuse
@@ -40,11 +41,8 @@ class Named:
             OSError: it can't be read.
             TooLarge: it has more than `most_bytes`.
         """
-        import fsspec
-
-        files: Any = fsspec.filesystem(self.protocol)
         digest, size = hashlib.sha256(), 0
-        with files.open(self.path, "rb") as source, target.open("wb") as copy:
+        with self._opened() as source, target.open("wb") as copy:
             while chunk := source.read(COPIED_AT_ONCE):
                 size += len(chunk)
                 if size > most_bytes:
@@ -52,6 +50,38 @@ class Named:
                 digest.update(chunk)
                 copy.write(chunk)
         return digest.hexdigest()
+
+    def _opened(self) -> Any:
+        if self.protocol == "file":
+            return open_resolved(self.path)
+        import fsspec
+
+        return fsspec.filesystem(self.protocol).open(self.path, "rb")
+
+
+def open_resolved(path: str) -> BinaryIO:
+    """A file by its resolved, absolute path, opened for reading.
+
+    The path was judged a moment ago. No part of it may have become a symbolic link since, so it is walked from the top
+    without following any; and it must still be a file, not a pipe that nobody writes to or a device.
+
+    Raises:
+        OSError: it can't be read, is no file, or a part of it is a link now.
+    """
+    *folders, name = Path(path).parts[1:]
+    place = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder in folders:
+            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+            os.close(place)
+            place = below
+        found = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place)
+    finally:
+        os.close(place)
+    if not stat.S_ISREG(os.fstat(found).st_mode):
+        os.close(found)
+        raise OSError("Expected a file. Received something else under its name.")
+    return os.fdopen(found, "rb")
 
 
 def roots_of(setting: str) -> list[str]:

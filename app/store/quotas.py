@@ -114,16 +114,27 @@ def trials_under_way(connection: Connection, project: str) -> int:
     return int(connection.execute(_LEASED, {"project": project}).scalar_one())
 
 
-def held_back(session: Session, project: str) -> str | None:
-    """Why a study of the project without any trial under way gets none, where it is the quota, in words."""
+@dataclass(frozen=True, slots=True)
+class TrialRoom:
+    """How many trials a project runs now, of how many that it may."""
+
+    project: str
+    used: int
+    limit: int
+
+    def reason(self, at_least: int = 1) -> str | None:
+        """Why a study gets no trial that begins `at_least` so many together, in words; None where there is room."""
+        if self.used + at_least <= self.limit:
+            return None
+        together = f", and a study that begins {at_least:,} together waits for room" if at_least > 1 else ""
+        return f"The project {self.project!r} runs {self.used:,} trials of at most {self.limit:,}{together}."
+
+
+def trial_room(session: Session, project: str) -> TrialRoom | None:
+    """What room a project has for trials; None where it has no quota of them."""
     connection = session.connection()
     limit = connection.execute(select(_p.c.max_running_trials).where(_p.c.name == project)).scalar_one_or_none()
-    if limit is None:
-        return None
-    used = trials_under_way(connection, project)
-    if used < limit:
-        return None
-    return f"The project {project!r} runs {used:,} trials, as many as its quota of {limit:,} lets it."
+    return None if limit is None else TrialRoom(project, trials_under_way(connection, project), limit)
 
 
 def stored_bytes(connection: Connection, project: str) -> int:

@@ -15,6 +15,7 @@ from app.errors import NotFound
 from app.store.engine import now
 from app.store.fleet import UNREAD, Offer
 from app.store.optuna import study_attributes
+from app.store.quotas import TrialRoom
 from app.store.tables import Study, Trial, Worker
 
 LIVE_HEARTBEAT_S = 15.0
@@ -90,15 +91,14 @@ def unread(session: Session, studies: Sequence[Study]) -> dict[int, dict[str, st
 
 
 def pending_reason(
-    study: Study, offers: Sequence[Offer], unread: Mapping[str, str], held_back: str | None = None
+    study: Study, offers: Sequence[Offer], unread: Mapping[str, str], room: TrialRoom | None = None
 ) -> str | None:
-    """Why nothing of the study runs now, in words: no live worker offers what it needs, all that do are `unread`, or
-    its project's quota.
-
-    `held_back` says so of the quota (`app.store.quotas.held_back`).
+    """Why nothing of the study runs now, in words: its project has no room, no live worker offers what it needs, or all
+    that do are `unread`.
     """
     if not is_pending(study):
         return None
+    held_back = None if room is None else room.reason(study.generation or 1)
     if held_back is not None:
         return held_back
     family = FAMILIES.get(study.family or "")

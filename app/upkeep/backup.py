@@ -50,8 +50,10 @@ class Pointed:
         return Pointed(restoring.pointers(session), datasets)
 
 
-def back_up(settings: Settings, folder: Path) -> copies.Manifest:
+def back_up(settings: Settings, folder: Path, *, with_secret: bool = False) -> copies.Manifest:
     """Write a backup into a new folder; what it holds. Nothing has the folder's name until the backup is whole.
+
+    `with_secret`: also what API keys are hashed under, where it is a file of the data directory.
 
     Raises:
         BackupRefused: the folder has something in it, or pg_dump is missing or fails.
@@ -67,6 +69,8 @@ def back_up(settings: Settings, folder: Path) -> copies.Manifest:
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     partial.mkdir()
     try:
+        if with_secret:
+            copies.keep_secret(settings.data_dir / pepper.FILE, partial / pepper.FILE)
         manifest = _write(settings, database, partial)
         (partial / copies.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         copies.settle(partial, folder)
@@ -96,7 +100,6 @@ def _write(settings: Settings, database: Database, folder: Path) -> copies.Manif
     with _taken(database, folder) as session:
         pointed, sums, taken_at = Pointed.by(session), restoring.sums(session), clock(session)
     missing = fetch(pointed)
-    copies.keep_secret(settings.data_dir / pepper.FILE, folder / pepper.FILE)
     count = sum(copies.weight(folder / name)[0] for name in (copies.ARTIFACTS, copies.DATASETS))
     _, size_bytes = copies.weight(folder)
     return copies.Manifest(

@@ -82,11 +82,6 @@ def garbage() -> None:
     os.write(_pipe(), _frame(b"\x00\xff no message"))
 
 
-def other_message() -> None:
-    """Send JSON that is no message."""
-    os.write(_pipe(), _frame(b'{"kind":"epoch_done","stack":7}'))
-
-
 def stranger() -> None:
     """Report an epoch of a member that is none."""
     report = {"member": 99, "epoch": 0, "metrics": {"value": 1.0}}
@@ -133,7 +128,7 @@ def all_memory() -> None:
 MISDEEDS: dict[str, Callable[[], None]] = {
     f.__name__: f
     for f in (
-        segfault, killed, leave, stop, hang, garbage, other_message, stranger, absurd_length, half_a_frame,
+        segfault, killed, leave, stop, hang, garbage, stranger, absurd_length, half_a_frame,
         stuck_in_a_frame, closed_pipe, leak, all_memory,
     )
 }  # fmt: skip

@@ -448,7 +448,9 @@ def test_a_copy_beside_the_original_can_be_told_to_send_nothing(make_study: Make
 def test_keys_of_the_old_place_are_good_in_the_new_one(make_study: MakeStudy, places: Places) -> None:
     make_study(trials=1)
     secret = pepper_of(places.old).ensure()
-    back_up(places.old, places.folder)
+    back_up(places.old, places.folder.with_name("without"))
+    assert not (places.folder.with_name("without") / "key-secret").exists(), "it is kept apart, unless told otherwise"
+    back_up(places.old, places.folder, with_secret=True)
     kept = places.folder / "key-secret"
     assert kept.stat().st_mode & 0o077 == 0
     restore(places.new, places.folder)

@@ -16,6 +16,8 @@ from tests.crash.mortal import DIED, DONE, OPERATIONS, Mortals
 from tests.processes import ROOT, Fleet, over
 from tests.store.conftest import Bench
 
+DEATHS = 2
+"""Workers that are killed in one round of the test with real ones."""
 TRIALS = 3
 """Two that are held, and one more that a finish reserves."""
 
@@ -115,7 +117,7 @@ def test_workers_that_die_at_any_statement_of_their_lives_record_each_trial_once
     """Real workers, each killed at some statement: while it registers, claims, starts, reports, finishes or renews."""
     chance = random.Random(crash_round)
     bench = make_study(trials=4, epochs=3, delay_seconds=0.05, execution={"max_attempts": 10, "parallel_trials": 2})
-    for death in range(3):
+    for death in range(DEATHS):
         folder = tmp_path / f"death-{death}"
         folder.mkdir()
         step = chance.randint(1, 90)
@@ -125,10 +127,10 @@ def test_workers_that_die_at_any_statement_of_their_lives_record_each_trial_once
             f"    die_at(Engine, {step})\n"
         )
         (folder / "sitecustomize.py").write_text(code)
-        mortal = fleet.start(environment={"PYTHONPATH": f"{folder}:{ROOT}"}, lease_ttl_s=1)
+        mortal = fleet.start(environment={"PYTHONPATH": f"{folder}:{ROOT}"}, lease_ttl_s=2)
         assert mortal.wait(60) == -signal.SIGKILL, step
         bench.check()
-    fleet.start(lease_ttl_s=1)
+    fleet.start(lease_ttl_s=2)
     assert over(bench) == "COMPLETED"
     assert [t.state for t in bench.trials()] == ["COMPLETE"] * 4
     finished = [e["trial"] for e in bench.events() if e["type"] == "trial.finished"]

@@ -24,10 +24,10 @@ def told(bench: Bench, attempt: int) -> int:
 
 def test_a_zombie_stops_training_what_is_another_workers(fleet: Fleet, make_study: MakeStudy) -> None:
     endless = make_study(name="endless", trials=1, epochs=100_000, delay_seconds=0.05)
-    zombie = fleet.start(lease_ttl_s=1)
+    zombie = fleet.start(lease_ttl_s=3)
     wait_for(lambda: told(endless, 1) >= 2, what="the first attempt's metrics")
     zombie.signal(signal.SIGSTOP)
-    heir = fleet.start(lease_ttl_s=1)
+    heir = fleet.start(lease_ttl_s=3)
     wait_for(lambda: told(endless, 2) >= 2, what="the second attempt's metrics")
     epochs = told(endless, 1)
     zombie.signal(signal.SIGCONT)
@@ -50,14 +50,15 @@ def test_a_zombie_stops_training_what_is_another_workers(fleet: Fleet, make_stud
 
 @pytest.mark.tensorflow
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_zombies_model_is_no_artifact(fleet: Fleet, database: Database, tmp_path: Path) -> None:
     training = {"epochs": 120}
     slow = {"units": 8, "batch_size": 1, "learning_rate": {"type": "float", "low": 0.001, "high": 0.002}}
     bench = network_study(database, training=training, hyperparameters=slow)
-    zombie = fleet.start(families="mlp", lease_ttl_s=2)
+    zombie = fleet.start(families="mlp", lease_ttl_s=3)
     wait_for(lambda: told(bench, 1) >= 2, 90, "the first attempt's metrics")
     zombie.signal(signal.SIGSTOP)  # its trainer trains on, to the end
-    heir = fleet.start(families="mlp", lease_ttl_s=2)
+    heir = fleet.start(families="mlp", lease_ttl_s=3)
     assert over(bench, 120) == "COMPLETED"
     wait_for(lambda: len(files_below(tmp_path / "artifacts", bench)) == len(artifacts(bench)) > 0, what="the files")
     row, events, kept = bench.trial(0), bench.events(), artifacts(bench)

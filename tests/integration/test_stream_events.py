@@ -1,73 +1,21 @@
-"""The streams, over a real server: resumable without gaps, many more than the database has connections."""
+"""The streams, over a real server: what they tell, how they begin, and how they end."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 
-from app.api.hub import BATCH
-from app.store import log
-from app.store.engine import READ_POOL_SIZE, Database
-from app.store.log import NewEvent
+from app.store.engine import Database
 from app.store.tables import Event, Study
-
-DEADLINE_S = 20.0
-
-
-def parse(lines: Iterator[str]) -> Iterator[dict[str, str]]:
-    """Server-sent events as their fields; comments as {"comment": …}."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line.startswith(":"):
-            yield {"comment": line}
-        elif line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif fields:
-            yield fields
-            fields = {}
-
-
-async def parse_async(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
-    fields: dict[str, str] = {}
-    async for line in lines:
-        if line and not line.startswith(":"):
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif not line and fields:
-            yield fields
-            fields = {}
-
-
-def append(database: Database, public_id: str, count: int, padding: str = "") -> None:
-    """Tell `count` events of a study, in one transaction."""
-    with database.write() as session:
-        study = session.scalars(select(Study).where(Study.public_id == public_id)).one()
-        fields = {"attempt": 1, "epoch": 0, "metrics": {"value": 1.0}, "padding": padding}
-        events = [NewEvent("trial.metrics", fields, 0) for _ in range(count)]
-        log.append(session, study.id, study.public_id, events, at=log.clock(session))
-
-
-def stream(service: Any, path: str, **headers: str) -> list[dict[str, str]]:
-    """All events of a stream that ends by itself."""
-    with service.client.stream("GET", path, headers=headers) as response:
-        assert response.status_code == 200, response.read()
-        assert response.headers["content-type"].startswith("text/event-stream")
-        return [e for e in parse(response.iter_lines()) if "comment" not in e]
-
-
-def numbers(events: list[dict[str, str]]) -> list[int]:
-    return [int(e["id"]) for e in events]
+from tests.integration.stream_clients import DEADLINE_S, append, numbers, parse, stream
+from tests.processes import wait_for
 
 
 def test_a_finished_study_is_told_from_the_beginning_and_closes(service: Any) -> None:
@@ -195,70 +143,6 @@ def test_comments_fill_every_silence_not_only_the_first(serve: Callable[..., Any
                 assert told["id"] == str(number)
 
 
-def test_a_burst_larger_than_one_read_reaches_every_client_in_order(service: Any) -> None:
-    study = service.create()
-    burst, clients = 3 * BATCH + 7, READ_POOL_SIZE * 3
-
-    async def watch(client: httpx.AsyncClient, ready: asyncio.Event) -> list[int]:
-        seen: list[int] = []
-        async with client.stream("GET", f"/v1/studies/{study['id']}/events") as response:
-            async for event in parse_async(response.aiter_lines()):
-                seen.append(int(event["id"]))
-                ready.set()
-        return seen
-
-    async def run() -> list[list[int]]:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=service.url, timeout=DEADLINE_S, limits=limits) as client:
-            flags = [asyncio.Event() for _ in range(clients)]
-            watchers = [asyncio.create_task(watch(client, flag)) for flag in flags]
-            await asyncio.gather(*(flag.wait() for flag in flags))
-            await asyncio.to_thread(append, service.database, study["id"], burst)
-            await client.post(f"/v1/studies/{study['id']}:cancel")
-            return await asyncio.gather(*watchers)
-
-    for seen in asyncio.run(run()):
-        assert seen == list(range(1, burst + 3))
-
-
-def test_many_more_streams_than_connections(service: Any) -> None:
-    """Every client gets every event, the endpoints still answer, and nothing stays open afterwards."""
-    study = service.create()
-    clients = READ_POOL_SIZE * 12
-
-    async def watch(client: httpx.AsyncClient, ready: asyncio.Event) -> list[int]:
-        seen = []
-        async with client.stream("GET", f"/v1/studies/{study['id']}/events") as response:
-            async for event in parse_async(response.aiter_lines()):
-                seen.append(int(event["id"]))
-                ready.set()
-        return seen
-
-    async def run() -> list[list[int]]:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=service.url, timeout=DEADLINE_S, limits=limits) as client:
-            flags = [asyncio.Event() for _ in range(clients)]
-            watchers = [asyncio.create_task(watch(client, flag)) for flag in flags]
-            await asyncio.gather(*(flag.wait() for flag in flags))
-            assert (await client.get("/readyz")).status_code == 200
-            assert "fettle_open_streams 96.0" in (await client.get("/metrics")).text
-            for _ in range(5):
-                await asyncio.to_thread(append, service.database, study["id"], 20)
-            await client.post(f"/v1/studies/{study['id']}:cancel")
-            return await asyncio.gather(*watchers)
-
-    for seen in asyncio.run(run()):
-        assert seen == list(range(1, 103))
-    wait_for(lambda: service.app.state.service.hub.open_streams == 0)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-
-
 def test_a_client_that_leaves_frees_its_stream(service: Any) -> None:
     study = service.create()
     hub = service.app.state.service.hub
@@ -267,47 +151,6 @@ def test_a_client_that_leaves_frees_its_stream(service: Any) -> None:
         next(lines)
         wait_for(lambda: hub.open_streams == 1)
     wait_for(lambda: hub.open_streams == 0)
-
-
-def test_a_client_that_cannot_keep_up_is_closed(
-    serve: Callable[..., Any], sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.api.hub.MAX_INBOX_BYTES", 200_000)
-    with serve(sqlite_database) as service:
-        study = service.create()
-        hub = service.app.state.service.hub
-        with service.client.stream("GET", f"/v1/studies/{study['id']}/events") as response:
-            lines = response.iter_lines()
-            next(lines)
-            wait_for(lambda: hub.open_streams == 1)
-            (inbox,) = next(iter(hub._channels.values())).inboxes
-            told = 1
-            # It reads nothing while more is told than the sockets and its inbox hold.
-            while not inbox.is_closed:
-                append(sqlite_database, study["id"], 25, padding="x" * 20_000)
-                told += 25
-                assert told < 5_000
-            seen = [int(line[4:]) for line in lines if line.startswith("id: ")]
-        assert seen == list(range(2, seen[-1] + 1)), "what came before the end has no gap"
-        assert seen[-1] < told
-        resumed = stream(service, f"/v1/studies/{study['id']}/events?follow=false&after={seen[-1]}")
-        assert numbers(resumed) == list(range(seen[-1] + 1, told + 1))
-
-
-def test_a_client_that_takes_nothing_at_all_is_cut_off(
-    serve: Callable[..., Any], sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.api.sse.SEND_TIMEOUT_S", 0.2)
-    with serve(sqlite_database, stream_ping_s=0.1) as service:
-        study = service.create()
-        append(sqlite_database, study["id"], 400, padding="x" * 50_000)
-        hub = service.app.state.service.hub
-        address = ("127.0.0.1", httpx.URL(service.url).port or 0)
-        with socket.create_connection(address) as deaf:
-            deaf.sendall(f"GET /v1/studies/{study['id']}/events?after=399 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            wait_for(lambda: hub.open_streams == 1)
-            append(sqlite_database, study["id"], 400, padding="x" * 50_000)
-            wait_for(lambda: hub.open_streams == 0)
 
 
 def test_a_deleted_study_ends_its_streams(service: Any) -> None:

@@ -27,7 +27,7 @@ JSON_BLOCK = re.compile(r"^```json\n(.*?)^```", re.DOTALL | re.MULTILINE)
 POSTED = re.compile(r"-d '(\{.*?\})'", re.DOTALL)
 OTHER_VARIABLES = {"FETTLE_URL", "FETTLE_API_KEY", "FETTLE_PUBLISHED_PORT", "FETTLE_WEBHOOK_SECRET"}
 """Variables of the client commands and of the compose file: they are no settings of the service."""
-OTHER_COMMANDS = {"version", "datasets", "webhooks"}
+OTHER_COMMANDS = {"version", "datasets", "keys", "projects", "webhooks"}
 UPLOADS = {"customers": "left"}
 """The tables among the examples, and what is predicted of each."""
 

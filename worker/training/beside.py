@@ -59,6 +59,7 @@ def write_beside(
         except NoRecipe as reason:
             metadata[NO_RECIPE] = str(reason)
         except Exception as error:  # noqa: BLE001 - told in the trial's log; the model counts without it
+            path.unlink(missing_ok=True)
             notes.append(f"ARTIFACT_NOT_WRITTEN: {name}: {type(error).__name__}: {error}")
         else:
             size = path.stat().st_size
