@@ -155,6 +155,7 @@ def settings_of(**options: Any) -> Settings:
 def _migrate(settings: Settings) -> str:
     """The revision that the database is at after creating or upgrading its schema."""
     from app import logs
+    from app.store.arrival import await_database
     from app.store.migrate import migrate
 
     logs.configure(settings)
