@@ -12,8 +12,8 @@ from app.doctor.examination import Examination
 from app.doctor.findings import Finding, failed, ok, warning
 from app.domain.json import loads
 from app.domain.study import StudyState
-from app.store import quotas
 from app.store.engine import now
+from app.store.quotas import trial_room
 from app.store.tables import Study, Trial, Worker
 from app.store.workers import LIVE_HEARTBEAT_S, live_offers, pending_reason, unread
 
@@ -91,8 +91,8 @@ def _pending(examination: Examination) -> Finding:
         running = Study.managed, Study.state == StudyState.RUNNING, Study.leased == 0
         idle = session.scalars(select(Study).where(*running).order_by(Study.id).limit(MOST_STUDIES)).all()
         cannot_read = unread(session, idle)
-        held_back = {project: quotas.held_back(session, project) for project in {study.project for study in idle}}
-        why = {s.id: pending_reason(s, offers, cannot_read.get(s.id, {}), held_back[s.project]) for s in idle}
+        room = {project: trial_room(session, project) for project in {study.project for study in idle}}
+        why = {s.id: pending_reason(s, offers, cannot_read.get(s.id, {}), room[s.project]) for s in idle}
     reasons = [f"{study.name!r}: {why[study.id]}" for study in idle if why[study.id] is not None]
     if not reasons:
         return ok("pending studies", expected, "none waits for a worker that isn't there")
