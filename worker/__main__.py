@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from app import logs
 from app.errors import FettleError
 from app.settings import Settings
+from worker.checkup import checkup
 from worker.device import DeviceError
 from worker.supervisor import Supervisor, TrainerBroken
 
@@ -30,12 +32,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", help="auto, cpu, gpu or gpu:<index>")
     parser.add_argument("--families", help="comma-separated families to offer")
     parser.add_argument("--labels", dest="worker_labels", help="comma-separated key=value labels to offer")
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    parser.add_argument("--check", action="store_true", help="say as JSON what a worker would find here, and end")
+    options = vars(parser.parse_args(arguments))
+    is_check = options.pop("check")
+    given = {name: value for name, value in options.items() if value is not None}
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)  # until the supervisor takes them: while the database is waited for
     try:
         settings = Settings(**given)
         logs.configure(settings)
+        if is_check:
+            sys.stdout.write(f"{json.dumps(checkup(settings.device))}\n")
+            return 0
         supervisor = Supervisor(settings)
         supervisor.check()
     except (DeviceError, FettleError, ValidationError, ValueError) as error:

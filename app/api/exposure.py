@@ -38,7 +38,7 @@ def check_exposure(settings: Settings) -> None:
     """
     if settings.is_loopback or settings.allow_open:
         return
-    usable, others = _keys_in_force(settings)
+    usable, others = keys_in_force(settings)
     if usable:
         return
     alien = f" ({others} were made with another secret than that of {pepper_of(settings).where})" if others else ""
@@ -49,7 +49,7 @@ def check_exposure(settings: Settings) -> None:
     )
 
 
-def _keys_in_force(settings: Settings) -> tuple[int, int]:
+def keys_in_force(settings: Settings) -> tuple[int, int]:
     """How many keys in force this process can check, and how many were made with another secret."""
     url = settings.resolved_database_url
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():

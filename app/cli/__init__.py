@@ -1,7 +1,7 @@
 """The `fettle` command. Each command imports what it needs when it runs, so that all of them start quickly.
 
-Exit codes: 0 fine; 1 the study watched ended FAILED or CANCELLED; 2 wrong usage or settings; 3 no service answered;
-4 the service refused; 130 interrupted.
+Exit codes: 0 fine; 1 the study watched ended FAILED or CANCELLED, or `doctor` found a failure; 2 wrong usage or
+settings; 3 no service answered; 4 the service refused; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.cli import access, client, datasets, enqueue, external, lineage, results, serve, upkeep, webhooks
+from app.cli import access, client, datasets, doctor, enqueue, external, lineage, results, serve, upkeep, webhooks
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -30,6 +30,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     serve.worker,
     serve.migrate,
     serve.check,
+    doctor.doctor,
     upkeep.backup,
     upkeep.restore,
     upkeep.prune,

@@ -16,12 +16,16 @@ def backup(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
+    with_secret: Annotated[
+        bool, typer.Option("--with-secret", help="Also the file key-secret, without which no API key is good.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the database and all files that it points to into a folder, while the service works."""
     from app.upkeep.backup import back_up
 
-    manifest = back_up(settings_of(data_dir=data_dir, database_url=database_url), folder)
+    settings = settings_of(data_dir=data_dir, database_url=database_url)
+    manifest = back_up(settings, folder, with_secret=with_secret)
     if as_json:
         typer.echo(manifest.model_dump_json())
         return
@@ -35,6 +39,9 @@ def restore(
     database_url: DatabaseUrl = None,
     in_place: Annotated[
         bool, typer.Option("--in-place", help="The database was brought back by other programs: only begin it anew.")
+    ] = False,
+    pause_webhooks: Annotated[
+        bool, typer.Option("--pause-webhooks", help="For a copy beside the original: it sends nothing to receivers.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +57,7 @@ def restore(
         with database_of(settings):
             renewed, files, forgotten, datasets = renew_in_place(settings), 0, [], []
     else:
-        done = bring_back(settings, folder)
+        done = bring_back(settings, folder, pauses_webhooks=pause_webhooks)
         renewed, files, forgotten, datasets = done.renewed, done.files, done.forgotten, done.datasets
     if as_json:
         about = {"restore": renewed.number, "open_studies": renewed.studies, "leases_taken_back": renewed.leases}

@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.domain.json import loads
 from app.errors import LeaseLost
 from app.store.engine import now
-from app.store.events import START, Position, events_after, first_by_study, project_events_after
+from app.store.events import START, Position, events_after, project_events_after
 from app.store.log import clock, settled_position
 from app.store.tables import Event, Webhook
 from app.store.webhooks import ACTIVE, DISABLED
@@ -198,26 +198,6 @@ def release(session: Session, webhook_id: int, token: str) -> None:
         .where(Webhook.id == webhook_id, Webhook.lease_token == token)
         .values(lease_token=None, lease_expires_at=None)
     )
-
-
-def begin_again(session: Session) -> None:
-    """Take all leases back, after a restore: whoever held them delivers what is no longer known here."""
-    session.execute(
-        update(Webhook).values(lease_token=None, lease_expires_at=None, batch_position=None, batch_study=None,
-                               batch_seq=None)
-    )  # fmt: skip
-
-
-def place_cursors(session: Session) -> None:
-    """Have webhooks go on where they ended once all events will stand at one position, ordered by study and number.
-
-    Where a webhook had not all events yet it gets those of later studies again: none is left out.
-    """
-    for row in session.scalars(select(Webhook).where(Webhook.study_id.is_(None)).order_by(Webhook.id)).all():
-        first = first_by_study(session, row.project, _cursor(row))
-        row.cursor_position = 0
-        row.cursor_study, row.cursor_seq = (LAST, LAST) if first is None else (first[0], first[1] - 1)
-    session.flush()
 
 
 def _is_free() -> ColumnElement[bool]:

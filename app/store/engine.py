@@ -26,6 +26,8 @@ WAL_SWITCH_PAUSE_S = 0.01
 """Pause between two tries of switching a new SQLite file to WAL, while another process is at it."""
 READ_POOL_SIZE = 8
 WRITE_POOL_SIZE = 4
+POSTGRESQL_MAX_OVERFLOW = 8
+"""Connections beyond the pool that a process opens for a rush."""
 CONNECT_TIMEOUT_S = 10
 """A PostgreSQL server that doesn't answer for this long is not there; a URL's `connect_timeout` comes first."""
 APPLICATION_NAME = "fettle"
@@ -168,7 +170,8 @@ def _postgresql_engine(url: URL) -> Engine:
     given = {"fallback_application_name": APPLICATION_NAME}
     if "connect_timeout" not in url.query:
         given["connect_timeout"] = str(CONNECT_TIMEOUT_S)
-    engine = create_engine(url, pool_size=READ_POOL_SIZE, max_overflow=8, pool_timeout=30, connect_args=given)
+    sizes = {"pool_size": READ_POOL_SIZE, "max_overflow": POSTGRESQL_MAX_OVERFLOW}
+    engine = create_engine(url, pool_timeout=30, connect_args=given, **sizes)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -150,14 +150,6 @@ def project_events_after(session: Session, project: str, after: Position, limit:
     return [ProjectEvent((row.position, row.study_id, row.seq), row.type, row.data) for row in session.execute(query)]
 
 
-def first_by_study(session: Session, project: str, after: Position) -> tuple[int, int] | None:
-    """The study and number of the first of a project's events after a place, studies by their ids; None without any."""
-    key = tuple_(Event.position, Event.study_id, Event.seq)
-    query = select(Event.study_id, Event.seq).where(_is_of(project), key > tuple_(*after))
-    row = session.execute(query.order_by(Event.study_id, Event.seq).limit(1)).one_or_none()
-    return None if row is None else (row.study_id, row.seq)
-
-
 def _is_of(project: str) -> ColumnElement[bool]:
     """The condition that an event's study is of a project.
 

@@ -6,19 +6,23 @@ that were told then are not given again, and places in a project's log are known
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, delete, func, insert, literal_column, select, update
+from sqlalchemy import BigInteger, case, delete, func, insert, literal_column, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from app.store import delivering, leases
+from app.store import leases
 from app.store.events import restores
 from app.store.log import NewEvent, clock
 from app.store.retention import OVER
-from app.store.tables import Artifact, Checkpoint, Event, EventCounter, Restore, Study, Trial
+from app.store.tables import Artifact, Checkpoint, Event, EventCounter, Pruning, Restore, Study, Trial, Webhook
+from app.store.webhooks import ACTIVE, PAUSED
 
 NUMBERS_LEFT_OUT = 10**9
 """After a restore a study's events go on with the next multiple of this, plus one: no study tells as many."""
+BEYOND = 2**62
+"""Higher than any study's row or number."""
 MANY = 500
 
 
@@ -38,7 +42,7 @@ def renew(session: Session, taken_at: float | None) -> Renewed:
     """
     at, number = clock(session), restores(session) + 1
     session.execute(insert(Restore).values(number=number, restored_at=at, taken_at=taken_at))
-    delivering.begin_again(session)
+    session.execute(update(Webhook).values(lease_token=None, lease_expires_at=None))
     _place_old_events(session)
     open_studies = select(Study.id, Study.state, Study.state_reason).where(Study.managed, Study.state.not_in(OVER))
     taken = studies = 0
@@ -56,21 +60,55 @@ def renew(session: Session, taken_at: float | None) -> Renewed:
 def _place_old_events(session: Session) -> None:
     """Have all events stand before those that come.
 
-    PostgreSQL: their places are numbers of transactions, which begin anew in another server. SQLite takes care itself.
+    PostgreSQL: their places are numbers of transactions, which begin anew in another server. There the events get as
+    many places as webhooks have cursors, so that each still has behind it what it had. SQLite takes care itself.
     """
     if session.get_bind().dialect.name != "postgresql":
         return
-    present = literal_column("pg_current_xact_id()::text::bigint", BigInteger)
-    last = session.scalar(select(func.max(Event.position)))
-    if last is not None and last >= (session.scalar(select(present)) or 0):
-        delivering.place_cursors(session)
-        session.execute(update(Event).values(position=0))
+    present = session.scalar(select(literal_column("pg_current_xact_id()::text::bigint", BigInteger))) or 0
+    last = session.scalar(select(func.max(EventCounter.last_position))) or 0
+    if max(last, session.scalar(select(func.max(Event.position))) or 0) < present:
+        return
+    columns = (Webhook.id, Webhook.cursor_position, Webhook.cursor_study, Webhook.cursor_seq)
+    cursors = {row.id: tuple(row)[1:] for row in session.execute(select(*columns).where(Webhook.study_id.is_(None)))}
+    places = sorted(set(cursors.values()))[: present - 1]
+    key = tuple_(Event.position, Event.study_id, Event.seq)
+    behind = [(key > tuple_(*cursor), place) for place, cursor in reversed(list(enumerate(places, 1)))]
+    session.execute(update(Event).values(position=case(*behind, else_=0) if behind else 0))
+    session.execute(update(EventCounter).values(last_position=0))
+    session.execute(update(Pruning).where(Pruning.position.is_not(None)).values(position=-1))
+    for key_of, cursor in cursors.items():
+        place = bisect_right(places, cursor) - 1
+        _move(session, key_of, place)
+
+
+def _move(session: Session, webhook_id: int, place: int) -> None:
+    """Put a webhook's cursor behind all events of a place. What was being sent is decided anew."""
+    session.execute(
+        update(Webhook)
+        .where(Webhook.id == webhook_id)
+        .values(
+            cursor_position=place, cursor_study=BEYOND, cursor_seq=BEYOND,
+            batch_position=None, batch_study=None, batch_seq=None,
+        )
+    )  # fmt: skip
+
+
+def pause_webhooks(session: Session) -> int:
+    """Pause all webhooks that are active; how many there were."""
+    paused = update(Webhook).where(Webhook.state == ACTIVE).values(state=PAUSED).returning(Webhook.id)
+    return len(session.scalars(paused).all())
 
 
 def pointers(session: Session) -> list[str]:
     """The paths of all files of trials that are published, below the artifact location."""
     published = list(session.scalars(select(Artifact.path).order_by(Artifact.trial_id, Artifact.name)))
     return published + list(session.scalars(select(Checkpoint.path).order_by(Checkpoint.trial_id)))
+
+
+def newest_pointers(session: Session, limit: int) -> list[str]:
+    """The paths of the files that the newest trials have, `limit` at most."""
+    return list(session.scalars(select(Artifact.path).order_by(Artifact.trial_id.desc(), Artifact.name).limit(limit)))
 
 
 def forget_files(session: Session, paths: list[str]) -> None:

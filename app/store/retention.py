@@ -137,7 +137,8 @@ def _prune_logs(connection: Connection, study_id: int, after: int, most: int) ->
 def _prune_files(connection: Connection, study_id: int, _after: int, most: int) -> tuple[Step, int | None]:
     """Pointers first: once the transaction is committed nothing names the files, whose deletion may fail."""
     published = select(_a.c.trial_id, _a.c.path).where(_a.c.study_id == study_id).order_by(_a.c.trial_id)
-    left = select(_c.c.trial_id, _c.c.path).join(_t, _t.c.id == _c.c.trial_id).where(_t.c.study_id == study_id)
+    left = select(_c.c.trial_id, _c.c.path).join(_t, _t.c.id == _c.c.trial_id).join(_s, _s.c.id == _t.c.study_id)
+    left = left.where(_t.c.study_id == study_id, ~_POPULATION)
     paths: list[str] = []
     for table, query in ((_a, published), (_c, left.order_by(_c.c.trial_id))):
         ids = sorted({row.trial_id for row in connection.execute(query.limit(most))})
@@ -147,6 +148,8 @@ def _prune_files(connection: Connection, study_id: int, _after: int, most: int) 
     return Step(len(paths), 0 if len(paths) >= most else None, paths), None
 
 
+_POPULATION = and_(_s.c.state == StudyState.COMPLETED, _s.c.generation_size.is_not(None))
+"""A larger budget reopens it, and its next generation can't go on without the checkpoints of the last one."""
 _PRUNE = {
     What.EVENTS: _prune_events,
     What.METRICS: _prune_metrics,
@@ -178,8 +181,10 @@ def extent(session: Session, study_id: int, what: What) -> int:
         return connection.execute(select(func.count()).select_from(_e).where(gone)).scalar() or 0
     found = 0
     for table in _TABLES[what]:
-        query = select(func.count()).select_from(table).join(_t, _t.c.id == table.c.trial_id)
-        found += connection.execute(query.where(_t.c.study_id == study_id)).scalar() or 0
+        rows = table.join(_t, _t.c.id == table.c.trial_id).join(_s, _s.c.id == _t.c.study_id)
+        query = select(func.count()).select_from(rows).where(_t.c.study_id == study_id)
+        query = query.where(~_POPULATION) if table is _c else query
+        found += connection.execute(query).scalar() or 0
     return found
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from app import __version__
 from app.errors import Unready
 from app.settings import Settings
-from app.store import restoring
+from app.store import pepper, restoring
 from app.store.engine import SQLITE_BUSY_TIMEOUT_S, Database
 from app.store.log import clock
 from app.store.migrate import schema_revision
@@ -50,8 +50,10 @@ class Pointed:
         return Pointed(restoring.pointers(session), datasets)
 
 
-def back_up(settings: Settings, folder: Path) -> copies.Manifest:
+def back_up(settings: Settings, folder: Path, *, with_secret: bool = False) -> copies.Manifest:
     """Write a backup into a new folder; what it holds. Nothing has the folder's name until the backup is whole.
+
+    `with_secret`: also what API keys are hashed under, where it is a file of the data directory.
 
     Raises:
         BackupRefused: the folder has something in it, or pg_dump is missing or fails.
@@ -67,6 +69,8 @@ def back_up(settings: Settings, folder: Path) -> copies.Manifest:
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     partial.mkdir()
     try:
+        if with_secret:
+            copies.keep_secret(settings.data_dir / pepper.FILE, partial / pepper.FILE)
         manifest = _write(settings, database, partial)
         (partial / copies.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         copies.settle(partial, folder)
@@ -96,13 +100,14 @@ def _write(settings: Settings, database: Database, folder: Path) -> copies.Manif
     with _taken(database, folder) as session:
         pointed, sums, taken_at = Pointed.by(session), restoring.sums(session), clock(session)
     missing = fetch(pointed)
-    count, size_bytes = copies.weight(folder)
+    count = sum(copies.weight(folder / name)[0] for name in (copies.ARTIFACTS, copies.DATASETS))
+    _, size_bytes = copies.weight(folder)
     return copies.Manifest(
         version=__version__,
         schema_revision=revision,
         backend=database.url.get_backend_name(),
         taken_at=taken_at,
-        files=count - 1,
+        files=count,
         size_bytes=size_bytes,
         missing=missing,
         **sums,

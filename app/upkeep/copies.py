@@ -118,6 +118,18 @@ def put(folder: Path, location: Location) -> set[str]:
     return found
 
 
+def keep_secret(source: Path, target: Path) -> None:
+    """Copy the secret that keys are hashed under, for its owner's eyes alone, unless there is none or one is there."""
+    if target.exists() or not source.is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        suppress(FileExistsError),
+        os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
+        file.write(source.read_bytes())
+
+
 def weight(folder: Path) -> tuple[int, int]:
     """How many files there are below a folder, and their bytes."""
     sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]

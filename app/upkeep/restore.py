@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.settings import Settings
-from app.store import restoring
+from app.store import pepper, restoring
 from app.store.engine import Database
 from app.store.migrate import migrate, schema_revision
 from app.store.orphans import wanted_datasets
@@ -38,8 +38,10 @@ class Restored:
     datasets: list[str]
 
 
-def restore(settings: Settings, folder: Path) -> Restored:
+def restore(settings: Settings, folder: Path, *, pauses_webhooks: bool = False) -> Restored:
     """Bring back the backup in a folder, into a database that has nothing of Fettle's yet.
+
+    `pauses_webhooks`: the restored service sends nothing to anybody until they are resumed.
 
     Raises:
         BackupRefused: it is no backup, of another kind of database, or the database has tables of ours.
@@ -53,11 +55,14 @@ def restore(settings: Settings, folder: Path) -> Restored:
         artifacts, datasets = Location(settings.resolved_artifact_url), Location(settings.resolved_dataset_url)
         there = copies.put(folder / copies.ARTIFACTS, artifacts)
         kept = copies.put(folder / copies.DATASETS, datasets)
+        copies.keep_secret(folder / pepper.FILE, settings.data_dir / pepper.FILE)
         source = folder / copies.DATABASES[manifest.backend]
 
         def finish(database: Database) -> Restored:
             migrate(database)
             with database.write() as session:
+                if pauses_webhooks:
+                    restoring.pause_webhooks(session)
                 return _finish(session, manifest.taken_at, there, kept)
 
         if database.is_sqlite:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
-from app.domain.trial import ArtifactPointer
+from app.domain.trial import ArtifactPointer, CheckpointPointer
 from app.settings import Settings
-from app.store import lifecycle, retention
+from app.store import checkpoints, lifecycle, retention
 from app.store.engine import Database
 from app.store.retention import DAY_S, What
-from app.store.tables import Artifact, Event, Metric, Pruning, Study, TrialLog, Worker
+from app.store.tables import Artifact, Checkpoint, Event, Metric, Pruning, Study, TrialLog, Worker
 from app.upkeep import prune as upkeep
 from tests.store.conftest import Bench, definition
 from tests.store.filled import fill
@@ -202,6 +202,27 @@ def test_it_stops_when_its_time_is_over_and_goes_on_the_next_time(bench: Bench, 
         rounds += 1
         assert rounds < 100
     assert rounds > 1
+
+
+def test_a_population_that_may_be_reopened_keeps_the_checkpoints_that_it_goes_on_from(
+    bench: Bench, tmp_path: Path
+) -> None:
+    finished(bench)
+    database = bench.database
+    with database.write() as session:
+        pointers = [(t.id, f"{bench.public_id}/{t.number:06d}/1-a-epoch-1/state.npz") for t in bench.trials()[:2]]
+        new = [checkpoints.New(key, "t", 1, CheckpointPointer(path, 1, 1)) for key, path in pointers]
+        checkpoints.put(session.connection(), new, at=1.0)
+        session.execute(update(Study).values(generation_size=2))
+    age(database, bench.study_id, KEPT_DAYS + 1)
+    assert upkeep.prune(database, everything(tmp_path))[What.FILES] == 0
+    assert rows(database, Checkpoint) == 2
+    with database.write() as session:
+        session.execute(update(Study).values(state="STOPPED"))
+        session.execute(delete(Pruning))
+    assert [p.count for p in upkeep.prunable(database, everything(tmp_path)) if p.what is What.FILES] == [2]
+    assert upkeep.prune(database, everything(tmp_path))[What.FILES] == 2
+    assert rows(database, Checkpoint) == 0
 
 
 def test_workers_that_are_long_gone_are_forgotten(bench: Bench, tmp_path: Path) -> None:
