@@ -14,6 +14,7 @@ from app.api.answers import answer, page
 from app.api.dataset_views import DatasetInfo, DatasetPage, dataset_view
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, IdempotencyKey, Limit, Project, Service
 from app.api.idempotency import once
+from app.api.openapi import Responses
 from app.api.pagination import Cursors
 from app.api.routing import router as make_router
 from app.api.uploads import FORM, Brought, DatasetOptions, UploadRoute, brought, fingerprint, source_of
@@ -43,7 +44,10 @@ _BODY = {
 }
 
 
-@router.post("/v1/datasets", status_code=201, response_model=DatasetInfo, openapi_extra=_BODY)
+_AGAIN: Responses = {200: {"model": DatasetInfo, "description": "The data set that it is already"}}
+
+
+@router.post("/v1/datasets", status_code=201, response_model=DatasetInfo, openapi_extra=_BODY, responses=_AGAIN)
 async def create_dataset(request: Request, api: Api, project: Project, key: IdempotencyKey = None) -> Response:
     """Upload a `.csv`, `.parquet` or `.npz` file, or register one by its URI. What it holds is inferred and answered.
 

@@ -133,7 +133,7 @@ def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Re
 @router.get(
     TRIAL + "/artifacts/{name}",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+    responses={200: {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 def get_artifact(study_id: str, number: int, name: str, api: Api, project: Project) -> Response:
     """The bytes of one of the trial's files."""
