@@ -16,7 +16,9 @@ from schemathesis.engine import events
 from tests import effort
 from tests.fuzz.shaping import Lease, shaping
 
+CANCELLING = "POST /v1/studies/{study_id}/trials/{number}:cancel"
 ENDING = (
+    CANCELLING,
     "DELETE /v1/studies/{study_id}",
     *(f"POST /v1/studies/{{study_id}}:{verb}" for verb in ("pause", "resume", "stop", "cancel")),
 )
@@ -48,7 +50,7 @@ class Targets:
     values: dict[str, list[str | int]]
     """Values that parameters may have, by place and name (`path.study_id`)."""
     disposable: list[str | int]
-    """Ids of studies that may be ended and deleted."""
+    """Ids of studies that may be ended and deleted; each has a trial that waits."""
     leases: list[Lease]
     """Leases that may be told about."""
 
@@ -112,18 +114,13 @@ def fuzzed(
         "phases": {name: _phase(name, phases) for name in ("examples", "coverage", "fuzzing", "stateful")},
         "dictionaries": {
             "disposable": {"values": targets.disposable},
+            "first": {"values": [0]},
             **{name.replace(".", "-"): {"values": values} for name, values in targets.values.items()},
         },
         "parameters": {name: {"dictionary": name.replace(".", "-"), "probability": 0.6} for name in targets.values},
         "operations": [
             *({"include-name": name, "checks": {"positive_data_acceptance": {"enabled": False}}} for name in JUDGED),
-            *(
-                {
-                    "include-name": name,
-                    "parameters": {"path.study_id": {"dictionary": "disposable", "probability": 0.8}},
-                }
-                for name in ENDING
-            ),
+            *({"include-name": name, "parameters": _disposable(name)} for name in ENDING),
         ],
         "checks": {
             "positive_data_acceptance": {"expected-statuses": ["2xx", *ELSEWHERE]},
@@ -136,6 +133,12 @@ def fuzzed(
         for event in engine.from_schema(schema).execute():
             found.take(event)
     return found
+
+
+def _disposable(name: str) -> dict[str, Any]:
+    """The parameters of an operation that ends a study or its first trial."""
+    study = {"path.study_id": {"dictionary": "disposable", "probability": 0.9}}
+    return study | ({"path.number": {"dictionary": "first", "probability": 0.9}} if name == CANCELLING else {})
 
 
 def _phase(name: str, phases: Mapping[str, int]) -> dict[str, Any]:

@@ -89,10 +89,18 @@ def furnished(service: RunningService, headers: dict[str, str]) -> Site:
                 "query.hyperparameter": ["x0"],
                 "header.If-Match": ['"1"', "*"],
             },
-            disposable=[service.create(name=f"disposable-{i}")["id"] for i in range(30)],
+            disposable=[_waiting(service, f"disposable-{i}") for i in range(30)],
             leases=held,
         ),
     )
+
+
+def _waiting(service: RunningService, name: str) -> str:
+    """The id of a new study with a trial that waits."""
+    study_id = str(service.create(name=name)["id"])
+    enqueued = service.client.post(f"/v1/studies/{study_id}/trials", json={"hyperparameters": {"x0": 1.0}})
+    assert enqueued.status_code == 201, enqueued.text
+    return study_id
 
 
 def _finish(service: RunningService, public_id: str) -> None:
