@@ -26,6 +26,7 @@ from app.api.deps import (
     Service,
 )
 from app.api.idempotency import once
+from app.api.openapi import Responses
 from app.api.pagination import Cursors
 from app.api.routing import router as make_router
 from app.api.uploads import FORM, Brought, DatasetOptions, UploadRoute, brought, fingerprint, source_of
@@ -56,7 +57,10 @@ _BODY = {
 }
 
 
-@router.post("/v1/datasets", status_code=201, response_model=DatasetInfo, openapi_extra=_BODY)
+_AGAIN: Responses = {200: {"model": DatasetInfo, "description": "The data set that it is already"}}
+
+
+@router.post("/v1/datasets", status_code=201, response_model=DatasetInfo, openapi_extra=_BODY, responses=_AGAIN)
 @needs(Scope.SUBMIT, change="dataset.create")
 async def create_dataset(
     request: Request, api: Api, caller: Calling, change: Changing, key: IdempotencyKey = None

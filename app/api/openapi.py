@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
+from app.api import documented
 from app.api.access import declared
-from app.api.problems import PROBLEM_TYPE, Problem
+from app.api.problems import Problem
 
 KEY = "key"
 KEY_WORDS = (
@@ -19,15 +20,26 @@ KEY_WORDS = (
     "which includes the others. A service without keys on a loopback address asks for none."
 )
 Responses = dict[int | str, dict[str, Any]]
-PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
+EVENT = {
+    "type": "object",
+    "description": "Server-sent events, one after the other; this is one of them.",
+    "properties": {
+        "id": {"type": "string", "description": "What `Last-Event-ID` takes."},
+        "event": {"type": "string", "description": "The type; `reset` where earlier events are gone."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/EventItem"},
+        },
+    },
+    "required": ["event", "data"],
+}
 
 
 def stream_responses(*, seen_all: bool) -> Responses:
     """The answers of an event stream; `seen_all`: 204 where the client has seen the last event."""
     content: dict[str, Any] = {
-        "text/event-stream": {
-            "schema": {"type": "string", "description": "Server-sent events: `id`, `event`, `data` (JSON)."}
-        },
+        "text/event-stream": {"schema": EVENT},
         "application/json": {"schema": {"$ref": "#/components/schemas/EventPage"}},
     }
     responses: Responses = {200: {"description": "The events, as a stream or a page of it", "content": content}}
@@ -75,11 +87,19 @@ def _corrected(document: dict[str, Any]) -> dict[str, Any]:
         schemas.pop(name, None)
     if "Study" in schemas and "StudyDefinition" in schemas:
         schemas["Study"]["properties"]["definition"] = {"$ref": "#/components/schemas/StudyDefinition"}
-    for path in document.get("paths", {}).values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = {
-                "description": "A problem (RFC 9457)",
-                "content": {PROBLEM_TYPE: {"schema": PROBLEM_REF}},
-            }
+    for schema in schemas.values():
+        _close_patterns(schema)
+    documented.complete(document)
     return document
+
+
+def _close_patterns(schema: Any) -> None:
+    """Say that keys which match no pattern are refused: pydantic refuses them, and doesn't say it."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for part in schema.values():
+            _close_patterns(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _close_patterns(part)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from app.domain.space import Value
-from app.domain.study import StudyDefinition, StudyState
+from app.domain.study import Budget, Execution, StudyDefinition, StudyState
 from app.domain.trial import FailureReason, TrialState
 
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
@@ -54,15 +54,27 @@ class Study(BaseModel):
     finished_at: Time | None
 
 
+def _patch_of(section: type[BaseModel], *names: str) -> dict[str, Any]:
+    """The JSON Schema of a merge patch of these fields of a section."""
+    fields = section.model_json_schema()["properties"]
+    changed = {name: {"anyOf": [fields[name], {"type": "null"}]} for name in names}
+    return {"anyOf": [{"type": "object", "properties": changed, "additionalProperties": False}, {"type": "null"}]}
+
+
+_LABELS = {"anyOf": [{"type": "object", "additionalProperties": {"type": ["string", "null"]}}, {"type": "null"}]}
+
+
 class StudyChanges(BaseModel):
     """A merge patch of a study: what is left out stays, null gives the default."""
 
     model_config = {"extra": "forbid"}
 
     description: str | None = None
-    labels: dict[str, Any] | None = None
-    budget: dict[str, Any] | None = None
-    execution: dict[str, Any] | None = Field(default=None, description="`parallel_trials` and `priority` alone.")
+    labels: Annotated[dict[str, Any] | None, WithJsonSchema(_LABELS)] = None
+    budget: Annotated[dict[str, Any] | None, WithJsonSchema(_patch_of(Budget, *Budget.model_fields))] = None
+    execution: Annotated[dict[str, Any] | None, WithJsonSchema(_patch_of(Execution, "parallel_trials", "priority"))] = (
+        Field(default=None, description="`parallel_trials` and `priority` alone.")
+    )
 
 
 class Memory(BaseModel):

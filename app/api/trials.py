@@ -159,7 +159,7 @@ def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Re
 @router.get(
     TRIAL + "/artifacts/{name}",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+    responses={200: {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 @needs(Scope.READ)
 def get_artifact(study_id: str, number: int, name: str, api: Api, project: Project) -> Response:

@@ -21,7 +21,10 @@ def distribution(parameter: Float | Int | Categorical) -> BaseDistribution:
         return CategoricalDistribution(parameter.choices)
     if isinstance(parameter, Int):
         return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+    found = FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+    # Not by its constructor, which counts steps in decimals: 1.1 in steps of 0.3666666666666667 would end at 0.73.
+    found.step = parameter.step
+    return found
 
 
 def as_param(parameter: Float | Int | Categorical, value: Scalar) -> Scalar:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,13 +14,16 @@ from app.domain.identity import identity
 from app.domain.json import loads
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Outcome, Proposal, Reservation, TrialState
-from app.errors import NotFound
+from app.errors import NotFound, StateConflict
 from app.store import lifecycle, recording
 from app.store.engine import Database
 from app.store.tables import Event, Metric, Trial
 from tests.store.conftest import Bench, definition
 from tests.store.lease_model import OVER, Limits, ModelStudy, ModelTrial
 
+NAMES = itertools.count()
+"""A study that was found wrong stays where it is: the next one needs another name."""
+REQUESTED = st.sampled_from([{}, {"x0": 0.25}, {"x0": 0.75}])
 REASONS = st.sampled_from(list(FailureReason))
 VALUES = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 LIMITS = st.builds(
@@ -81,6 +85,7 @@ class StudyBesideModel(RuleBasedStateMachine):
         on_duplicate: str,
     ) -> None:
         self.definition: StudyDefinition = definition(
+            name=f"model-{next(NAMES)}",
             budget=budget(limits),
             objectives=[{"metric": "value", "direction": direction, "target": goal}],
             execution={"max_attempts": attempts, "parallel_trials": parallel or "auto"},
@@ -102,7 +107,16 @@ class StudyBesideModel(RuleBasedStateMachine):
             on_duplicate,
         )
 
+        for requested in data.draw(st.lists(REQUESTED, max_size=2)):
+            assert self.allowed(lifecycle.enqueue, requested) == self.model.enqueue(requested)
         self.begin(data, count)
+
+    def allowed(self, action: Callable[..., Any], *arguments: Any) -> bool:
+        try:
+            self.bench.act(action, *arguments)
+        except StateConflict:
+            return False
+        return True
 
     def begin(self, data: st.DataObject, count: int) -> None:
         """Reserve and start `count` trials of the new study."""
