@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 
 from app.store.engine import Database
@@ -24,6 +25,9 @@ from app.store.migrate import migrate
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control starts background jobs with interrupts ignored, and what tests start would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Without this structlog prints: what a service in the test's process logs would be among what a command prints.
+structlog.configure(wrapper_class=structlog.stdlib.BoundLogger, logger_factory=structlog.stdlib.LoggerFactory())
 
 BACKENDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 

@@ -110,7 +110,7 @@ class Route:
 
 
 NOWHERE = {"study_id": "st_nowhere", "number": "0", "name": "nothing", "kind": "history", "key_id": "key_nowhere"}
-NOWHERE |= {"dataset_id": "ds_nowhere", "worker_id": "nobody"}
+NOWHERE |= {"dataset_id": "ds_nowhere", "worker_id": "nobody", "webhook_id": "wh_nowhere"}
 
 
 def routes_of(service: RunningService, **parameters: str) -> Iterator[Route]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,15 +11,17 @@ import pytest
 
 from app.api.access import declared
 from app.domain.access import Scope
+from app.store.engine import Database
 from tests.integration.access import Locked, locked
-from tests.integration.conftest import RunningService, function_study
+from tests.integration.conftest import RunningService, function_study, serving
 
 CSV = b"x,y\n" + b"1,a\n2,b\n" * 50
 
 
 @pytest.fixture
-def guarded(service: RunningService) -> Locked:
-    return locked(service)
+def guarded(database: Database, tmp_path: Path) -> Iterator[Locked]:
+    with serving(database, tmp_path, webhook_allowed_networks="127.0.0.0/8") as service:
+        yield locked(service)
 
 
 def entries(guarded: Locked, query: str = "") -> list[dict[str, Any]]:
@@ -73,6 +76,14 @@ def changes(guarded: Locked) -> dict[str, Callable[[], tuple[httpx.Response, str
             register_worker(session, "w1", "here", 1, Offer("cpu", ["function"], {}))
         return post("/v1/workers/w1:drain"), "w1"
 
+    def webhook() -> tuple[httpx.Response, str]:
+        response = post("/v1/webhooks", {"url": "http://127.0.0.1:9/nobody-listens"})
+        made["webhook"] = response.json().get("id")
+        return response, made["webhook"]
+
+    def of_webhook(rest: str, method: str = "POST") -> Callable[[], tuple[httpx.Response, str]]:
+        return lambda: (post(f"/v1/webhooks/{made['webhook']}{rest}", method=method), made["webhook"])
+
     return {
         "study.create": create,
         "study.change": lambda: (post(made["study"], {"description": "secret plans"}, "PATCH"), study()),
@@ -92,6 +103,10 @@ def changes(guarded: Locked) -> dict[str, Callable[[], tuple[httpx.Response, str
         "project.change": lambda: (post("/v1/projects/vision", {"max_studies": 3}, "PATCH"), "vision"),
         "project.delete": lambda: (post("/v1/projects/vision", method="DELETE"), "vision"),
         "worker.drain": drain,
+        "webhook.create": webhook,
+        "webhook.pause": of_webhook(":pause"),
+        "webhook.resume": of_webhook(":resume"),
+        "webhook.delete": of_webhook("", "DELETE"),
     }
 
 
