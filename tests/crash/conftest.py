@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from app.store.engine import Database
+from tests.places import places  # noqa: F401
 from tests.processes import Fleet, fleet_on
 from tests.store.conftest import Bench, make_bench  # noqa: F401
 
