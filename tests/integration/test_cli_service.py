@@ -3,97 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from app.client import FettleClient, FettleProblem
-
-ROOT = Path(__file__).resolve().parents[2]
-START_S = 60.0
-DEADLINE_S = 60.0
-
-
-@dataclass
-class Service:
-    """A running `fettle up` with its address, its log and its data."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    log: Path
-    data: Path
-
-    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """A command that uses this service."""
-        return subprocess.run(
-            [sys.executable, "-m", "app", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=clean_environment() | {"FETTLE_URL": self.url},
-            timeout=120,
-        )
-
-    def tree(self) -> list[psutil.Process]:
-        """The service's process and all below it."""
-        top = psutil.Process(self.process.pid)
-        return [top, *top.children(recursive=True)]
-
-
-def clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("FETTLE_")}
-
-
-def until(holds: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
-    return found
-
-
-def start(data: Path, log: Path, *options: str) -> Service:
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "up", "--port", "0", "--data-dir", str(data), "--device", "cpu", *options],
-            stdout=file,
-            stderr=file,
-            stdin=subprocess.DEVNULL,
-            env=clean_environment() | {"FETTLE_DRAIN_GRACE_S": "5"},
-        )
-
-    def address() -> str | None:
-        text = log.read_text(errors="replace")
-        assert process.poll() is None, f"ended with {process.returncode}: {text[-3000:]}"
-        found = re.search(r"serving at (http://\S+)", text)
-        return found[1] if found else None
-
-    return Service(process, until(address, "an address", START_S), log, data)
-
-
-def end(service: Service) -> None:
-    if service.process.poll() is None:
-        tree = service.tree()
-        service.process.send_signal(signal.SIGTERM)
-        try:
-            service.process.wait(60)
-        except subprocess.TimeoutExpired:
-            for process in tree:
-                process.kill()
-            service.process.wait()
+from tests.integration.commands import Service, end, sphere, start
 
 
 @pytest.fixture(scope="module")
@@ -103,24 +23,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     running = start(folder / "data", folder / "log")
     yield running
     end(running)
-
-
-def sphere(name: str, trials: int = 5, delay_s: float = 0.0, **more: object) -> dict[str, Any]:
-    """A tiny study without TensorFlow."""
-    return {
-        "name": name,
-        "model": {"family": "function"},
-        "hyperparameters": {
-            "function": "sphere",
-            "delay_seconds": delay_s,
-            "x0": {"type": "float", "low": -5, "high": 5},
-        },
-        "training": {"epochs": 2},
-        "objectives": [{"metric": "value", "direction": "minimize"}],
-        "sampler": {"name": "random", "options": {"seed": 1}},
-        "budget": {"trials": trials},
-        **more,
-    }
 
 
 def test_submit_and_watch_show_a_study_to_its_end(service: Service) -> None:
@@ -304,112 +206,3 @@ def test_a_stream_that_is_cut_again_and_again_loses_and_repeats_nothing(service:
         assert [event.seq for event in client.events(study.id)] == whole
     assert whole == list(range(1, len(whole) + 1))
     assert proxy.cuts > 3
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_signal_ends_the_service_and_all_it_started(tmp_path: Path, number: signal.Signals) -> None:
-    service = start(tmp_path / "data", tmp_path / "log", "--workers", "2")
-    try:
-        with FettleClient(service.url) as client:
-            client.wait_ready()
-            study = client.create_study(sphere("running", trials=1000, delay_s=0.1))
-            until(lambda: client.study(study.id).progress.complete, "a finished trial")
-            tree = until(lambda: (found := service.tree()) and len(found) >= 3 and found, "two workers")
-            events = client.events(study.id)
-            next(events)  # an open stream keeps nothing from stopping
-            service.process.send_signal(number)
-            assert service.process.wait(60) == 0, service.log.read_text()
-            events.close()
-        assert psutil.wait_procs(tree, timeout=5)[1] == []
-        assert "Traceback" not in service.log.read_text(errors="replace")
-    finally:
-        end(service)
-
-
-def test_a_service_whose_output_nobody_reads_any_more_ends_at_the_first_signal(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "app", "up", "--port", "0", "--workers", "0", "--data-dir", str(tmp_path / "data")]
-    with subprocess.Popen(
-        command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as service:
-        try:
-            assert service.stdout is not None
-            until(lambda: "http://" in service.stdout.readline(), "an address")  # type: ignore[union-attr]
-            service.stdout.close()
-            service.send_signal(signal.SIGTERM)
-            assert service.wait(30) == 0
-        finally:
-            service.kill()
-
-
-def test_without_workers_the_api_serves_and_says_what_is_missing(tmp_path: Path) -> None:
-    service = start(tmp_path / "data", tmp_path / "log", "--workers", "0")
-    try:
-        with FettleClient(service.url) as client:
-            client.wait_ready()
-            study = client.create_study(sphere("lonely"))
-            assert client.study(study.id).pending_reason
-            assert len(service.tree()) == 1
-    finally:
-        end(service)
-    assert service.process.returncode == 0
-
-
-def test_a_worker_that_is_killed_is_replaced_and_the_study_goes_on(tmp_path: Path) -> None:
-    service = start(tmp_path / "data", tmp_path / "log")
-    try:
-        with FettleClient(service.url) as client:
-            study = client.create_study(sphere("survivor", trials=1000, delay_s=0.02))
-            until(lambda: client.study(study.id).progress.complete, "a finished trial")
-            worker = psutil.Process(service.process.pid).children()[0]
-            worker.kill()
-            before = client.study(study.id).progress.complete
-            until(lambda: client.study(study.id).progress.complete > before + 5, "trials of the new worker")
-            assert worker.pid not in {child.pid for child in psutil.Process(service.process.pid).children()}
-    finally:
-        end(service)
-
-
-def test_the_demo_runs_from_start_to_end_and_leaves_nothing_running(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "app.demo", str(ROOT / "examples" / "sphere.json")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        timeout=170,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.search(r"Best of 20 trials is trial \d+: value ", ran.stdout)
-    assert "make serve" in ran.stdout
-    (data,) = tmp_path.glob("fettle-data-demo-*")
-    assert (data / "fettle.db").is_file()
-    url = re.search(r"runs at (http://\S+);", ran.stdout)
-    assert url
-    with FettleClient(url[1]) as client:
-        assert not client.ready()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_interrupted_stops_its_service(tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "long.json").write_text(json.dumps(sphere("long", trials=1000, delay_s=0.5)))
-    with (tmp_path / "out").open("wb") as out:
-        demo = subprocess.Popen(
-            [sys.executable, "-m", "app.demo", "long.json"],
-            cwd=tmp_path,
-            stdout=out,
-            stderr=out,
-            env=clean_environment(),
-        )
-    tree: list[psutil.Process] = []
-    try:
-        until(lambda: b"Submitted long.json" in (tmp_path / "out").read_bytes(), "a submitted study")
-        tree = psutil.Process(demo.pid).children(recursive=True)
-        assert len(tree) >= 1
-        demo.send_signal(number)
-        assert demo.wait(60) == 130
-        assert psutil.wait_procs(tree, timeout=5)[1] == []
-    finally:
-        demo.kill()
-        demo.wait()
-        for left in psutil.wait_procs(tree, timeout=0)[1]:
-            left.kill()
