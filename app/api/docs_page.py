@@ -82,7 +82,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
     bodies = "".join(f"<p>Body: {escape(kind)} {_link(content['schema'])}</p>" for kind, content in body.items())
     answers = ", ".join(
         f"{escape(status)} {' or '.join(_link(c.get('schema', {})) for c in answer.get('content', {}).values())}"
-        for status, answer in operation["responses"].items()
+        for status, answer in sorted(operation["responses"].items())
         if status != "default"
     )
     return (
