@@ -153,7 +153,8 @@ def ask(
         items = [_asked(p, expiry[p.reservation.trial_id]) for p in held if p.reservation.trial_id in expiry]
         return answer(_answer_of(session, key_id, items, at_once=bool(proposals)))
 
-    response = once(api, project, request, key, work)
+    # Leases that nobody was told of end by themselves; most asks have no key, and there are many of them.
+    response = once(api, project, request, key, work, always=False)
     told = {item["lease"]["token"] for item in loads(bytes(response.body).decode())["items"]}
     _give_back(api, key_id, [p.reservation for p in proposals if p.reservation.token not in told])
     return response

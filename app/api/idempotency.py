@@ -49,25 +49,55 @@ class InFlight:
 
 
 def once(
-    service: Service, project: str, request: Request, key: str | None, work: Callable[[Session], Response]
+    service: Service,
+    project: str,
+    request: Request,
+    key: str | None,
+    work: Callable[[Session], Response],
+    *,
+    always: bool = True,
 ) -> Response:
-    """The answer of `work`, done in one transaction, or the one recorded for the key."""
+    """The answer of `work`, done in one transaction, or the one recorded for the key.
+
+    Without a key it is done once too, even where the answer to its COMMIT is lost and the transaction is tried again:
+    unless not `always`, for work that does no harm when it is done twice.
+    """
     if key is None:
-        return service.database.run(work)
+        return service.database.run(_recorded_for_itself(project, work) if always else work)
     fingerprint = _fingerprint(request)
 
     def recorded(session: Session) -> Response:
         known = idempotency.claim(session, project, key, fingerprint)
         if known is not None:
-            return Response(known.body, known.status, media_type=JSON, headers=known.headers)
+            return _answer_again(known)
         response = work(session)
-        headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
-        answer = RecordedAnswer(response.status_code, headers, bytes(response.body).decode())
-        idempotency.record(session, project, key, answer)
+        idempotency.record(session, project, key, _to_record(response))
         return response
 
     with service.in_flight.hold(project, key):
         return service.database.run(recorded)
+
+
+def _recorded_for_itself(project: str, work: Callable[[Session], Response]) -> Callable[[Session], Response]:
+    """`work` that finds, when its transaction is tried again, that an earlier try has happened.
+
+    The first try pays one statement for it, and looks for nothing.
+    """
+    key, is_first = idempotency.own_key(), True
+
+    def recorded(session: Session) -> Response:
+        nonlocal is_first
+        record = idempotency.record_own if is_first else idempotency.record
+        if not is_first:
+            known = idempotency.claim_own(session, project, key)
+            if known is not None:
+                return _answer_again(known)
+        is_first = False
+        response = work(session)
+        record(session, project, key, _to_record(response))
+        return response
+
+    return recorded
 
 
 def again(service: Service, project: str, request: Request, key: str | None) -> Response | None:
@@ -76,7 +106,16 @@ def again(service: Service, project: str, request: Request, key: str | None) -> 
         return None
     with service.database.read() as session:
         known = idempotency.recorded(session, project, key, _fingerprint(request))
-    return None if known is None else Response(known.body, known.status, media_type=JSON, headers=known.headers)
+    return None if known is None else _answer_again(known)
+
+
+def _answer_again(known: RecordedAnswer) -> Response:
+    return Response(known.body, known.status, media_type=JSON, headers=known.headers)
+
+
+def _to_record(response: Response) -> RecordedAnswer:
+    headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
+    return RecordedAnswer(response.status_code, headers, bytes(response.body).decode())
 
 
 def _fingerprint(request: Request) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, StrictStr
 from sqlalchemy.orm import Session
 
@@ -12,6 +12,7 @@ from app.api import schemas
 from app.api.access import needs
 from app.api.answers import answer, page
 from app.api.deps import DEFAULT_LIMIT, Api, Calling, Changing, CursorText, Limit
+from app.api.idempotency import once
 from app.api.pagination import Cursors
 from app.api.projects import NewName, ProjectName
 from app.api.routing import router as make_router
@@ -105,7 +106,7 @@ def list_keys(
 
 @router.post("/v1/keys", status_code=201, response_model=MadeKey)
 @needs(Scope.ADMIN, change="key.create")
-def create_key(new: NewKey, api: Api, caller: Calling, change: Changing) -> Response:
+def create_key(new: NewKey, request: Request, api: Api, caller: Calling, change: Changing) -> Response:
     """Make a key. Its text is in this answer alone; `Idempotency-Key` is not heeded, since answers to it are kept."""
     if caller.key_id is None:
         raise Forbidden(
@@ -115,13 +116,16 @@ def create_key(new: NewKey, api: Api, caller: Calling, change: Changing) -> Resp
     project = own_or_any(caller, new.project)
     wanted = keys.NewKey(new.name, project, new.scopes, expires_in_s=new.expires_in_seconds, created_by=caller.name)
 
+    pepper, text = api.keyring.pepper(), ""
+
     def work(session: Session) -> Response:
+        nonlocal text
         row, text = keys.create_key(session, wanted, pepper)
         change.note(session, row.public_id, project=project, scopes=row.scopes.split())
-        return answer(made_view(row, text), 201, location=f"/v1/keys/{row.public_id}")
+        return answer(key_view(row), 201, location=f"/v1/keys/{row.public_id}")
 
-    pepper = api.keyring.pepper()
-    return api.database.run(work)
+    response = once(api, caller.project, request, None, work)
+    return _with_text(response, text)
 
 
 @router.get("/v1/keys/{key_id:id}", response_model=Key)
@@ -134,18 +138,27 @@ def get_key(key_id: str, api: Api, caller: Calling) -> Response:
 
 @router.post("/v1/keys/{key_id:id}:rotate", response_model=MadeKey)
 @needs(Scope.ADMIN, change="key.rotate")
-def rotate_key(key_id: str, api: Api, caller: Calling, change: Changing, rotation: Rotation | None = None) -> Response:
+def rotate_key(
+    key_id: str, request: Request, api: Api, caller: Calling, change: Changing, rotation: Rotation | None = None
+) -> Response:
     """Give a key another secret; the one before stays good for a grace time."""
-    grace_s, pepper = (rotation or Rotation()).grace_seconds, api.keyring.pepper()
+    grace_s, pepper, text = (rotation or Rotation()).grace_seconds, api.keyring.pepper(), ""
 
     def work(session: Session) -> Response:
+        nonlocal text
         row, text = keys.rotate_key(session, reach_of(caller), key_id, grace_s, pepper)
         change.note(session, row.public_id, project=row.project, grace_seconds=grace_s)
-        return answer(made_view(row, text))
+        return answer(key_view(row))
 
-    response = api.database.run(work)
+    response = once(api, caller.project, request, None, work)
     api.keyring.forget(key_id)
-    return response
+    return _with_text(response, text)
+
+
+def _with_text(response: Response, text: str) -> Response:
+    """The answer that is recorded, which has no secret, with the key's text: that of the last try, which happened."""
+    made = MadeKey(**Key.model_validate_json(bytes(response.body)).model_dump(), key=text)
+    return answer(made, response.status_code, location=response.headers.get("Location"))
 
 
 @router.delete("/v1/keys/{key_id:id}", status_code=204, response_class=Response)

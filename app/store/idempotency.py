@@ -1,10 +1,16 @@
-"""Idempotency keys: the answer of a creation, recorded in the transaction that created."""
+"""Idempotency keys: the answer of a creation, recorded in the transaction that created.
+
+A request that came without a key has one of its own, for the case that the answer to its COMMIT is lost: the
+transaction, tried again, then finds that it has happened. No client can send such a key: it has a space in it.
+"""
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps, loads
@@ -14,6 +20,9 @@ from app.store.tables import IdempotencyKey
 
 KEPT_S = 24 * 3600.0
 """A key is remembered for a day: longer than any client retries."""
+OWN_KEPT_S = 3600.0
+"""A request's own key is remembered for an hour: longer than any transaction is tried again."""
+OWN = "request "
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,36 @@ def record(session: Session, project: str, key: str, answer: RecordedAnswer) -> 
     )
 
 
+def own_key() -> str:
+    """A new key for a request that came without one."""
+    return f"{OWN}{uuid.uuid4().hex}"
+
+
+def record_own(session: Session, project: str, key: str, answer: RecordedAnswer) -> None:
+    """Remember the answer of a request under its own key, at the end of the transaction's first try."""
+    values = {"project": project, "key": key, "fingerprint": "", "status": answer.status, "created_at": now()}
+    session.execute(insert(IdempotencyKey).values(**values, headers=dumps(answer.headers), body=answer.body))
+
+
+def claim_own(session: Session, project: str, key: str) -> RecordedAnswer | None:
+    """The answer that an earlier try of this transaction has committed; None where none has: then `record` follows.
+
+    A COMMIT that is still under way is waited for: the row of its key is in the way of this one.
+    """
+    values = {"project": project, "key": key, "fingerprint": "", "headers": "{}", "created_at": now()}
+    try:
+        with session.begin_nested():
+            session.execute(insert(IdempotencyKey).values(values))
+    except IntegrityError:
+        found = session.get_one(IdempotencyKey, (project, key))
+        return RecordedAnswer(found.status or 0, loads(found.headers), found.body or "")
+    return None
+
+
 def forget_old(session: Session) -> int:
-    """Delete the keys that are older than a day; how many there were."""
-    old = delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - KEPT_S).returning(IdempotencyKey.key)
-    return len(session.scalars(old).all())
+    """Delete the keys that are older than a day, and requests' own older than an hour; how many there were."""
+    old = or_(
+        IdempotencyKey.created_at < now() - KEPT_S,
+        and_(IdempotencyKey.created_at < now() - OWN_KEPT_S, IdempotencyKey.key.startswith(OWN)),
+    )
+    return len(session.scalars(delete(IdempotencyKey).where(old).returning(IdempotencyKey.key)).all())
