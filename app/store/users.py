@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 
 from sqlalchemy import Column, Double, MetaData, String, Table, select, text
@@ -11,6 +12,9 @@ from app.errors import MigrationRefused
 from app.store.engine import APPLICATION_NAME, Database, now
 from app.store.workers import LIVE_HEARTBEAT_S
 
+CLOSING_S = 2.0
+"""PostgreSQL shows a connection for a moment after it was closed: it is looked for again for this long."""
+CLOSING_LOOK_S = 0.1
 SHOWN = 5
 """Workers that are named; of more their number is said."""
 
@@ -54,8 +58,13 @@ def _postgresql_connections(database: Database) -> bool:
         "WHERE datname = current_database() AND application_name = :name AND pid <> pg_backend_pid()"
     )
     database.dispose()  # our own idle connections are none of others
-    with database.read() as session:
-        return bool(session.scalar(query, {"name": APPLICATION_NAME}))
+    deadline = time.monotonic() + CLOSING_S
+    while True:
+        with database.read() as session:
+            found = bool(session.scalar(query, {"name": APPLICATION_NAME}))
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(CLOSING_LOOK_S)
 
 
 def _sqlite_is_open(database: Database) -> bool:

@@ -31,7 +31,7 @@ MakeStudy = Callable[..., Bench]
 def test_a_service_is_backed_up_at_work_and_its_study_ends_exactly_elsewhere(
     fleet: Fleet, make_study: MakeStudy, places: Places, tmp_path: Path
 ) -> None:
-    bench = make_study(trials=24, epochs=5, delay_seconds=0.05, execution={"parallel_trials": 4})
+    bench = make_study(trials=60, epochs=5, delay_seconds=0.05, execution={"parallel_trials": 4})
     workers = [fleet.start() for _ in range(2)]
     wait_for(lambda: bench.study().complete >= 4, what="some results")
     manifest = back_up(places.old, places.folder)
@@ -67,7 +67,7 @@ def test_a_service_is_backed_up_at_work_and_its_study_ends_exactly_elsewhere(
             fresh.start()
             assert over(again, 90) == "COMPLETED"
         check(again, before)
-        assert [t.state for t in again.trials()] == ["COMPLETE"] * 24
+        assert [t.state for t in again.trials()] == ["COMPLETE"] * 60
         assert {n: again.trial(n).value for n in results} == results
         for trial in again.trials():
             assert trial.value == pytest.approx(loads(trial.sampled or "")["x0"] ** 2)

@@ -148,8 +148,8 @@ def test_workers_pass_over_projects_that_are_held_back_and_studies_say_so(make_b
     with one.database.read() as session:
         assert fleet.claimable(session, OFFER) == []
         room = quotas.trial_room(session, "default")
-        assert "1 trials of at most 1" in str(workers.pending_reason(other.study(), [OFFER], room))
-        assert workers.pending_reason(one.study(), [OFFER], room) is None  # something of it runs
+        assert "1 trials of at most 1" in str(workers.pending_reason(other.study(), [OFFER], {}, room))
+        assert workers.pending_reason(one.study(), [OFFER], {}, room) is None  # something of it runs
 
 
 def test_without_a_quota_a_reservation_says_nothing_more_to_the_database(make_bench: Callable[..., Bench]) -> None:
@@ -172,7 +172,7 @@ def test_a_generation_that_the_quota_has_no_room_for_waits_as_a_whole(make_bench
     assert bench.reserve(2) == []
     with bench.database.read() as session:
         room = quotas.trial_room(session, "default")
-    assert "begins 2 together" in str(workers.pending_reason(bench.study(), [OFFER], room))
+    assert "begins 2 together" in str(workers.pending_reason(bench.study(), [OFFER], {}, room))
     other.finish(held)
     assert len(bench.reserve(2)) == 2
 
