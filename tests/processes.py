@@ -61,6 +61,11 @@ class WorkerProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def terminate(self) -> None:
+        """Ask it to leave, once it hears signals: an interpreter that still imports dies of one."""
+        wait_for(lambda: "worker_started" in self.log() or self.process.poll() is not None, START_S, "a started worker")
+        self.signal(signal.SIGTERM)
+
     def wait(self, timeout_s: float = 30.0) -> int:
         return self.process.wait(timeout_s)
 

@@ -48,7 +48,7 @@ def test_trials_do_not_depend_on_how_fast_they_are_or_how_many_workers_there_are
         bench.check()
         runs.append((bench.study().best_number, found(bench)))
         for worker in started:
-            worker.signal(signal.SIGTERM)
+            worker.terminate()
             assert worker.wait() == 0
     assert runs[0] == runs[1]
     assert runs[0] == runs[2]

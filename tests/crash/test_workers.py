@@ -166,7 +166,7 @@ def test_sigterm_under_load_gives_everything_back_uncharged(fleet: Fleet, make_s
     bench = make_study(trials=24, epochs=5, delay_seconds=0.04)
     leaving, staying = fleet.start(), fleet.start()
     wait_for(lambda: bench.study().complete >= 4, what="four finished trials")
-    leaving.signal(signal.SIGTERM)
+    leaving.terminate()
     assert leaving.wait() == 0
     assert over(bench) == "COMPLETED"
     assert staying.process.poll() is None
