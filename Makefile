@@ -21,7 +21,7 @@ install = { $(BIN)/uv pip install --quiet --compile-bytecode --python $(2)/bin/p
 	|| $(2)/bin/python -m pip install --quiet -r $(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test crash check format bench bench-quick peers lock clean
+.PHONY: help setup demo serve test crash fuzz check format bench bench-quick peers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -40,6 +40,10 @@ test: $(DEV_STAMP) ## Run the tests (ARGS="-k name" passes options on to pytest)
 N ?= 1
 crash: $(DEV_STAMP) ## Kill, stop and starve every part of it, N times over (make crash N=20 ARGS="-k zombie")
 	CRASH_ROUNDS=$(N) $(BIN)/python -m pytest tests/crash -n $(TEST_PROCESSES) --dist load --timeout $(TEST_TIMEOUT_S) $(ARGS)
+
+fuzz: $(DEV_STAMP) ## Search with N times as many requests and examples, others each time (make fuzz N=20)
+	FETTLE_TEST_EXAMPLES=$(if $(filter command line,$(origin N)),$(N),20) $(BIN)/python -m pytest \
+		tests/fuzz tests/store/test_leases_model.py -n $(TEST_PROCESSES) --dist load --timeout 14400 $(ARGS)
 
 check: $(DEV_STAMP) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.api.examples import EXAMPLES
+from app.api.gate import PROBES
 from app.api.problems import PROBLEM_TYPE
 
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
@@ -23,15 +24,21 @@ REFUSALS = {
     "409": "The state, a name or a lease forbids it",
     "412": "Another revision than the one that `If-Match` names",
     "413": "The body is too large",
+    "414": "The path and query are too long",
     "415": "A media type that is not read here",
     "421": "The request names a host that the service does not go by",
     "422": "Well formed, but it can't be so: `errors` says where",
     "429": "Too many calls, or open streams: try again after `Retry-After` seconds",
+    "431": "The headers are too many, or too large",
     "503": "The service or its database is busy or away: try again after `Retry-After` seconds",
 }
 UNCOUNTED = ("/healthz", "/readyz")
 """Open to everybody, and as often as they like."""
+UNNAMED = ("400", "408", "414", "431")
+"""Refusals of what may not be a request yet: they have no id."""
 CHANGING = ("post", "patch", "put", "delete")
+NAMING = (("post", "/v1/keys"), ("post", "/v1/webhooks"))
+"""Their bodies name a project and a study that may not be there."""
 
 LOCATION = {"Location": {"description": "The path of what was created", "required": True, "schema": {"type": "string"}}}
 ETAG = {
@@ -46,13 +53,32 @@ AUTHENTICATE = {"WWW-Authenticate": {"description": "`Bearer`", "required": True
 DISPOSITION = {
     "Content-Disposition": {"description": "The file's name", "required": True, "schema": {"type": "string"}}
 }
+REQUEST_ID, POLICY, STANDING = "X-Request-ID", "RateLimit-Policy", "RateLimit"
+COMMON = {
+    REQUEST_ID: {
+        "description": "What the log and the audit log call the request: the client's own `X-Request-ID`, or a new one",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+    },
+    POLICY: {
+        "description": "The budget that the call was counted in: its name, `q` calls in `w` seconds",
+        "schema": {"type": "string", "pattern": '^"[a-z]+";q=[0-9]+;w=[0-9]+$'},
+    },
+    STANDING: {
+        "description": "What is left of it: `r` calls, all of them again in `t` seconds",
+        "schema": {"type": "string", "pattern": '^"[a-z]+";r=[0-9]+;t=[0-9]+$'},
+    },
+}
+"""Headers that most answers have, by reference; the first one is required where there is a request to name."""
 STUDY, TRIAL = "/v1/studies/{study_id}", "/v1/studies/{study_id}/trials/{number}"
 FILES = (f"{TRIAL}/artifacts/{{name}}", f"{STUDY}/best/recipe.py", f"{STUDY}/export", f"{STUDY}/report")
+KEY, PROJECT, WEBHOOK = "/v1/keys/{key_id}", "/v1/projects/{name}", "/v1/webhooks/{webhook_id}"
 
 
 def complete(document: dict[str, Any]) -> None:
     """Write refusals, headers, examples and links into an OpenAPI document."""
     paths: dict[str, dict[str, Operation]] = document.get("paths", {})
+    named = {name: header | ({"required": True} if name == REQUEST_ID else {}) for name, header in COMMON.items()}
+    document.setdefault("components", {})["headers"] = named
     for path, operations in paths.items():
         for method, operation in operations.items():
             _refusals(method, path, operation)
@@ -74,9 +100,9 @@ def _refusals(method: str, path: str, operation: Operation) -> None:
     for status in _refused_with(method, path, operation):
         responses[status] = _problem(REFUSALS[status])
         if status in {"429", "503"}:
-            responses[status]["headers"] = RETRY_AFTER
+            responses[status]["headers"] = {**RETRY_AFTER}
         if status == "401":
-            responses[status]["headers"] = AUTHENTICATE
+            responses[status]["headers"] = {**AUTHENTICATE}
 
 
 def _problem(description: str) -> dict[str, Any]:
@@ -87,7 +113,7 @@ def _refused_with(method: str, path: str, operation: Operation) -> Iterator[str]
     parameters = {parameter["name"] for parameter in operation.get("parameters", [])}
     if method in CHANGING or parameters & {"cursor", "after"}:
         yield "400"
-    if "{" in path:
+    if "{" in path or (method, path) in NAMING:
         yield "404"
     if method in CHANGING or path.endswith("/recipe.py"):
         yield "409"
@@ -97,22 +123,28 @@ def _refused_with(method: str, path: str, operation: Operation) -> Iterator[str]
         yield from ("408", "413", "415")
     if path not in UNCOUNTED:
         yield from ("401", "403", "421", "429")
-    yield from ("422", "503")
+    yield from ("414", "422", "431", "503")
 
 
 def _headers(method: str, path: str, operation: Operation) -> None:
     for status, response in operation["responses"].items():
+        headers = response.setdefault("headers", {})
+        if status not in UNNAMED:
+            headers |= _common(REQUEST_ID)
+        if path not in PROBES and status[0] in "24" and status != "401" and status not in UNNAMED:
+            headers |= _common(POLICY, STANDING)
         if not status.startswith("2"):
             continue
-        headers: dict[str, Any] = {}
         if method == "post" and (status == "201" or path == "/v1/datasets"):
             headers |= LOCATION
         if _schema_of(response) == "#/components/schemas/Study":
             headers |= ETAG
         if path in FILES:
             headers |= DISPOSITION
-        if headers:
-            response["headers"] = headers
+
+
+def _common(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _schema_of(response: dict[str, Any]) -> str | None:
@@ -182,6 +214,17 @@ LINKS: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("POST /v1/datasets", "201", "GET /v1/datasets/{dataset_id}", _from(dataset_id="id")),
     ("POST /v1/datasets", "201", "DELETE /v1/datasets/{dataset_id}", _from(dataset_id="id")),
+    *(
+        ("POST /v1/keys", "201", call, _from(key_id="id"))
+        for call in (f"GET {KEY}", f"POST {KEY}:rotate", f"DELETE {KEY}")
+    ),
+    (f"POST {KEY}:rotate", "200", f"DELETE {KEY}", _from(key_id="id")),
+    *(("POST /v1/projects", "201", f"{verb} {PROJECT}", _from(name="name")) for verb in ("GET", "PATCH", "DELETE")),
+    *(("POST /v1/webhooks", "201", f"{verb} {WEBHOOK}", _from(webhook_id="id")) for verb in ("GET", "DELETE")),
+    *(
+        ("POST /v1/webhooks", "201", f"POST {WEBHOOK}:{verb}", _from(webhook_id="id"))
+        for verb in ("pause", "resume", "test")
+    ),
     ("GET /v1/workers", "200", "POST /v1/workers/{worker_id}:drain", _from(worker_id="items/0/id")),
 ]
 """An operation, the status of its answer, the operation that this leads to, and the link between them."""

@@ -76,5 +76,32 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "value": {"lease_token": "4fb1…", "state": "FAIL", "error": {"code": "OUT_OF_MEMORY", "message": "8 GB"}},
         },
     },
+    "POST /v1/keys": {
+        "notebook": {
+            "summary": "A key for a notebook, for 30 days",
+            "value": {"name": "notebook", "scopes": ["read", "submit"], "expires_in_seconds": 2_592_000},
+        }
+    },
+    "POST /v1/keys/{key_id}:rotate": {
+        "graceful": {"summary": "The secret before stays good for a day", "value": {"grace_seconds": 86_400}}
+    },
+    "POST /v1/projects": {
+        "vision": {
+            "summary": "A project with quotas",
+            "value": {"name": "vision", "description": "Images", "max_studies": 200, "max_running_trials": 8},
+        }
+    },
+    "PATCH /v1/projects/{name}": {
+        "quotas": {
+            "summary": "More trials at once, as much space as there is",
+            "value": {"max_running_trials": 16, "max_stored_bytes": None},
+        }
+    },
+    "POST /v1/webhooks": {
+        "ends": {
+            "summary": "Told when studies end",
+            "value": {"url": "https://hooks.example.com/fettle", "events": ["study.finished"]},
+        }
+    },
 }
 """By operation, examples of its JSON body by name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field, StrictFloat, StrictStr
 from sqlalchemy.orm import Session
 
 from app.api import schemas
@@ -41,7 +41,7 @@ class NewKey(BaseModel):
 
     name: Name = Field(description="What it is called in `created_by` and in the audit log.")
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))] = [Scope.READ, Scope.SUBMIT]
-    expires_in_seconds: Annotated[float, Field(gt=0, le=LONGEST_S)] | None = Field(
+    expires_in_seconds: Annotated[StrictFloat, Field(gt=0, le=LONGEST_S)] | None = Field(
         default=None, description="Left out: it doesn't expire."
     )
     project: NewName | None = Field(
@@ -54,7 +54,7 @@ class Rotation(BaseModel):
 
     model_config = {"extra": "forbid"}
 
-    grace_seconds: Annotated[float, Field(ge=0, le=LONGEST_GRACE_S)] = Field(
+    grace_seconds: Annotated[StrictFloat, Field(ge=0, le=LONGEST_GRACE_S)] = Field(
         default=0.0, description="How long the secret before stays good."
     )
 

@@ -29,7 +29,11 @@ EVENT = {
         "data": {
             "type": "string",
             "contentMediaType": "application/json",
-            "contentSchema": {"$ref": "#/components/schemas/EventItem"},
+            "contentSchema": {
+                "anyOf": [
+                    {"$ref": f"#/components/schemas/{name}"} for name in ("EventItem", "StudyReset", "ProjectReset")
+                ]
+            },
         },
     },
     "required": ["event", "data"],

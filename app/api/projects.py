@@ -14,10 +14,9 @@ from app.api.answers import answer, page
 from app.api.deps import DEFAULT_LIMIT, Api, Calling, Changing, CursorText, IdempotencyKey, Limit
 from app.api.idempotency import once
 from app.api.pagination import Cursors
-from app.api.problems import invalid_request
 from app.api.routing import router as make_router
 from app.domain.access import Caller, Scope
-from app.errors import FieldError, Forbidden
+from app.errors import Forbidden
 from app.store import projects, tables
 from app.store.log import rfc3339
 from app.store.projects import Quotas
@@ -52,7 +51,7 @@ class NewProject(ProjectQuotas):
 class ProjectChanges(ProjectQuotas):
     """A merge patch of a project: what is left out stays, null takes a quota away."""
 
-    description: Words | None = None
+    description: Words = ""
 
 
 class ProjectUsage(BaseModel):
@@ -131,8 +130,6 @@ def change_project(name: str, changes: ProjectChanges, api: Api, caller: Calling
     """Change the words or quotas of a project. What exceeds a lower quota stays and runs on; nothing is added."""
     _manages(caller)
     given = changes.model_dump(exclude_unset=True)
-    if "description" in given and given["description"] is None:
-        raise invalid_request([FieldError(("description",), "Expected text. Received: null")])
 
     def work(session: Session) -> Response:
         quotas = {field: value for field, value in given.items() if field != "description"}

@@ -287,12 +287,25 @@ class AlgorithmPage(BaseModel):
     next_cursor: str | None
 
 
+class StudyReset(BaseModel):
+    """Events of a study are gone."""
+
+    first_seq: int = Field(description="The first one that there is, whatever number was last.")
+
+
+class ProjectReset(BaseModel):
+    """Events of a project are gone."""
+
+    reason: Literal["retention", "restore"]
+    studies: list[str] = Field(description="Whose events the retention took; none after a restore: all may differ.")
+
+
 class EventPage(BaseModel):
     """Events in the order of the log."""
 
     items: list[EventItem]
     next_cursor: str | None
-    reset: dict[str, Any] | None = Field(
+    reset: StudyReset | ProjectReset | None = Field(
         default=None, description="Events are missing before these: what a stream tells by an event `reset`."
     )
 

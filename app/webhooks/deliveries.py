@@ -42,6 +42,8 @@ LEASE_MARGIN_S = 5.0
 LONGEST_WAIT_S = 3600.0
 """Longest wait of a receiver that fails."""
 
+_dice = random.SystemRandom()
+"""Not the process's own generator: others seed that one, and processes must not wait alike."""
 T = TypeVar("T")
 
 
@@ -100,7 +102,7 @@ class Deliveries:
                 else:
                     news.append((due, beyond))
         self._quiet = quiet
-        random.shuffle(news)
+        _dice.shuffle(news)
         return news
 
     async def _deliver(self, webhook_id: int, beyond: Position) -> None:
@@ -157,7 +159,7 @@ class Deliveries:
     def _wait_s(self, failures: int, answered: Answered) -> float:
         """Seconds before the next try after so many failures: doubling, spread at random, or what the receiver asks."""
         doubled = self._settings.webhook_retry_s * 2.0 ** min(failures, 30)
-        spread = min(doubled, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+        spread = min(doubled, LONGEST_WAIT_S) * _dice.uniform(0.5, 1.0)
         return max(spread, min(answered.retry_after_s or 0.0, LONGEST_WAIT_S))
 
     async def _release(self, webhook_id: int, token: str) -> None:

@@ -16,14 +16,36 @@ from schemathesis.engine import events
 from tests import effort
 from tests.fuzz.shaping import Lease, shaping
 
-CANCELLING = "POST /v1/studies/{study_id}/trials/{number}:cancel"
-ENDING = (
-    CANCELLING,
-    "DELETE /v1/studies/{study_id}",
-    *(f"POST /v1/studies/{{study_id}}:{verb}" for verb in ("pause", "resume", "stop", "cancel")),
+_STUDY = {"path.study_id": "studies"}
+OWN = {
+    "POST /v1/studies/{study_id}/trials/{number}:cancel": _STUDY | {"path.number": "first"},
+    "DELETE /v1/studies/{study_id}": _STUDY,
+    **{f"POST /v1/studies/{{study_id}}:{verb}": _STUDY for verb in ("pause", "resume", "stop", "cancel")},
+    "POST /v1/keys/{key_id}:rotate": {"path.key_id": "rotated"},
+    "DELETE /v1/keys/{key_id}": {"path.key_id": "revoked"},
+    "DELETE /v1/webhooks/{webhook_id}": {"path.webhook_id": "webhooks"},
+    "GET /v1/projects/{name}": {"path.name": "projects"},
+    "PATCH /v1/projects/{name}": {"path.name": "projects"},
+    "DELETE /v1/projects/{name}": {"path.name": "empty"},
+}
+"""Operations that end what they are sent to, or that mean something else by a parameter: its values, by their name."""
+ELSEWHERE = (400, 404, 409, 412, 414, 429)
+"""What may be wrong with a request whose parts are as they should be: when it is sent, to what, and how long it is."""
+STRANGERS = (401, 403)
+"""And who sends it."""
+BY_VALUE = (
+    "missing_required_header",
+    "negative_data_rejection",
+    "positive_data_acceptance",
+    "unsupported_method",
+    "ensure_resource_availability",
+    "use_after_free",
 )
-ELSEWHERE = (400, 401, 403, 404, 409, 412, 429)
-"""What may be wrong with a request whose parts are as they should be: who sends it, when, and to what."""
+"""What strangers are not told: whether a request would have been right."""
+LASTING = ("GET /v1/keys/{key_id}", "DELETE /v1/keys/{key_id}", "POST /v1/keys/{key_id}:rotate")
+"""What a deleted resource still answers to: a key that was revoked stays in the list."""
+FOR_KEYS = "POST /v1/keys"
+"""Refused by an open service: the first key is made where the database is."""
 JUDGED = {
     "POST /v1/studies": "sections depend on one another: ranges, budgets, metrics of the family",
     "POST /v1/studies:validate": "as above",
@@ -33,6 +55,9 @@ JUDGED = {
     "POST /v1/studies/{study_id}/trials/{number}:report": "as above",
     "POST /v1/studies/{study_id}/trials/{number}:tell": "values are those of the study's objectives",
     "POST /v1/datasets": "a file is more than bytes",
+    "POST /v1/webhooks": "a URL leads somewhere, a secret is base64",
+    "POST /v1/projects": "JSON Schema calls 2.0 an integer, we don't; an Idempotency-Key is of one body",
+    "PATCH /v1/projects/{name}": "JSON Schema calls 2.0 an integer, we don't",
     "GET /v1/studies": "a label is key:value",
     "GET /v1/studies/{study_id}/trials": "several objectives have no order",
     "GET /v1/studies/{study_id}/importances": "a metric is one of the study's",
@@ -49,8 +74,8 @@ class Targets:
 
     values: dict[str, list[str | int]]
     """Values that parameters may have, by place and name (`path.study_id`)."""
-    disposable: list[str | int]
-    """Ids of studies that may be ended and deleted; each has a trial that waits."""
+    owned: dict[str, list[str | int]]
+    """Values of parameters of the operations in `OWN`."""
     leases: list[Lease]
     """Leases that may be told about."""
 
@@ -62,6 +87,8 @@ class Found:
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    checked: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The operations whose answers a check has judged, by the check's name."""
 
     @property
     def requests(self) -> int:
@@ -86,8 +113,12 @@ class Found:
         for key, checks in recorder.checks.items():
             name = recorder.cases[key].value.operation.label
             for check in checks:
+                self.checked[check.name].add(name)
                 if check.failure_info is not None:
-                    told = f"{check.failure_info.failure.message[:1000]}\n{check.failure_info.code_sample[:1500]}"
+                    answer = recorder.interactions[key].response
+                    status = "no answer" if answer is None else f"{answer.status_code}: {answer.text[:300]}"
+                    info = check.failure_info
+                    told = f"{status}\n{info.failure.message[:1000]}\n{info.code_sample[:1500]}"
                     self.failures.setdefault((check.name, name), told)
 
     def report(self) -> str:
@@ -95,50 +126,60 @@ class Found:
         return "\n\n".join(f"{check}: {name}\n{told}" for (check, name), told in sorted(self.failures.items()))
 
 
-def fuzzed(
-    document: dict[str, Any],
-    url: str,
-    *,
-    headers: Mapping[str, str],
-    targets: Targets,
-    phases: Mapping[str, int],
-) -> Found:
+@dataclass(frozen=True)
+class Sender:
+    """Who sends the requests: what all of them carry, and to what kind of service."""
+
+    headers: Mapping[str, str]
+    key_id: str | None
+    """The id of the key in the headers: never revoked, never rotated."""
+    service_has_keys: bool
+
+    @property
+    def is_stranger(self) -> bool:
+        return self.service_has_keys and self.key_id is None
+
+
+def fuzzed(document: dict[str, Any], url: str, *, sender: Sender, targets: Targets, phases: Mapping[str, int]) -> Found:
     """What Schemathesis finds at `url`; `phases` are examples by phase."""
+    unchecked = BY_VALUE if sender.is_stranger else ()
+    judged = JUDGED if sender.service_has_keys else JUDGED | {FOR_KEYS: "not by requests"}
     configuration: dict[str, Any] = {
         "seed": 1 if effort.factor() == 1 else random.randrange(2**31),
         "base-url": url,
-        "headers": dict(headers),
+        "headers": dict(sender.headers),
         "continue-on-failure": True,
         "request-timeout": 30,
-        "generation": {"no-shrink": effort.factor() == 1},
+        "generation": {"no-shrink": effort.factor() == 1, "allow-x00": False},
         "phases": {name: _phase(name, phases) for name in ("examples", "coverage", "fuzzing", "stateful")},
         "dictionaries": {
-            "disposable": {"values": targets.disposable},
-            "first": {"values": [0]},
+            **{f"own-{name}": {"values": values} for name, values in targets.owned.items()},
             **{name.replace(".", "-"): {"values": values} for name, values in targets.values.items()},
         },
         "parameters": {name: {"dictionary": name.replace(".", "-"), "probability": 0.6} for name in targets.values},
         "operations": [
-            *({"include-name": name, "checks": {"positive_data_acceptance": {"enabled": False}}} for name in JUDGED),
-            *({"include-name": name, "parameters": _disposable(name)} for name in ENDING),
+            *({"include-name": name, "checks": {"positive_data_acceptance": {"enabled": False}}} for name in judged),
+            *({"include-name": name, "parameters": _owned(names)} for name, names in OWN.items()),
+            *({"include-name": name, "checks": {"use_after_free": {"enabled": False}}} for name in LASTING),
         ],
         "checks": {
             "positive_data_acceptance": {"expected-statuses": ["2xx", *ELSEWHERE]},
-            "negative_data_rejection": {"expected-statuses": [*ELSEWHERE, 405, 413, 415, 422]},
+            "negative_data_rejection": {"expected-statuses": [*ELSEWHERE, *STRANGERS, 405, 413, 415, 422]},
+            **{name: {"enabled": False} for name in unchecked},
         },
     }
-    schema = schemathesis.openapi.from_dict(_strict(document), config=schemathesis.Config.from_dict(configuration))
+    schema = schemathesis.openapi.from_dict(
+        _strict(document, sender), config=schemathesis.Config.from_dict(configuration)
+    )
     found = Found()
-    with shaping(targets.leases):
+    with shaping(targets.leases, sender.key_id):
         for event in engine.from_schema(schema).execute():
             found.take(event)
     return found
 
 
-def _disposable(name: str) -> dict[str, Any]:
-    """The parameters of an operation that ends a study or its first trial."""
-    study = {"path.study_id": {"dictionary": "disposable", "probability": 0.9}}
-    return study | ({"path.number": {"dictionary": "first", "probability": 0.9}} if name == CANCELLING else {})
+def _owned(names: Mapping[str, str]) -> dict[str, Any]:
+    return {parameter: {"dictionary": f"own-{name}", "probability": 0.9} for parameter, name in names.items()}
 
 
 def _phase(name: str, phases: Mapping[str, int]) -> dict[str, Any]:
@@ -148,10 +189,15 @@ def _phase(name: str, phases: Mapping[str, int]) -> dict[str, Any]:
     return wanted
 
 
-def _strict(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without its answer to everything: whatever is answered must be named."""
+def _strict(document: dict[str, Any], sender: Sender) -> dict[str, Any]:
+    """The document without its answer to everything: whatever is answered must be named.
+
+    An open service asks nobody for a key, which the document says in words alone.
+    """
     strict = copy.deepcopy(document)
     for operations in strict["paths"].values():
         for operation in operations.values():
             del operation["responses"]["default"]
+            if not sender.service_has_keys:
+                operation["security"] = []
     return strict

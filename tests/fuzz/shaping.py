@@ -12,8 +12,14 @@ import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
 from app.api.examples import DEFINITIONS
+from app.domain.access import DEFAULT_PROJECT
 
 CREATING = ("POST /v1/studies", "POST /v1/studies:validate")
+HOOKING = "POST /v1/webhooks"
+NOBODY = "http://127.0.0.1:9/"
+"""Where webhooks lead: nobody listens there."""
+CHANGING_PROJECT = "PATCH /v1/projects/{name}"
+CHANGING_KEYS = ("POST /v1/keys/{key_id}:rotate", "DELETE /v1/keys/{key_id}")
 UPLOADING = "POST /v1/datasets"
 TABLE = b"a,b,label\n" + b"".join(b"%d,%d,%s\n" % (i, i % 7, b"yn"[i % 2 : i % 2 + 1]) for i in range(60))
 STREAMS = ("GET /v1/studies/{study_id}/events", "GET /v1/events")
@@ -36,14 +42,23 @@ Lease = tuple[str, int, str]
 
 
 @contextmanager
-def shaping(leases: Sequence[Lease]) -> Iterator[None]:
-    """While the block runs, streams end, definitions often become studies, and some requests hold `leases`."""
+def shaping(leases: Sequence[Lease], key_id: str | None) -> Iterator[None]:
+    """While the block runs, streams end, definitions often become studies, and some requests hold `leases`.
+
+    The key that all requests carry stays in force, and the project that it is of keeps its quotas.
+    """
     numbers = itertools.count()
 
     def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         name, number = case.operation.label, next(numbers)
         if name in STREAMS:
             _end(case)
+        if name in CHANGING_KEYS and case.path_parameters.get("key_id") == key_id is not None:
+            case.path_parameters = {"key_id": f"{key_id}-not"}
+        if name == CHANGING_PROJECT and case.path_parameters.get("name") == DEFAULT_PROJECT:
+            case.path_parameters = {"name": f"{DEFAULT_PROJECT}-not"}
+        if name == HOOKING and isinstance(case.body, dict):
+            _lead_nowhere(case)
         if not isinstance(case.body, dict) or not _is_valid(case):
             return
         chance = random.Random(f"{number} {case.body}")
@@ -78,6 +93,15 @@ def _end(case: Any) -> None:
     query = dict(case.query or {})
     if str(query.get("follow", "true")).lower() in TRUE:
         case.query = query | {"follow": "false"}
+
+
+def _lead_nowhere(case: Any) -> None:
+    """A webhook that could be added leads to nobody; a valid one can be."""
+    url = case.body.get("url")
+    if _is_valid(case):
+        case.body = {name: value for name, value in case.body.items() if name != "secret"} | {"url": NOBODY}
+    elif isinstance(url, str) and "://" in url:
+        case.body = case.body | {"url": NOBODY}
 
 
 def _definition(generated: dict[str, Any], number: int, chance: random.Random) -> dict[str, Any]:
