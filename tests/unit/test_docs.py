@@ -25,7 +25,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 JSON_BLOCK = re.compile(r"^```json\n(.*?)^```", re.DOTALL | re.MULTILINE)
 POSTED = re.compile(r"-d '(\{.*?\})'", re.DOTALL)
-OTHER_VARIABLES = {"FETTLE_URL", "FETTLE_API_KEY", "FETTLE_PUBLISHED_PORT", "FETTLE_WEBHOOK_SECRET"}
+OTHER_VARIABLES = {
+    "FETTLE_URL",
+    "FETTLE_API_KEY",
+    "FETTLE_PUBLISHED_PORT",
+    "FETTLE_WEBHOOK_SECRET",
+    "FETTLE_TEST_EXAMPLES",
+}
 """Variables of the client commands and of the compose file: they are no settings of the service."""
 OTHER_COMMANDS = {"version", "datasets", "keys", "projects", "webhooks"}
 UPLOADS = {"customers": "left"}
