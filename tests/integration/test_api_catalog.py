@@ -110,7 +110,10 @@ def test_the_openapi_document_has_every_call_with_problems_and_streams(service: 
     schemas = document["components"]["schemas"]
     assert schemas["Study"]["properties"]["definition"] == {"$ref": "#/components/schemas/StudyDefinition"}
     references = set(_references(document))
-    assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(schemas)
+    components = {
+        f"#/components/{kind}/{name}" for kind in document["components"] for name in document["components"][kind]
+    }
+    assert set(references) <= components
 
 
 def _references(part: Any) -> list[str]:

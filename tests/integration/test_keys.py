@@ -54,6 +54,17 @@ def test_a_revoked_key_is_refused_everywhere_and_its_streams_end(database: Datab
         assert revoked["revoked_at"] is not None
 
 
+@pytest.mark.parametrize("seconds", [False, True, "60", "NaN", -1, 10**12], ids=repr)
+def test_seconds_of_keys_are_numbers_within_bounds(guarded: Locked, seconds: Any) -> None:
+    reader = guarded.by_scope[Scope.READ]
+    made = guarded.call("POST", "/v1/keys", guarded.root, json={"name": "brief", "expires_in_seconds": seconds})
+    rotated = guarded.call("POST", f"/v1/keys/{reader.id}:rotate", guarded.root, json={"grace_seconds": seconds})
+    for response, field in ((made, "expires_in_seconds"), (rotated, "grace_seconds")):
+        assert response.status_code == 422, response.text
+        assert response.json()["errors"][0]["loc"] == [field]
+    assert guarded.service.client.get("/v1/studies", headers=reader.headers).status_code == 200
+
+
 def test_a_rotated_key_has_two_secrets_for_the_grace_time(guarded: Locked) -> None:
     def works(key: str) -> bool:
         response = guarded.service.client.get("/v1/studies", headers={"Authorization": f"Bearer {key}"})
