@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.data.files import SUFFIX, DatasetFiles
 from app.settings import Settings
 from app.store import orphans as store
 from app.store.datasets import is_wanted
@@ -110,6 +109,8 @@ def collect(database: Database, settings: Settings, age_s: float) -> list[Orphan
 
 def _remove_dataset_file(database: Database, settings: Settings, location: Location, path: str) -> bool:
     """Delete a file below the data sets' location, unless a data set has come to want it; whether it is gone."""
+    from app.data.files import SUFFIX, DatasetFiles  # numpy, which the API's process need not load for this
+
     named = DATASET.fullmatch(path)
     if named is None:
         return False
