@@ -24,6 +24,7 @@ OWN = {
     "POST /v1/keys/{key_id}:rotate": {"path.key_id": "rotated"},
     "DELETE /v1/keys/{key_id}": {"path.key_id": "revoked"},
     "DELETE /v1/webhooks/{webhook_id}": {"path.webhook_id": "webhooks"},
+    "DELETE /v1/datasets/{dataset_id}": {"path.dataset_id": "datasets"},
     "GET /v1/projects/{name}": {"path.name": "projects"},
     "PATCH /v1/projects/{name}": {"path.name": "projects"},
     "DELETE /v1/projects/{name}": {"path.name": "empty"},

@@ -99,10 +99,7 @@ def _furnish(service: RunningService, keys: Sequence[str | int]) -> Targets:
     asked = service.client.post(f"/v1/studies/{running[0]}/trials:ask", json={"count": 60, "lease_seconds": 3600})
     assert asked.status_code == 200, asked.text
     held = [(running[0], item["number"], item["lease"]["token"]) for item in asked.json()["items"]]
-    brought = service.client.post(
-        "/v1/datasets", files={"file": ("t.csv", TABLE)}, data={"name": "brought", "target": "label"}
-    )
-    assert brought.status_code == 201, brought.text
+    datasets: list[str | int] = [_brought(service, name) for name in ("brought", *(f"spare-{i}" for i in range(10)))]
     with service.database.write() as session:
         register_worker(session, WORKER, "here", 1, Offer("cpu", ["mlp"], {}, None, {}))
     webhooks: list[str | int] = [_made(service, "/v1/webhooks", url=NOBODY)["id"] for _ in range(12)]
@@ -127,6 +124,7 @@ def _furnish(service: RunningService, keys: Sequence[str | int]) -> Targets:
             "webhooks": webhooks[3:],
             "rotated": list(keys[3:9]) or ["key_none"],
             "revoked": list(keys[9:]) or ["key_none"],
+            "datasets": datasets[1:],
             "projects": projects[:4],
             "empty": projects[4:],
         },
@@ -140,6 +138,14 @@ def _made(service: RunningService, path: str, **body: str) -> dict[str, Any]:
     assert response.status_code == 201, response.text
     made: dict[str, Any] = response.json()
     return made
+
+
+def _brought(service: RunningService, name: str) -> str:
+    """The id of a new data set."""
+    sent = {"name": name, "target": "label"}
+    response = service.client.post("/v1/datasets", files={"file": ("t.csv", TABLE)}, data=sent)
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
 
 
 def _waiting(service: RunningService, name: str) -> str:

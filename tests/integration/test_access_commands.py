@@ -18,8 +18,8 @@ from app.cli import app
 from app.client import FettleClient, FettleProblem
 from app.domain.access import Scope
 from tests.integration.access import Locked, locked
+from tests.integration.commands import START_S, clean_environment
 from tests.integration.conftest import RunningService, function_study
-from tests.integration.test_cli_service import START_S, clean_environment
 from tests.processes import wait_for
 
 Run = Callable[..., Result]

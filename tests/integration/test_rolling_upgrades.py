@@ -113,7 +113,7 @@ def test_workers_and_an_api_go_on_while_a_newer_release_moves_in(
         assert over(bench, DEADLINE_S) == "STOPPED"
         of_both = [c.get(f"/v1/studies/{study['id']}").json()["progress"] for c in (client, service.client)]
         assert of_both[0] == of_both[1]
-        assert {t.attempt for t in bench.trials()} == {1}, "nobody lost a lease"
+        assert max(t.attempt for t in bench.trials()) == 1, "nobody lost a lease"
     bench.check()
 
 
