@@ -93,7 +93,8 @@ def test_workers_and_an_api_go_on_while_a_newer_release_moves_in(
     service: RunningService, fleet: Fleet, others: Others, tree: Path
 ) -> None:
     release = newer(tree, keeps_old_code=True)
-    study = service.create(**slow())
+    # Room for two workers: one that fills the cap keeps it, since its ends reserve what comes next.
+    study = service.create(**slow(execution={"parallel_trials": 100}))
     bench = bench_of(service.database, study)
     old = fleet.start()
     wait_for(lambda: bench.study().complete >= 4, DEADLINE_S, "trials of the old worker")
