@@ -5,14 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from app.client.models import Answer
-from app.client.transport import Transport
-
-PAGE = 200
-A = TypeVar("A", bound=Answer)
+from app.client.transport import PAGE, Transport
 
 
 class Key(Answer):
@@ -81,7 +78,7 @@ class AccessCalls:
 
     def api_keys(self, *, project: str | None = None) -> Iterator[Key]:
         """The keys of the project, or of another one (`*`: of all) for keys of all projects."""
-        return self._listed(Key, "/v1/keys", {"project": project, "limit": PAGE})
+        return self._transport.pages(Key, "/v1/keys", {"project": project, "limit": PAGE})
 
     def key(self, key_id: str) -> Key:
         """The key of an id."""
@@ -113,7 +110,7 @@ class AccessCalls:
 
     def projects(self) -> Iterator[Project]:
         """All projects, for keys of all of them; else the key's own."""
-        return self._listed(Project, "/v1/projects", {"limit": PAGE})
+        return self._transport.pages(Project, "/v1/projects", {"limit": PAGE})
 
     def project(self, name: str) -> Project:
         """The project of a name."""
@@ -148,17 +145,7 @@ class AccessCalls:
     ) -> Iterator[AuditEntry]:
         """The changes in the project, the newest first."""
         params = {"action": action, "subject": subject, "key": key, "project": project, "limit": PAGE}
-        return self._listed(AuditEntry, "/v1/audit", params)
-
-    def _listed(self, kind: type[A], path: str, params: Mapping[str, Any]) -> Iterator[A]:
-        cursor: str | None = None
-        while True:
-            answer = self._transport.call("GET", path, params={**params, "cursor": cursor}).json()
-            for item in answer["items"]:
-                yield kind.model_validate(item)
-            cursor = answer.get("next_cursor")
-            if cursor is None:
-                return
+        return self._transport.pages(AuditEntry, "/v1/audit", params)
 
 
 def _path(kind: str, name: str) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from app.client.models import Answer
-from app.client.transport import Transport
+from app.client.transport import PAGE, Transport
 
-PAGE = 200
 UPLOAD_TIMEOUT_S = 600.0
 """Seconds that an upload may take: the service reads all of the file before it answers."""
 
@@ -59,15 +58,7 @@ class DatasetCalls:
 
     def datasets(self) -> Iterator[Dataset]:
         """All data sets: those that come along, then the project's own."""
-        cursor: str | None = None
-        while True:
-            params = {"limit": PAGE, "cursor": cursor}
-            answer = self._transport.call("GET", "/v1/datasets", params=params).json()
-            for item in answer["items"]:
-                yield Dataset.model_validate(item)
-            cursor = answer.get("next_cursor")
-            if cursor is None:
-                return
+        return self._transport.pages(Dataset, "/v1/datasets", {"limit": PAGE})
 
     def dataset(self, reference: str) -> Dataset:
         """The data set of an id or a name."""

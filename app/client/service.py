@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,12 +28,10 @@ from app.client.models import (
 )
 from app.client.paths import study_path, trial_path
 from app.client.results import ResultCalls
-from app.client.transport import Transport
+from app.client.transport import PAGE, Transport
 from app.client.webhooks import WebhookCalls
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-PAGE = 200
-"""Items asked for at a time by the methods that read whole lists."""
 READY_POLL_S = 0.05
 
 A = TypeVar("A", bound=Answer)
@@ -107,7 +105,9 @@ class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, AccessCalls, Webhoo
     ) -> Iterator[Study]:
         """All studies that match, page by page."""
         label = [f"{key}:{value}" for key, value in (labels or {}).items()] or None
-        return self._pages(Study, "/v1/studies", {"state": state, "label": label, "q": q, "sort": sort, "limit": PAGE})
+        return self._transport.pages(
+            Study, "/v1/studies", {"state": state, "label": label, "q": q, "sort": sort, "limit": PAGE}
+        )
 
     def update_study(self, study: str, patch: Mapping[str, Any], *, revision: int | None = None) -> Study:
         """The study after a merge patch; with `revision`, only if nobody changed it since."""
@@ -144,7 +144,7 @@ class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, AccessCalls, Webhoo
     ) -> Iterator[Trial]:
         """All trials that match, page by page."""
         params = {"state": state, "feasible": feasible, "sort": sort, "limit": PAGE}
-        return self._pages(Trial, f"{study_path(study)}/trials", params)
+        return self._transport.pages(Trial, f"{study_path(study)}/trials", params)
 
     def trial(self, study: str, number: int) -> Trial:
         """The trial of a number."""
@@ -167,11 +167,11 @@ class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, AccessCalls, Webhoo
 
     def metrics(self, study: str, number: int, *, attempt: int | None = None) -> list[MetricPoint]:
         """The metrics of every epoch of a trial's attempt, the current one by default."""
-        return list(self._pages(MetricPoint, f"{trial_path(study, number)}/metrics", {"attempt": attempt}))
+        return list(self._transport.pages(MetricPoint, f"{trial_path(study, number)}/metrics", {"attempt": attempt}))
 
     def lineage(self, study: str, number: int) -> list[Trial]:
         """A trial and those whose weights it went on from, the first one first: a schedule of hyperparameters."""
-        return list(self._pages(Trial, f"{trial_path(study, number)}/lineage", {}))
+        return list(self._transport.pages(Trial, f"{trial_path(study, number)}/lineage", {}))
 
     def logs(self, study: str, number: int) -> str:
         """What a trial wrote."""
@@ -179,7 +179,7 @@ class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, AccessCalls, Webhoo
 
     def artifacts(self, study: str, number: int) -> list[Artifact]:
         """The files that a trial left."""
-        return list(self._pages(Artifact, f"{trial_path(study, number)}/artifacts", {}))
+        return list(self._transport.pages(Artifact, f"{trial_path(study, number)}/artifacts", {}))
 
     # -- the stream ---------------------------------------------------------------------------------------------------
 
@@ -197,19 +197,19 @@ class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, AccessCalls, Webhoo
 
     def families(self) -> list[Named]:
         """The model families that a definition may name."""
-        return list(self._pages(Named, "/v1/families", {}))
+        return list(self._transport.pages(Named, "/v1/families", {}))
 
     def samplers(self) -> list[Named]:
         """The samplers that a definition may name."""
-        return list(self._pages(Named, "/v1/samplers", {}))
+        return list(self._transport.pages(Named, "/v1/samplers", {}))
 
     def pruners(self) -> list[Named]:
         """The pruners that a definition may name."""
-        return list(self._pages(Named, "/v1/pruners", {}))
+        return list(self._transport.pages(Named, "/v1/pruners", {}))
 
     def workers(self) -> list[Worker]:
         """The workers that the service knows."""
-        return list(self._pages(Worker, "/v1/workers", {}))
+        return list(self._transport.pages(Worker, "/v1/workers", {}))
 
     def ready(self) -> bool:
         """Whether the service answers and reaches its database."""
@@ -239,15 +239,3 @@ class FettleClient(ResultCalls, ExternalCalls, DatasetCalls, AccessCalls, Webhoo
     def _act(self, study: str, verb: str) -> Study:
         response = self._transport.call("POST", f"{study_path(study)}:{verb}")
         return Study.model_validate_json(response.content)
-
-    def _pages(
-        self, kind: type[A], path: str, params: Mapping[str, str | int | bool | Sequence[str] | None]
-    ) -> Iterator[A]:
-        cursor: str | None = None
-        while True:
-            answer = self._transport.call("GET", path, params={**params, "cursor": cursor}).json()
-            for item in answer["items"]:
-                yield kind.model_validate(item)
-            cursor = answer.get("next_cursor")
-            if cursor is None:
-                return

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
 from app.client.errors import FettleProblem, ServiceUnavailable
+from app.client.models import Answer
 
+A = TypeVar("A", bound=Answer)
+
+PAGE = 200
+"""Items of a page where all are wanted."""
 RETRY_DELAYS_S = (0.1, 0.3, 0.6)
 """Waits between tries of a call that nothing answered: a person waits a second for the bad news, no longer."""
 LONGEST_RETRY_AFTER_S = 30.0
@@ -80,6 +85,19 @@ class Transport:
                 raise problem
             time.sleep(wait_s)
         raise AssertionError("the last try returns or raises")
+
+    def pages(
+        self, kind: type[A], path: str, params: Mapping[str, str | int | bool | Sequence[str] | None]
+    ) -> Iterator[A]:
+        """The items of a list, page after page; each is asked for once the one before is used up."""
+        cursor: str | None = None
+        while True:
+            answer = self.call("GET", path, params={**params, "cursor": cursor}).json()
+            for item in answer["items"]:
+                yield kind.model_validate(item)
+            cursor = answer.get("next_cursor")
+            if cursor is None:
+                return
 
     @contextmanager
     def stream(

@@ -8,9 +8,8 @@ from datetime import datetime
 from urllib.parse import quote
 
 from app.client.models import Answer
-from app.client.transport import Transport
+from app.client.transport import PAGE, Transport
 
-PAGE = 200
 TEST_TIMEOUT_S = 90.0
 """Seconds that a test message may take: the service waits for the receiver."""
 
@@ -62,14 +61,7 @@ class WebhookCalls:
 
     def webhooks(self) -> Iterator[Webhook]:
         """All webhooks of the project, the oldest first."""
-        cursor: str | None = None
-        while True:
-            answer = self._transport.call("GET", "/v1/webhooks", params={"limit": PAGE, "cursor": cursor}).json()
-            for item in answer["items"]:
-                yield Webhook.model_validate(item)
-            cursor = answer.get("next_cursor")
-            if cursor is None:
-                return
+        return self._transport.pages(Webhook, "/v1/webhooks", {"limit": PAGE})
 
     def webhook(self, webhook_id: str) -> Webhook:
         """One webhook."""

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import func, insert, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.domain.datasets import BUILT_IN, Dataset, described, of_description
 from app.errors import DatasetInUse, NameTaken, NotFound
 from app.store.log import clock
+from app.store.naming import add_named
 from app.store.quotas import admit_bytes
 from app.store.tables import StoredDataset, Study, StudyDataset
 
@@ -69,12 +69,7 @@ def add_dataset(
         created_by=created_by,
         created_at=clock(session),
     )
-    session.add(row)
-    try:
-        with session.begin_nested():
-            session.flush()
-    except IntegrityError:
-        raise taken from None
+    add_named(session, row, taken)
     return row, True
 
 

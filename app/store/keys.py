@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Select, func, or_, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.domain import keys
@@ -19,6 +18,7 @@ from app.domain.access import Caller, Scope
 from app.errors import NameTaken, NotFound, StateConflict
 from app.store.engine import now
 from app.store.log import clock
+from app.store.naming import add_named
 from app.store.projects import hold_project
 from app.store.tables import ApiKey
 
@@ -67,14 +67,11 @@ def create_key(session: Session, new: NewKey, pepper: bytes) -> tuple[ApiKey, st
         created_at=at,
         expires_at=None if new.expires_in_s is None else at + new.expires_in_s,
     )
-    session.add(row)
-    try:
-        with session.begin_nested():
-            session.flush()
-    except IntegrityError:
-        raise NameTaken(
-            f"Expected a name that no key of the project {new.project!r} has. Received: {new.name!r}"
-        ) from None
+    add_named(
+        session,
+        row,
+        NameTaken(f"Expected a name that no key of the project {new.project!r} has. Received: {new.name!r}"),
+    )
     return row, made.text
 
 

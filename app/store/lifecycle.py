@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.domain.families import Scalar
@@ -23,6 +22,7 @@ from app.errors import NameTaken, NotFound, StateConflict
 from app.store import datasets
 from app.store.locking import LockedStudy, lock_study, tell
 from app.store.log import NewEvent, append, clock
+from app.store.naming import add_named
 from app.store.quotas import admit_study
 from app.store.settling import cancel_live, end_study, fail_trials, live_trials, settle, study_event
 from app.store.tables import EventCounter, Study, StudyLabel, Trial
@@ -63,14 +63,11 @@ def create_study(
         created_at=at,
     )
     _apply(study, definition)
-    session.add(study)
-    try:
-        with session.begin_nested():
-            session.flush()
-    except IntegrityError:
-        raise NameTaken(
-            f"Expected a name that no study of the project {project!r} has. Received: {definition.name!r}"
-        ) from None
+    add_named(
+        session,
+        study,
+        NameTaken(f"Expected a name that no study of the project {project!r} has. Received: {definition.name!r}"),
+    )
     session.execute(insert(EventCounter).values(study_id=study.id, last_seq=0))
     if held is not None:
         datasets.use(session, study.id, held)

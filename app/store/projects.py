@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.domain.access import DEFAULT_PROJECT
 from app.errors import NameTaken, NotFound, StateConflict
 from app.store.log import clock
+from app.store.naming import add_named
 from app.store.tables import ApiKey, Project, StoredDataset, Study
 
 
@@ -38,12 +38,7 @@ def create_project(session: Session, name: str, description: str, quotas: Quotas
         created_by=created_by,
         created_at=clock(session),
     )
-    session.add(row)
-    try:
-        with session.begin_nested():
-            session.flush()
-    except IntegrityError:
-        raise NameTaken(f"Expected a name that no project has. Received: {name!r}") from None
+    add_named(session, row, NameTaken(f"Expected a name that no project has. Received: {name!r}"))
     return row
 
 
