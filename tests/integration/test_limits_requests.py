@@ -16,7 +16,7 @@ import pytest
 from app.api.connections import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from app.store.engine import Database
 from tests.integration.conftest import RunningService, serving
-from tests.integration.wire import connected, head, is_closed, problem, read_answer, send_chunks
+from tests.integration.wire import connected, head, is_closed, problem, read_answer, send_chunks, trickled
 from tests.processes import wait_for
 
 JSON = "Content-Type: application/json"
@@ -134,15 +134,7 @@ def test_a_body_that_never_ends_is_given_up(small: RunningService) -> None:
 def test_a_body_that_trickles_is_given_up_though_each_wait_is_short(small: RunningService) -> None:
     with connected(small.url) as wire:
         wire.sendall(head("POST", POST, JSON, "Transfer-Encoding: chunked"))
-        wire.settimeout(0.05)
-        ends = time.monotonic() + 20
-        received = b""
-        while not received and time.monotonic() < ends:
-            with contextlib.suppress(TimeoutError):
-                received = wire.recv(12)
-            if not received:
-                wire.sendall(b"1\r\n \r\n")
-        assert received == b"HTTP/1.1 408"
+        assert trickled(wire, b"1\r\n \r\n") == b"HTTP/1.1 408"
 
 
 def test_an_upload_that_trickles_is_given_up(small: RunningService) -> None:
@@ -271,15 +263,7 @@ def test_a_file_of_the_largest_size_is_read_and_a_larger_one_is_not(serve_small:
 def test_a_head_that_trickles_is_given_up(small: RunningService) -> None:
     with connected(small.url) as wire:
         wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-        wire.settimeout(0.05)
-        ends = time.monotonic() + 20
-        received = b""
-        while not received and time.monotonic() < ends:
-            with contextlib.suppress(TimeoutError):
-                received = wire.recv(12)
-            if not received:
-                wire.sendall(b"X-More: 1\r\n")
-        assert received == b"HTTP/1.1 408"
+        assert trickled(wire, b"X-More: 1\r\n") == b"HTTP/1.1 408"
         wire.settimeout(20)
         assert is_closed(wire)
 

@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.store.engine import Database
 from tests.integration.conftest import RunningService, serving
 from tests.integration.past import past
-from tests.integration.wire import connected, head
+from tests.integration.wire import connected, head, status_of
 from tests.processes import wait_for
 
 PROXY = {"trusted_proxies": "127.0.0.1"}
@@ -172,15 +172,6 @@ def stream(service: RunningService, path: str, address: str) -> Iterator[socket.
     with connected(service.url) as wire:
         wire.sendall(head("GET", path, f"X-Forwarded-For: {address}"))
         yield wire
-
-
-def status_of(wire: socket.socket) -> int:
-    line = b""
-    while not line.endswith(b"\r\n"):
-        part = wire.recv(1)
-        assert part, line
-        line += part
-    return int(line.split()[1])
 
 
 @pytest.fixture

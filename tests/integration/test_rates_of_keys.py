@@ -15,7 +15,7 @@ from app.domain.keys import new_key
 from app.store.engine import Database
 from tests.integration.access import Made, make_key
 from tests.integration.conftest import RunningService, function_study, serving
-from tests.integration.wire import connected, head, read_answer
+from tests.integration.wire import connected, head, read_answer, status_of
 from tests.processes import wait_for
 
 FAILURES = 4
@@ -97,16 +97,6 @@ def stream(service: RunningService, key: Made) -> Iterator[socket.socket]:
     with connected(service.url) as wire:
         wire.sendall(head("GET", "/v1/events", f"Authorization: Bearer {key.text}", "Accept: text/event-stream"))
         yield wire
-
-
-def status_of(wire: socket.socket) -> int:
-    """The status of an answer that doesn't end; its first line alone is read."""
-    line = b""
-    while not line.endswith(b"\r\n"):
-        part = wire.recv(1)
-        assert part, line
-        line += part
-    return int(line.split()[1])
 
 
 def test_open_streams_are_counted_for_each_key_and_places_of_who_leaves_are_free(

@@ -19,24 +19,31 @@ from tests.processes import wait_for
 from tests.streams import Follower, logged, whole_events
 
 
-def test_a_burst_larger_than_one_read_reaches_every_client_in_order(service: Any) -> None:
-    study = service.create()
-    burst, clients = 3 * BATCH + 7, READ_POOL_SIZE * 3
+async def watching(client: httpx.AsyncClient, study_id: str, clients: int) -> list[asyncio.Task[list[int]]]:
+    """So many streams of a study, each of which has its first event; what they give are the numbers they saw."""
 
-    async def watch(client: httpx.AsyncClient, ready: asyncio.Event) -> list[int]:
+    async def watch(ready: asyncio.Event) -> list[int]:
         seen: list[int] = []
-        async with client.stream("GET", f"/v1/studies/{study['id']}/events") as response:
+        async with client.stream("GET", f"/v1/studies/{study_id}/events") as response:
             async for event in parse_async(response.aiter_lines()):
                 seen.append(int(event["id"]))
                 ready.set()
         return seen
 
+    flags = [asyncio.Event() for _ in range(clients)]
+    watchers = [asyncio.create_task(watch(flag)) for flag in flags]
+    await asyncio.gather(*(flag.wait() for flag in flags))
+    return watchers
+
+
+def test_a_burst_larger_than_one_read_reaches_every_client_in_order(service: Any) -> None:
+    study = service.create()
+    burst, clients = 3 * BATCH + 7, READ_POOL_SIZE * 3
+
     async def run() -> list[list[int]]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=service.url, timeout=DEADLINE_S, limits=limits) as client:
-            flags = [asyncio.Event() for _ in range(clients)]
-            watchers = [asyncio.create_task(watch(client, flag)) for flag in flags]
-            await asyncio.gather(*(flag.wait() for flag in flags))
+            watchers = await watching(client, study["id"], clients)
             await asyncio.to_thread(append, service.database, study["id"], burst)
             await client.post(f"/v1/studies/{study['id']}:cancel")
             return await asyncio.gather(*watchers)
@@ -50,20 +57,10 @@ def test_many_more_streams_than_connections(service: Any) -> None:
     study = service.create()
     clients = READ_POOL_SIZE * 12
 
-    async def watch(client: httpx.AsyncClient, ready: asyncio.Event) -> list[int]:
-        seen = []
-        async with client.stream("GET", f"/v1/studies/{study['id']}/events") as response:
-            async for event in parse_async(response.aiter_lines()):
-                seen.append(int(event["id"]))
-                ready.set()
-        return seen
-
     async def run() -> list[list[int]]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=service.url, timeout=DEADLINE_S, limits=limits) as client:
-            flags = [asyncio.Event() for _ in range(clients)]
-            watchers = [asyncio.create_task(watch(client, flag)) for flag in flags]
-            await asyncio.gather(*(flag.wait() for flag in flags))
+            watchers = await watching(client, study["id"], clients)
             assert (await client.get("/readyz")).status_code == 200
             assert "fettle_open_streams 96.0" in (await client.get("/metrics")).text
             for _ in range(5):

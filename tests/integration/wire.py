@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,3 +87,26 @@ def problem(answer: Answer) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(answer.body)
     assert found["status"] == answer.status
     return found
+
+
+def status_of(wire: socket.socket) -> int:
+    """The status of an answer that doesn't end; its first line alone is read."""
+    line = b""
+    while not line.endswith(b"\r\n"):
+        part = wire.recv(1)
+        assert part, line
+        line += part
+    return int(line.split()[1])
+
+
+def trickled(wire: socket.socket, bit: bytes, timeout_s: float = 20.0) -> bytes:
+    """The first bytes that the service answers while it is sent `bit` again and again, each within its patience."""
+    wire.settimeout(0.05)
+    ends = time.monotonic() + timeout_s
+    received = b""
+    while not received and time.monotonic() < ends:
+        with contextlib.suppress(TimeoutError):
+            received = wire.recv(12)
+        if not received:
+            wire.sendall(bit)
+    return received
