@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
-from app.domain.families import Family, Scalar
+from app.domain.families import Family
 from app.domain.population import INTERVAL_EPOCHS, POPULATION_SIZE, SAMPLER, population_of
-from app.domain.space import Categorical, Float, Int
+from app.domain.space import Float, axis_size
 from app.domain.study import Seed, StudyDefinition
 from app.errors import FieldError
 from app.tuning.options import Choice, Fraction, Loc, Options, OptionsError, Startup, read_options, unknown_name
@@ -209,26 +209,6 @@ def _grid_problems(definition: StudyDefinition) -> list[FieldError]:
             message = "Expected a step or choices with the sampler 'grid'. Received a continuous parameter"
             problems.append(FieldError(("hyperparameters", name), message))
     return problems
-
-
-def axis_size(parameter: Float | Int | Categorical) -> int:
-    """How many values the parameter can take on a grid: every step of a range, logarithmic or not, or every choice."""
-    if isinstance(parameter, Categorical):
-        return len(parameter.choices)
-    if isinstance(parameter, Int):
-        return (parameter.high - parameter.low) // parameter.step + 1
-    if parameter.step is None:
-        raise ValueError(f"Expected a parameter with a step. Received: {parameter!r}")
-    return round((parameter.high - parameter.low) / parameter.step) + 1
-
-
-def axis_value(parameter: Float | Int | Categorical, index: int) -> Scalar:
-    """The value at `index` in 0..axis_size-1."""
-    if isinstance(parameter, Categorical):
-        return parameter.choices[index]
-    if isinstance(parameter, Int):
-        return parameter.low + index * parameter.step
-    return min(parameter.low + index * (parameter.step or 0.0), parameter.high)
 
 
 def most_trials(definition: StudyDefinition) -> int | None:

@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from app.domain.pareto import pareto_front
-from app.domain.space import Categorical, Float, Int, Parameter, is_active, resolution_order
+from app.domain.space import (
+    Categorical,
+    Float,
+    Int,
+    Parameter,
+    axis_size,
+    axis_value,
+    is_active,
+    resolution_order,
+)
 from app.tuning.distributions import distribution
 from app.tuning.insight import best_trials
-from app.tuning.samplers import axis_size, axis_value
 
 Searched = dict[str, Float | Int | Categorical]
 
