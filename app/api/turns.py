@@ -1,4 +1,4 @@
-"""Turns for what computes: few at a time, on threads of their own, so that simple calls always find one.
+"""Turns for what computes: few at a time, on threads or in processes of their own, so that simple calls find one.
 
 Waiting for a turn takes no thread. An export takes a turn for each batch of trials and gives it back while the batch is
 sent: a client that reads slowly keeps nobody waiting, and several exports advance side by side.
@@ -7,11 +7,15 @@ sent: a client that reads slowly keeps nobody waiting, and several exports advan
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from anyio import CapacityLimiter, to_thread
+from fastapi import Request
+from starlette.requests import ClientDisconnect
 
+from app.compute import Bounds, Pool
 from app.errors import Unready
 
 AT_ONCE = 2
@@ -19,6 +23,7 @@ PATIENCE_S = 20.0
 """How long a request waits for its turn before the service says that it is too busy."""
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 
 class Turns:
@@ -28,6 +33,7 @@ class Turns:
         self._patience_s = patience_s
         self._free = asyncio.Semaphore(at_once)
         self._threads = CapacityLimiter(at_once)
+        self._pool = Pool()
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of `work`, on a thread.
@@ -35,6 +41,28 @@ class Turns:
         Raises:
             Unready: others are being computed.
         """
+        async with self._turn():
+            return await to_thread.run_sync(work, limiter=self._threads)
+
+    async def compute(
+        self, request: Request, function: Callable[[*Args], T], *arguments: *Args, bounds: Bounds | None = None
+    ) -> T:
+        """The result of a module-level function in a child process, which is killed when the client leaves.
+
+        For what takes long or much: see `app.compute`. Arguments and result are pickled. The request's body was read.
+
+        Raises:
+            FettleError: the function's own.
+            TooExpensive: it took more time or memory than it may.
+            Unready: others are being computed, or no process can be started.
+            ClientDisconnect: nobody waits for the answer any more.
+        """
+        async with self._turn():
+            work = asyncio.ensure_future(self._pool.run(function, *arguments, bounds=bounds or Bounds()))
+            return await _while_wanted(request, work)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._free.acquire()
@@ -44,7 +72,7 @@ class Turns:
                 "moment."
             ) from None
         try:
-            return await to_thread.run_sync(work, limiter=self._threads)
+            yield
         finally:
             self._free.release()
 
@@ -57,3 +85,28 @@ class Turns:
             if item is end:
                 return
             yield item  # type: ignore[misc]
+
+    async def close(self) -> None:
+        """End the child processes that wait for work."""
+        await self._pool.close()
+
+
+async def _while_wanted(request: Request, work: asyncio.Future[T]) -> T:
+    """The result of `work`, which is cancelled as soon as the client has left."""
+    left = asyncio.ensure_future(_departure(request))
+    both: set[asyncio.Future[Any]] = {work, left}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        for task in both:
+            task.cancel()
+        await asyncio.wait(both)
+
+
+async def _departure(request: Request) -> None:
+    """Returns when the client is gone. Of a request whose body was read nothing else is left to receive."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
