@@ -21,7 +21,7 @@ install = { $(BIN)/uv pip install --quiet --compile-bytecode --python $(2)/bin/p
 	|| $(2)/bin/python -m pip install --quiet -r $(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test crash fuzz check format bench bench-quick peers lock clean
+.PHONY: help setup demo serve test hostile crash fuzz check format bench bench-quick peers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -35,11 +35,16 @@ serve: $(RUNTIME_STAMP) ## Run the API and one worker on http://127.0.0.1:8000 (
 	@exec $(BIN)/fettle up
 
 test: $(DEV_STAMP) ## Run the tests (ARGS="-k name" passes options on to pytest)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --timeout $(TEST_TIMEOUT_S) $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --timeout $(TEST_TIMEOUT_S) -m "not thorough" $(ARGS)
+
+hostile: $(DEV_STAMP) ## Send what costs most: requests, files and definitions, also the large ones that make test leaves out
+	$(BIN)/python -m pytest tests/hostile -n $(TEST_PROCESSES) --dist load --timeout $(TEST_TIMEOUT_S) $(ARGS)
 
 N ?= 1
-crash: $(DEV_STAMP) ## Kill, stop and starve every part of it, N times over (make crash N=20 ARGS="-k zombie")
-	CRASH_ROUNDS=$(N) $(BIN)/python -m pytest tests/crash -n $(TEST_PROCESSES) --dist load --timeout $(TEST_TIMEOUT_S) $(ARGS)
+RECORD ?= tests/crash/rounds.jsonl
+# Several rounds are recorded case by case: cut off, the same command goes on after the last one.
+crash: $(DEV_STAMP) ## Kill, stop and starve every part of it, N times over, resumed where it stopped (make crash N=20)
+	CRASH_ROUNDS=$(N) CRASH_RECORD=$(RECORD) $(BIN)/python -m pytest tests/crash -n $(TEST_PROCESSES) --dist load --timeout $(TEST_TIMEOUT_S) $(ARGS)
 
 fuzz: $(DEV_STAMP) ## Search with N times as many requests and examples, others each time (make fuzz N=20)
 	FETTLE_TEST_EXAMPLES=$(if $(filter command line,$(origin N)),$(N),20) $(BIN)/python -m pytest \

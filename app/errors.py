@@ -25,6 +25,7 @@ FettleError
 ├── Invalid               422  INVALID_REQUEST: fields that are unknown, missing or of the wrong type
 │   ├── InvalidStudy           INVALID_STUDY: a definition that can't be run
 │   ├── InvalidDataset         INVALID_DATASET: a file that can't be read as a data set
+│   ├── TooExpensive           TOO_EXPENSIVE: to answer it takes more time or memory than one request may
 │   └── IdempotencyMismatch    IDEMPOTENCY_MISMATCH: the key was used with another request
 ├── TooManyRequests       429  TOO_MANY_REQUESTS
 ├── HeadersTooLarge       431  HEADERS_TOO_LARGE
@@ -37,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,17 @@ class FettleError(Exception):
         self.headers: tuple[tuple[str, str], ...] = ()
         if code is not None:
             self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled whole, whatever a subclass' constructor takes: errors come out of child processes."""
+        return _unpickled, (type(self), self.args, self.__dict__)
+
+
+def _unpickled(kind: type[FettleError], arguments: tuple[Any, ...], state: dict[str, Any]) -> FettleError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class BadRequest(FettleError):
@@ -208,6 +221,12 @@ class InvalidDataset(Invalid):
     """A file that can't be read as a data set."""
 
     code, title = "INVALID_DATASET", "Invalid data set"
+
+
+class TooExpensive(Invalid):
+    """To answer the request takes more time or memory than one request may."""
+
+    code, title = "TOO_EXPENSIVE", "Too expensive"
 
 
 class IdempotencyMismatch(Invalid):

@@ -103,7 +103,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     hub = Hub(database, poll_s=settings.stream_poll_s, ping_s=settings.stream_ping_s)
     keyring = Keyring(database, pepper_of(settings))
     app.state.database = database
-    app.state.service = Service(
+    app.state.service = service = Service(
         settings=settings,
         database=database,
         hub=hub,
@@ -139,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(*background, return_exceptions=True)
         with suppress(SQLAlchemyError):
             await asyncio.to_thread(keyring.write_used, database)
+        await service.turns.close()
         database.dispose()
 
 
