@@ -136,8 +136,9 @@ class Settings(BaseSettings):
         default=6_000, description="Writes, counted likewise: studies, trials, what outside programs tell."
     )
     rate_heavy_per_minute: Annotated[int, Field(ge=0)] = Field(
-        default=120,
-        description="Calls that compute, likewise: validation, importances, plots, exports, reports, uploads.",
+        default=240,
+        description="Calls that compute, likewise: new studies, validation, importances, plots, exports, reports, "
+        "uploads.",
     )
     rate_failures_per_minute: Annotated[int, Field(ge=0)] = Field(
         default=30, description="Refused keys from one address before it has to wait; 0: no limit."

@@ -47,6 +47,8 @@ class Service:
     """For what computes: importances, plots, exports, reports."""
     checks: Turns = field(default_factory=Turns)
     """For definitions, which wait for no plot."""
+    asks: Turns = field(default_factory=Turns)
+    """For the samplers of trials that outside programs train."""
 
 
 async def _service(request: Request) -> Service:

@@ -44,7 +44,8 @@ def checked_definition(
     """A definition with all defaults, and what it learns from earlier studies.
 
     Raises:
-        InvalidStudy: it can't be run, or costs more to check than the `meter` allows.
+        InvalidStudy: it can't be run.
+        TooExpensive: to tell takes more steps than the `meter` allows.
         Abandoned: nobody waits for it.
     """
     datasets, families = known_datasets(api, project, definition), _families(api, definition)

@@ -16,7 +16,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from app.api.access import access_of, authorise
 from app.api.body import is_storable_text, read_json, unstorable
 from app.api.field_errors import field_errors
-from app.api.gate import Gate, budget_of
+from app.api.gate import Gate, budgets_of
 from app.api.problems import invalid_request
 from app.errors import FieldError, Invalid, InvalidStudy, NotFound, UnsupportedMediaType
 
@@ -71,12 +71,12 @@ class StrictRoute(APIRoute):
         known = {f.alias for f in get_flat_params(self.dependant) if isinstance(f.field_info, params.Query)}
         form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
         model = None if self.body_field is None else self.body_field.field_info.annotation
-        budget = budget_of(self.path, self.methods or ())
+        budgets = budgets_of(self.path, self.methods or ())
 
         async def strict(request: Request) -> Response:
             authorise(request.state.caller, access)
             gate: Gate = request.app.state.gate
-            gate.admit(request, request.state.caller, budget)
+            gate.admit(request, request.state.caller, budgets)
             request.state.change = access.change
             _check_path(request)
             _check_query(request, known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Literal
@@ -195,7 +195,7 @@ def _revise(
     revision: Revision,
     if_match: str | None,
     change: Change,
-    fields: Sequence[str],
+    fields: list[str],
 ) -> Response | None:
     """Write what was checked; None where the study has another revision by now, which is to be checked first."""
 

@@ -20,20 +20,26 @@ from app.store.listing import ShownTrial, shown
 from app.store.log import rfc3339
 
 
-def trial_texts(session: Session, study: tables.Study, rows: Sequence[ShownTrial]) -> list[str]:
-    """Trials of a study as `schemas.Trial`, with their files and the last metrics of those that have no result."""
+def trial_texts(
+    session: Session, study: tables.Study, rows: Sequence[ShownTrial], fixed: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Trials of a study as `schemas.Trial`, with their files and the last metrics of those that have no result.
+
+    `fixed` are the study's fixed hyperparameters; where they are not given, its definition is read for them.
+    """
     files = artifacts.artifacts_of(session, [t.id for t in rows])
     metrics = trials.last_metrics(session, [t for t in rows if t.metrics is None])
-    waiting = any(t.hyperparameters is None for t in rows)
-    fixed = definition_of(study).fixed if waiting else {}
+    if fixed is None:
+        waiting = any(t.hyperparameters is None for t in rows)
+        fixed = definition_of(study).fixed if waiting else {}
     names = loads(study.objective_metrics)
     public_id = _string(study.public_id)
     return [_trial_text(public_id, names, t, files.get(t.id, []), t.metrics or metrics.get(t.id), fixed) for t in rows]
 
 
-def trial_text(session: Session, study: tables.Study, row: tables.Trial) -> str:
-    """One trial of a study as `schemas.Trial`."""
-    return trial_texts(session, study, [shown(row)])[0]
+def trial_text(session: Session, study: tables.Study, row: tables.Trial, fixed: Mapping[str, Any] | None = None) -> str:
+    """One trial of a study as `schemas.Trial`; `fixed` as in `trial_texts`."""
+    return trial_texts(session, study, [shown(row)], fixed)[0]
 
 
 def metrics_text(row: Row[Any]) -> str:

@@ -1,7 +1,8 @@
 """Turns for what computes: few at a time, on threads or in processes of their own, so that simple calls find one.
 
-Waiting for a turn takes no thread. What is metered ends once its client has left. An export takes a turn for each batch of trials and gives it back while the batch is
-sent: a client that reads slowly keeps nobody waiting, and several exports advance side by side.
+Waiting for a turn takes no thread. What is metered ends once its client has left. An export takes a turn for each batch
+of trials and gives it back while the batch is sent: a client that reads slowly keeps nobody waiting, and several
+exports advance side by side.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Turns:
         For what is quick as a rule, and bounded by its steps. The request's body was read.
 
         Raises:
-            InvalidStudy: it takes more steps than a request may cause.
+            TooExpensive: it takes more steps than a request may cause.
             Unready: others are being computed, or it takes too long.
             ClientDisconnect: nobody waits for the answer any more.
         """

@@ -50,7 +50,8 @@ def accepted(
     """The definition with all defaults, where it can be run, by the `datasets` and `families` that it may name.
 
     Raises:
-        InvalidStudy: it can't, with all its problems and their places; or that costs more than the `meter` allows.
+        InvalidStudy: it can't; all its problems with their places.
+        TooExpensive: to tell takes more steps than the `meter` allows.
     """
     from app.tuning.pruners import pruner_options, pruner_problems
     from app.tuning.samplers import sampler_options, sampler_problems
@@ -84,7 +85,7 @@ def sample_limit(definition: StudyDefinition, meter: Meter | None = None) -> int
     """How many trials the sampler can draw; None where it never runs out.
 
     Raises:
-        InvalidStudy: counting them costs more than the `meter` allows.
+        TooExpensive: counting them takes more steps than the `meter` allows.
     """
     from app.tuning.samplers import most_trials
 

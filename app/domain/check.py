@@ -84,7 +84,7 @@ def check_definition(
     checking may cost.
 
     Raises:
-        InvalidStudy: it costs more.
+        TooExpensive: it costs more.
         Abandoned: nobody waits for the result.
     """
     meter = meter or Meter()

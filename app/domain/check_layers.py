@@ -101,7 +101,7 @@ def extremes(
 
     Raises:
         TooMany: a model has more layers than are allowed.
-        InvalidStudy: the first of them is too expensive for the `meter`.
+        TooExpensive: the first of them takes more steps than the `meter` allows.
     """
     names = set(places_of(nodes))
     parents = {

@@ -31,7 +31,7 @@ def combination_count(definition: StudyDefinition, meter: Meter | None = None) -
     Parents are gone through value by value; what hangs on them, and what hangs on nothing, multiplies.
 
     Raises:
-        InvalidStudy: it takes more than the `meter` has left.
+        TooExpensive: it takes more steps than the `meter` allows.
     """
     meter = meter or unmetered()
     searched = definition.searched

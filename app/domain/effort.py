@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from app.errors import FieldError, InvalidStudy
+from app.errors import FieldError, TooExpensive
 
 MOST_STEPS = 1_000_000
 """Of one definition and all that is checked with it: a second or two at worst."""
@@ -37,7 +37,7 @@ class Meter:
         """Count what is about to be done for the place `loc` of a definition.
 
         Raises:
-            InvalidStudy: it is more than is allowed in all.
+            TooExpensive: it is more than is allowed in all.
             Abandoned: nobody waits for the result.
         """
         if self._is_abandoned:
@@ -48,7 +48,7 @@ class Meter:
                 f"Expected a definition that is checked in {self._allowed:,} steps. Received one that is too expensive "
                 "to check: it needs fewer layers, conditions or choices"
             )
-            raise InvalidStudy(f"{'.'.join(map(str, loc))}: {message}", errors=[FieldError(loc, message)])
+            raise TooExpensive(f"{'.'.join(map(str, loc))}: {message}", errors=[FieldError(loc, message)])
 
     def abandon(self) -> None:
         """Let the work end at its next step."""

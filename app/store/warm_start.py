@@ -40,7 +40,8 @@ def complete_trials(session: Session, study_id: int, limit: int) -> Iterator[Row
         .order_by(Trial.number.desc())
         .limit(limit)
     )
-    yield from session.execute(query.execution_options(yield_per=READ_AT_ONCE))
+    rows: Iterator[Row[Any]] = iter(session.execute(query.execution_options(yield_per=READ_AT_ONCE)))
+    yield from rows
 
 
 def earlier_texts(trials: Sequence[EarlierTrial]) -> list[str]:
