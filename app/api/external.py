@@ -19,7 +19,7 @@ from app.api.deps import Api, IdempotencyKey, Project, Service
 from app.api.idempotency import again, once
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.api.trial_texts import trial_text
+from app.api.trial_texts import Fixed, trial_text
 from app.api.views import definition_of
 from app.domain.access import Scope
 from app.domain.external import Told, missing_values, outcome_of, stops_early, timed_out
@@ -217,23 +217,22 @@ def _proposals(api: Service, claim: _Claim, drawn: list[Proposal | Exception]) -
     return proposals
 
 
-def _asked(proposal: Proposal, expires_at: float) -> AskedTrial:
+def _asked(proposal: Proposal, expires_at: float) -> str:
+    """An `AskedTrial` as JSON; its hyperparameters were written out before the transaction that this happens in."""
     reservation = proposal.reservation
-    return AskedTrial(
-        number=reservation.number,
-        attempt=reservation.attempt,
-        hyperparameters=proposal.hyperparameters,
-        lease=Lease(token=reservation.token, expires_at=rfc3339(expires_at)),
-    )
+    lease = Lease(token=reservation.token, expires_at=rfc3339(expires_at))
+    trial = AskedTrial(number=reservation.number, attempt=reservation.attempt, hyperparameters={}, lease=lease)
+    return trial.model_dump_json().replace('"hyperparameters":{}', f'"hyperparameters":{proposal.text}', 1)
 
 
-def _answer_of(session: Session, study_id: int, items: list[AskedTrial], *, at_once: bool) -> Asked:
-    """The answer; `at_once` says that trials were drawn, though all of them took earlier results or are drawn anew."""
+def _answer_of(session: Session, study_id: int, items: list[str], *, at_once: bool) -> str:
+    """An `Asked` as JSON; `at_once`: trials were drawn, though all of them took earlier results or are drawn anew."""
     state = StudyState(session.execute(select(tables.Study.state).where(tables.Study.id == study_id)).scalar_one())
     retry = {StudyState.RUNNING: RETRY_AFTER_S, StudyState.PAUSED: PAUSED_RETRY_AFTER_S}
-    if items or state not in retry:
-        return Asked(items=items, study_state=state)
-    return Asked(items=items, study_state=state, retry_after_seconds=0.0 if at_once else retry[state])
+    asked = Asked(items=[], study_state=state)
+    if not items and state in retry:
+        asked = Asked(items=[], study_state=state, retry_after_seconds=0.0 if at_once else retry[state])
+    return asked.model_dump_json().replace('"items":[]', f'"items":[{",".join(items)}]', 1)
 
 
 def _pairs(reservations: list[Reservation]) -> list[leases.Lease]:
@@ -304,7 +303,13 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
     )
     if told.error is not None and told.state != "FAIL":
         raise invalid_request([FieldError(("error",), f"Expected none with the state {told.state}. Received one")])
-    definition = _definition(api, project, study_id)
+    with api.database.read() as session:
+        study = _external_study(session, project, study_id)
+        known = external.told_trial(session, study.id, number, told.lease_token)
+    if known is None:
+        raise external.lost(number)
+    definition = definition_of(study)
+    fixed, held = Fixed.of(definition), api.external().attributes(study.id, known.id)
 
     def work(session: Session) -> tuple[Response, int, int]:
         study = _external_study(session, project, study_id)
@@ -315,7 +320,6 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
         missing = missing_values(definition, end, curve)
         if missing:
             raise invalid_request(missing)
-        held = api.external().attributes(study.id, trial.id)
         attributes = loads(trial.system_attributes) if held is None else held
         seconds = max(0.0, trial.at - trial.started_at)
         limit = definition.execution.trial_timeout_seconds
@@ -329,7 +333,7 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
             raise external.lost(number)
         session.expire_all()
         ended = find_trial(session, study.id, number)
-        return answer(trial_text(session, study, ended, definition.fixed)), study.id, trial.id
+        return answer(trial_text(session, study, ended, fixed)), study.id, trial.id
 
     response, key_id, trial_id = api.database.run(work)
     api.external().forget(key_id, trial_id)

@@ -18,7 +18,7 @@ from app.api.idempotency import again, once
 from app.api.pagination import Cursors
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.api.trial_texts import metrics_text, trial_text, trial_texts
+from app.api.trial_texts import Fixed, metrics_text, trial_text, trial_texts
 from app.api.views import artifact_view, definition_of
 from app.domain.access import Scope
 from app.domain.check_space import check_enqueued
@@ -89,7 +89,7 @@ def enqueue_trial(
     values, errors = check_enqueued(definition, trial.hyperparameters)
     if errors:
         raise invalid_request(errors)
-    fixed = definition.fixed
+    fixed = Fixed.of(definition)
 
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
@@ -121,7 +121,7 @@ def get_trial(study_id: str, number: int, api: Api, project: Project) -> Respons
 @needs(Scope.SUBMIT, change="trial.cancel")
 def cancel_trial(study_id: str, number: int, api: Api, project: Project, change: Changing) -> Response:
     """End a waiting or running trial."""
-    fixed = _definition(api, project, study_id).fixed
+    fixed = Fixed.of(_definition(api, project, study_id))
 
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
