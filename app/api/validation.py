@@ -109,6 +109,8 @@ def changed(
     Raises:
         InvalidStudy: what comes out can't be run.
     """
+    from app.tuning.samplers import candidate_problems
+
     given = changes.model_dump(include=changes.model_fields_set)
     execution = given.get("execution") or {}
     locked = [
@@ -134,6 +136,8 @@ def changed(
         for e in check_definition(result, limits_of(settings), {}, families, meter).errors
         if e.loc[0] in {"budget", "execution"}
     ]
+    if result.budget.trials != definition.budget.trials and not list(candidate_problems(definition)):
+        errors += [FieldError(("budget", "trials"), e.msg) for e in candidate_problems(result)]
     if errors:
         raise invalid_request(errors, InvalidStudy)
     return result

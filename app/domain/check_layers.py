@@ -124,7 +124,7 @@ def extremes(
             break
     if not outlines:
         return Extremes(0, 0, impossible)
-    return Extremes(max(o.parameters for o in outlines), max(o.activations for o in outlines), None)
+    return Extremes(max(o.parameters for o in outlines), max(o.activations + o.within for o in outlines), None)
 
 
 def _corners(parameters: Mapping[str, Float | Int | Categorical | Scalar]) -> Iterator[dict[str, Scalar]]:
