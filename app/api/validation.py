@@ -58,10 +58,9 @@ def accepted(
 
     limits = limits_of(settings)
     checked = check_definition(definition, limits, datasets, families, meter)
-    family = families.of(checked.definition.model, definition.hyperparameters)
     if any(not error.loc for error in checked.errors):
         raise invalid_request(checked.errors, InvalidStudy)
-    errors = [*checked.errors, *sampler_problems(definition, family), *pruner_problems(definition)]
+    errors = [*checked.errors, *sampler_problems(definition, checked.family), *pruner_problems(definition)]
     if errors:
         raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)
     sampler, pruner = definition.sampler, definition.pruner

@@ -54,6 +54,8 @@ class Checked:
     runtime: tuple[str, ...] = ()
     stackable: bool = False
     memory: MemoryEstimate | None = None
+    family: Family | None = None
+    """With what its list of layers declares; None where it isn't known."""
 
 
 LISTED_INPUTS = ("vector", "image")
@@ -101,7 +103,7 @@ def check_definition(
     of_layers = layer_problems(definition, from_layers=family.from_layers)
     if of_layers:
         found.errors += of_layers
-        return Checked(definition, tuple(found.errors))
+        return Checked(definition, tuple(found.errors), family=family)
     found.errors += check_artifacts(definition, family)
     dataset = _check_dataset(definition, family, datasets, found)
     filled = fill_defaults(pinned(definition, dataset), family)
@@ -138,6 +140,7 @@ def check_definition(
         runtime=tuple(n for n in names if n not in structural),
         stackable=family.stackable,
         memory=_memory(filled, dataset) if not found.errors else None,
+        family=family,
     )
 
 

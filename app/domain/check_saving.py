@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.domain.class_weights import class_index
+from app.domain.class_weights import Classes
 from app.domain.datasets import Dataset
 from app.domain.families import Family
 from app.domain.study import StudyDefinition
@@ -55,9 +55,9 @@ def _class_weights(weights: str | dict[str, float], dataset: Dataset) -> Iterato
     if isinstance(weights, str):
         return
     classes = dataset.class_names or tuple(map(str, range(dataset.classes)))
-    meant: dict[int, str] = {}
+    known, meant = Classes(classes), dict[int, str]()
     for key in weights:
-        index = class_index(key, classes)
+        index = known.index(key)
         if index is None:
             shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
             yield FieldError((*loc, key), f"Expected a class of {dataset.name!r}, by name or index: {shown}")
