@@ -67,7 +67,7 @@ class Recorder:
         if path.exists() and not path.read_bytes().endswith(b"\n"):
             with path.open("a", encoding="utf-8") as file:
                 file.write("\n")
-        self._commit = _commit()
+        self._commit = _commit(path)
         self._phases: dict[str, list[pytest.TestReport]] = {}
         self._cases: set[str] = set()
 
@@ -99,10 +99,15 @@ class Recorder:
             terminalreporter.write_line(line)
 
 
-def _commit() -> str:
-    """The commit that is checked out, with a plus where the tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=9"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+def _commit(path: Path) -> str:
+    """The commit that is checked out, with a plus where the tree differs from it in more than the record itself."""
+    changed = _git("diff", "--name-only", "HEAD").splitlines()
+    is_other = any(ROOT / name != path.absolute() for name in changed)
+    return f"{_git('rev-parse', '--short=9', 'HEAD').strip()}{'+' if is_other else ''}"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def chosen(nodeids: Iterable[str], seen: Iterable[tuple[int, str]]) -> list[str]:
