@@ -72,19 +72,19 @@ def study_text(session: Session, study: tables.Study) -> str:
 
     It is neither read nor written anew: this happens while the study's row is locked.
     """
-    pending = trial_room(session, study.project) if workers.is_pending(study) else None
-    unread = workers.unread(session, [study])
-    shown = study_view(study, workers.live_offers(session), unread, pending, definition={})
+    (shown,) = study_views(session, [study], definition={})
     # The first one is the field: what comes before it are texts, whose quotes are escaped.
     return shown.model_dump_json().replace('"definition":{}', f'"definition":{study.definition or "{}"}', 1)
 
 
-def study_views(session: Session, studies: Sequence[tables.Study]) -> list[schemas.Study]:
-    """Studies of one project as they are in this transaction."""
+def study_views(
+    session: Session, studies: Sequence[tables.Study], definition: dict[str, Any] | None = None
+) -> list[schemas.Study]:
+    """Studies of one project as they are in this transaction; `definition` is shown in the place of the stored ones."""
     pending = next(filter(workers.is_pending, studies), None)
     room = None if pending is None else trial_room(session, pending.project)
     offers, unread = workers.live_offers(session), workers.unread(session, studies)
-    return [study_view(study, offers, unread, room) for study in studies]
+    return [study_view(study, offers, unread, room, definition) for study in studies]
 
 
 def artifact_view(file: tables.Artifact) -> schemas.Artifact:

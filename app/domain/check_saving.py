@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from app.domain.class_weights import Classes
 from app.domain.datasets import Dataset
+from app.domain.effort import MOST_ERRORS
 from app.domain.families import Family
 from app.domain.study import StudyDefinition
 from app.errors import FieldError
@@ -32,7 +34,7 @@ def saving_problems(definition: StudyDefinition, family: Family, dataset: Datase
         if training.class_weights is not None and definition.dataset is None:
             yield FieldError(("training", "class_weights"), "Expected none without a data set that has classes.")
     elif training.class_weights is not None:
-        yield from _class_weights(training.class_weights, dataset)
+        yield from islice(_class_weights(training.class_weights, dataset), MOST_ERRORS)
     if training.deterministic:
         yield from _clocks(definition)
 

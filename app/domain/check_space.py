@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
+from app.domain.effort import MOST_ERRORS
 from app.domain.families import DIMENSIONS, FUNCTION, Family, Hyperparameter, Scalar
 from app.domain.size import largest
 from app.domain.space import (
@@ -30,8 +31,6 @@ SCHEDULE_PARAMETERS = {
 """The learning-rate schedules that read each of their hyperparameters."""
 OPTIMIZER_PARAMETERS = {"momentum": ("sgd", "rmsprop"), "nesterov": ("sgd",)}
 """The optimizers that read each of their hyperparameters."""
-MOST_ERRORS = 200
-"""Of one kind: an answer tells fewer."""
 MOST_NAMED = 100
 """Names that a message lists."""
 

@@ -12,6 +12,8 @@ from app.errors import FieldError, TooExpensive
 
 MOST_STEPS = 1_000_000
 """Of one definition and all that is checked with it: a second or two at worst."""
+MOST_ERRORS = 200
+"""Problems of one kind that are looked for: an answer tells fewer, and each may be told in many words."""
 
 Loc = tuple[str | int, ...]
 
