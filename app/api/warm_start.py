@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,20 +96,21 @@ class _Rows:
     Each counts as its texts and `own_bytes` for what is looked at.
     """
 
-    def __init__(self, rows: Iterator[Row[Any]], most_bytes: int, own_bytes: int, meter: Meter) -> None:
+    def __init__(self, rows: Generator[Row[Any]], most_bytes: int, own_bytes: int, meter: Meter) -> None:
         self._rows = rows
         self._left, self._own = most_bytes, own_bytes
         self._meter = meter
         self.count = 0
 
     def __iter__(self) -> Iterator[Row[Any]]:
-        for row in self._rows:
-            self._meter.spend(0)  # its bytes bound it already: this looks whether the client has left
-            self._left -= self._own + len(row.hyperparameters or "") + len(row.metrics or "")
-            if self._left < 0 and self.count:
-                return
-            self.count += 1
-            yield row
+        with closing(self._rows) as rows:
+            for row in rows:
+                self._meter.spend(0)  # its bytes bound it already: this looks whether the client has left
+                self._left -= self._own + len(row.hyperparameters or "") + len(row.metrics or "")
+                if self._left < 0 and self.count:
+                    return
+                self.count += 1
+                yield row
 
 
 def _fitting(

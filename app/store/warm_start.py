@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Result, Row, insert, select
 from sqlalchemy.orm import Session
 
 from app.domain.json import decode_number, dumps, loads
@@ -29,7 +29,7 @@ def find_source(session: Session, project: str, reference: str) -> Study | None:
     return None
 
 
-def complete_trials(session: Session, study_id: int, limit: int) -> Iterator[Row[Any]]:
+def complete_trials(session: Session, study_id: int, limit: int) -> Generator[Row[Any]]:
     """The last COMPLETE trials of a study, the last one first: number, hyperparameters, objective_values and metrics.
 
     They are read as they are taken: each may be as large as a definition.
@@ -40,8 +40,11 @@ def complete_trials(session: Session, study_id: int, limit: int) -> Iterator[Row
         .order_by(Trial.number.desc())
         .limit(limit)
     )
-    rows: Iterator[Row[Any]] = iter(session.execute(query.execution_options(yield_per=READ_AT_ONCE)))
-    yield from rows
+    result: Result[Any] = session.execute(query.execution_options(yield_per=READ_AT_ONCE))
+    try:
+        yield from result
+    finally:
+        result.close()  # whoever has enough of them ends the cursor
 
 
 def earlier_texts(trials: Sequence[EarlierTrial]) -> list[str]:
