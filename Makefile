@@ -21,7 +21,7 @@ install = { $(BIN)/uv pip install --quiet --compile-bytecode --python $(2)/bin/p
 	|| $(2)/bin/python -m pip install --quiet -r $(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test hostile crash fuzz check format bench bench-quick peers lock clean
+.PHONY: help setup demo serve test test-large hostile crash fuzz check format bench bench-quick peers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -39,6 +39,10 @@ test: $(DEV_STAMP) ## Run the tests (ARGS="-k name" passes options on to pytest)
 
 hostile: $(DEV_STAMP) ## Send what costs most: requests, files and definitions, also the large ones that make test leaves out
 	$(BIN)/python -m pytest tests/hostile -n $(TEST_PROCESSES) --dist load --timeout $(TEST_TIMEOUT_S) $(ARGS)
+
+# One process: a program of this suite keeps all cores busy, and holds gigabytes.
+test-large: $(DEV_STAMP) ## Train programs of every family far beyond 256 MB, in each variant (minutes)
+	$(BIN)/python -m pytest tests/large --timeout 900 $(ARGS)
 
 N ?= 1
 RECORD ?= tests/crash/rounds.jsonl

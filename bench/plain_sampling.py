@@ -8,11 +8,11 @@ data: the parity tests hold weights, losses and metrics of every kind of trainin
 
 from __future__ import annotations
 
-from worker.training.device import limit_threads
+from worker.training.device import configure
 
-limit_threads()
+configure()
 
-from app.domain.families import FAMILIES  # noqa: E402 - TensorFlow's threads come first
+from app.domain.families import FAMILIES  # noqa: E402 - TensorFlow is configured before it is used
 from app.domain.study import DatasetSpec, Objective, TrainingSpec, trial_seed  # noqa: E402
 from bench.peers.plain_keras import create_study  # noqa: E402
 from bench.peers.telling import Telling, arguments  # noqa: E402

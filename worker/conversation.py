@@ -14,10 +14,11 @@ from typing import TypeVar
 
 from app.domain.trial import FailureReason
 from worker.continuing import Snapshots
-from worker.progress import Progress, failed, not_finite, refused
+from worker.progress import Progress, failed, in_brief, not_finite, refused, tried_elsewhere
 from worker.protocol import (
     EpochDone,
     EpochReport,
+    Faulted,
     Halt,
     Join,
     Keep,
@@ -39,7 +40,7 @@ from worker.protocol import (
     Verdict,
 )
 from worker.snapshots import Shelf, UnreadableSnapshot
-from worker.trainee import Channel, Refused, Trainee
+from worker.trainee import Channel, Refused, Trainee, TryElsewhere
 
 M = TypeVar("M", Verdict, Keep)
 NextInstance = Callable[[Member, bool], None]
@@ -90,6 +91,7 @@ class Conversation:
         self._writer: ThreadPoolExecutor | None = None
         self._writing: list[Future[Kept]] = []
         self._wanted: list[TakeSnapshot] = []
+        self._has_told_fault = False
 
     def run(self, preparing_s: float) -> None:
         """Train until nobody is left."""
@@ -121,6 +123,9 @@ class Conversation:
                     ended.append((progress, refused(member.member, str(error))))
                 except UnreadableSnapshot as error:
                     ended.append((progress, failed(progress, FailureReason.EXCEPTION, error)))
+                except Exception as error:  # noqa: BLE001 - it goes on in a fold whose program may not compile
+                    progress.error = error
+                    ended.append((progress, self._result(progress)))
                 else:
                     self._running[member.member] = progress
                     progress.device_seconds += preparing_s / len(joining)
@@ -128,7 +133,7 @@ class Conversation:
                         ended.append((progress, self._result(progress)))
             preparing_s = 0.0
             if resumed:
-                self._channel.send(Resumed(stack=self._request.stack, members=resumed))
+                self._send(Resumed(stack=self._request.stack, members=resumed))
             self._settle(ended)
 
     def _progress(self, member: Member) -> Progress:
@@ -170,7 +175,7 @@ class Conversation:
                     instance_result=self._instance_result(progress),
                 )
             )
-        self._channel.send(EpochDone(stack=self._request.stack, reports=reports, width=self._trainee.width))
+        self._send(EpochDone(stack=self._request.stack, reports=reports, width=self._trainee.width))
 
     def _epoch_metrics(self, members: Sequence[Member]) -> Mapping[int, Mapping[str, float] | Exception]:
         """The metrics of an epoch of the members, or what failed them.
@@ -226,6 +231,8 @@ class Conversation:
     def _result(self, progress: Progress) -> MemberResult:
         """How a member ended: its own failure comes first, then the verdict."""
         member = progress.member.member
+        if isinstance(progress.error, TryElsewhere):
+            return tried_elsewhere(progress)
         if progress.error is not None:
             return failed(progress, self._trainee.failure_reason(progress.error), progress.error)
         if progress.failure is not None:
@@ -242,7 +249,7 @@ class Conversation:
             return
         for progress, _ in ended:
             self._running.pop(progress.member.member, None)
-        self._channel.send(MembersDone(stack=self._request.stack, results=[result for _, result in ended]))
+        self._send(MembersDone(stack=self._request.stack, results=[result for _, result in ended]))
         keep = self._expect(Keep)
         by_member = {progress.member.member: progress for progress, _ in ended}
         self._write(
@@ -275,9 +282,17 @@ class Conversation:
     def _tell_written(self, *, wait: bool = False) -> None:
         """Tell of what is written by now, or of all."""
         while self._writing and (wait or self._writing[0].done()):
-            self._channel.send(self._writing.pop(0).result())
+            self._send(self._writing.pop(0).result())
         if wait and self._writer is not None:
             self._writer.shutdown()
+
+    def _send(self, message: Resumed | EpochDone | MembersDone | Kept) -> None:
+        """Send a message; before it, once, that the framework failed: whoever hears of an end knows who may follow."""
+        fault = None if self._has_told_fault else self._trainee.fault
+        if fault is not None:
+            self._has_told_fault = True
+            self._channel.send(Faulted(problem=fault))
+        self._channel.send(message)
 
     def _hear(self) -> None:
         """Take in what the supervisor sent unasked, and tell what was written meanwhile."""
@@ -320,6 +335,12 @@ def fail_all(request: TrainStack, channel: Channel, reason: FailureReason, error
     _end_all(request, channel, lambda member: failed(Progress(member, request.objectives, None, True), reason, error))
 
 
+def give_all_back(request: TrainStack, channel: Channel, fault: str) -> None:
+    """The whole conversation of a stack that is not trained here, after an error of the framework's own."""
+    channel.send(Faulted(problem=fault))
+    _end_all(request, channel, lambda member: tried_elsewhere(Progress(member, request.objectives, None, True)))
+
+
 def _end_all(request: TrainStack, channel: Channel, end: Callable[[Member], MemberResult]) -> None:
     """End all members, and all that take their places, with the same result."""
     members = list(request.members)
@@ -343,6 +364,7 @@ def _keeping(trainee: Trainee, progress: Progress | None, model: KeepModel) -> C
         try:
             return write()
         except Exception as error:  # noqa: BLE001 - told in the trial's log
-            return KeptModel(member=model.member, path=model.path, error=f"{type(error).__name__}: {error}")
+            problem = f"{type(error).__name__}: {in_brief(error)}"
+            return KeptModel(member=model.member, path=model.path, error=problem)
 
     return attempt

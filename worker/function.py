@@ -111,6 +111,7 @@ class _Functions:
 
     epoch_metrics = EPOCH_METRICS
     watched = ("value",)
+    fault = None
     identity = f"{FUNCTION.name} {FUNCTION.version}"
 
     def __init__(self, epochs: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,14 @@ from app.domain.metrics import GAINS, SPREAD
 from app.domain.study import EarlyStopping, Objective
 from app.domain.trial import FailureReason
 from worker.protocol import Member, MemberResult
+from worker.trainee import Explained
 
 RESULT_METRICS = ("parameter_count", "train_seconds", "peak_memory_mb", "generalization_gap")
 """What comes with a member's result rather than with each epoch."""
+MOST_CHARACTERS = 800
+"""Of what an error says that is told of a trial; all of it is in the trial's log."""
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""What Keras writes into its messages for terminals."""
 STATE = (
     "epochs", "selected_epoch", "selected", "train_seconds", "device_seconds", "instance", "instance_epochs",
     "instance_results", "model_epoch", "history", "_best", "_best_instance",
@@ -208,10 +214,28 @@ def failed(progress: Progress, reason: FailureReason, error: Exception) -> Membe
         epochs=progress.epochs,
         device_seconds=progress.device_seconds,
         reason=reason,
-        error_code=type(error).__name__,
-        message=str(error) or type(error).__name__,
+        error_code=error.code if isinstance(error, Explained) else type(error).__name__,
+        message=in_brief(error),
         traceback="".join(traceback.format_exception(error)),
     )
+
+
+def tried_elsewhere(progress: Progress) -> MemberResult:
+    """The result of a member that is given back."""
+    return MemberResult(
+        member=progress.member.member,
+        outcome="stopped",
+        stop_reason="FAULTED",
+        epochs=progress.epochs,
+        device_seconds=progress.device_seconds,
+    )
+
+
+def in_brief(error: Exception) -> str:
+    """What an error says, without colours and empty lines, and no more than a person reads."""
+    lines = (line.strip() for line in COLOURS.sub("", str(error)).splitlines())
+    text = "\n".join(filter(None, lines)) or type(error).__name__
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
 def _sign(maximize: bool) -> int:

@@ -15,6 +15,8 @@ A stack's conversation, the supervisor's messages on the left:
                ← Kept             what was written, for each Keep or TakeSnapshots that asked for it: between any two
                                   messages above
                ← Resumed          members that went on from a snapshot, or could not: before their first EpochDone
+               ← Faulted          once at most, when the framework itself has failed: nobody joins, the trainer is
+                                  replaced after the stack
 
 At any time the supervisor may send `Join` (more members for the stack), `Halt` (members that end with this epoch),
 `TakeSnapshots` (of members as they are after this epoch, those that end with it included) and `Prepare` (a program
@@ -32,7 +34,8 @@ from app.domain.families import Scalar
 from app.domain.study import DatasetSpec, ModelSpec, Objective, TrainingSpec
 from app.domain.trial import FailureReason
 
-StopReason = Literal["PRUNED", "TIMEOUT", "CANCELLED", "LEASE_LOST"]
+StopReason = Literal["PRUNED", "TIMEOUT", "CANCELLED", "LEASE_LOST", "FAULTED"]
+"""Why a member is stopped. One that was `FAULTED`, in a trainer that had failed before, is tried again in another."""
 
 
 class Message(BaseModel):
@@ -313,6 +316,13 @@ class ResumedMember(Message):
     problems: list[str] = []
 
 
+class Faulted(Message):
+    """The framework itself failed in this trainer, which is not to be used again; `problem` is its first error."""
+
+    kind: Literal["faulted"] = "faulted"
+    problem: str
+
+
 class Resumed(Message):
     """Members that go on from an earlier attempt's snapshot, or could not use one that they were given."""
 
@@ -322,6 +332,6 @@ class Resumed(Message):
 
 
 Request = TrainStack | Join | Halt | TakeSnapshots | Prepare | Verdict | Keep | Shutdown
-Answer = Ready | Resumed | EpochDone | MembersDone | Kept
+Answer = Ready | Resumed | EpochDone | MembersDone | Kept | Faulted
 to_trainer: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 from_trainer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])

@@ -21,6 +21,7 @@ from worker.protocol import (
     Answer,
     EpochDone,
     EpochReport,
+    Faulted,
     Halt,
     Join,
     Keep,
@@ -191,7 +192,7 @@ class StackRun:
         elif isinstance(message, Resumed):
             for told in message.members:
                 self._ledger.resumed(self._member(told.member), told)
-        elif not isinstance(message, Ready):
+        elif not isinstance(message, Ready | Faulted):
             raise ChannelBroken(f"Expected epoch_done or members_done. Received: {message.kind}")
 
     def _ask_snapshots(self, trainer: Trainer, wanted: list[TakeSnapshot]) -> None:
@@ -336,14 +337,14 @@ class StackRun:
         model: KeptModel | None = None,
         snapshots: Mapping[int, KeptSnapshot] = NOTHING,
     ) -> None:
-        """Record members that ended; those whose lease was lost, or that a draining worker gives back, are let go.
+        """Record members that ended; those whose lease was lost, or that are to be tried elsewhere, are let go.
 
         `snapshots` are what they left, by trial id.
         """
         recorded: list[tuple[Running, MemberResult]] = []
         returned: list[tuple[Running, MemberResult]] = []
         for member, result in ended:
-            (returned if result.stop_reason == "LEASE_LOST" else recorded).append((member, result))
+            (returned if result.stop_reason in ("LEASE_LOST", "FAULTED") else recorded).append((member, result))
         left = [(member, snapshots[member.trial_id]) for member, _ in returned if member.trial_id in snapshots]
         self._ledger.checkpoints.write(left, self._reporting)
         for member, _ in returned:

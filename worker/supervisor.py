@@ -230,7 +230,7 @@ class Supervisor:
             return False
         busy = self._feeder.feed(families)
         self._sweeper.sweep()
-        for trial in self._feeder.upcoming():
+        for trial in self._feeder.upcoming() if trainer.fault is None else ():
             data = self._datasets.known(trial.study.definition.dataset)
             if data is not None and trial.signature not in trainer.prepared and not trial.is_retry:
                 trainer.prepared.add(trial.signature)
@@ -242,7 +242,7 @@ class Supervisor:
         return Trainer(self._device, self._families, settings.data_dir / PROGRAM_TIMINGS, settings.hang_timeout_s)
 
     def _tend_trainer(self) -> Trainer:
-        """The trainer: a new one where the old one died idle, or has trained or grown enough."""
+        """The trainer: a new one where the old one died idle, has trained or grown enough, or the framework failed."""
         trainer = self._trainer
         if trainer is not None and trainer.died():
             self._note_death(trainer)
@@ -250,7 +250,11 @@ class Supervisor:
             trainer = None
         elif trainer is not None and self._is_worn(trainer):
             memory_mb = round(trainer.memory_mb())
-            log.info("trainer_recycled", worker=self._worker_id, trained=trainer.trained, memory_mb=memory_mb)
+            recycled = log.bind(worker=self._worker_id, trained=trainer.trained, memory_mb=memory_mb)
+            if trainer.fault is None:
+                recycled.info("trainer_recycled")
+            else:
+                recycled.warning("trainer_recycled", fault=trainer.fault)
             trainer.stop()
             trainer = None
         self._trainer = trainer or self._new_trainer()
@@ -273,8 +277,11 @@ class Supervisor:
             )
 
     def _is_worn(self, trainer: Trainer, training: int = 0) -> bool:
-        """Whether a trainer has trained or grown enough; `training` trials of its present stack are not counted yet."""
-        if trainer.trained + training >= self._settings.trainer_max_trials:
+        """Whether a trainer is to be replaced; `training` trials of its present stack are not counted yet.
+
+        It has trained or grown enough, or an error of the framework's own has left in it what nobody knows.
+        """
+        if trainer.fault is not None or trainer.trained + training >= self._settings.trainer_max_trials:
             return True
         return trainer.memory_mb() > self._settings.trainer_max_memory_mb
 

@@ -12,6 +12,7 @@ from app.domain.metrics import spreads
 from app.domain.trial import FailureReason
 from worker.protocol import (
     EpochDone,
+    Faulted,
     KeepModel,
     Kept,
     KeptModel,
@@ -29,10 +30,22 @@ class Refused(Exception):
     """Members that can't be trained as they are; the message says why in words."""
 
 
+class Explained(Exception):
+    """What failed a member, in words, with its cause as `__cause__`; `code` is what it is called."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TryElsewhere(Exception):
+    """A member failed in a trainer that had failed another way before: perhaps it wouldn't, in another one."""
+
+
 class Channel(Protocol):
     """The pipe to the supervisor. Its calls raise `ChannelBroken` once the other end is gone."""
 
-    def send(self, message: Resumed | EpochDone | MembersDone | Kept) -> None:
+    def send(self, message: Resumed | EpochDone | MembersDone | Kept | Faulted) -> None:
         """Send one message."""
         ...
 
@@ -63,6 +76,11 @@ class Trainee(Protocol):
         """How many members train at once without waiting for one another."""
         ...
 
+    @property
+    def fault(self) -> str | None:
+        """The first error of the framework's own in this trainer, in words; None where there was none."""
+        ...
+
     def start(self, member: Member) -> None:
         """Make ready to train a member.
 
@@ -90,7 +108,10 @@ class Trainee(Protocol):
         ...
 
     def train_epoch(self, members: Sequence[Member]) -> Mapping[int, Mapping[str, float] | Exception]:
-        """Train these members for one epoch; by `member` the metrics, without `seconds`, or what failed it alone."""
+        """Train these members for one epoch; by `member` the metrics, without `seconds`, or what failed it alone.
+
+        `TryElsewhere` in its place has the member given back.
+        """
         ...
 
     def select(self, member: Member) -> None:

@@ -23,7 +23,7 @@ from app.domain.trial import FailureReason
 from worker.channel import Channel, ChannelBroken
 from worker.device import Device
 from worker.pool import Signature
-from worker.protocol import Answer, Kept, Message, Ready, Shutdown, from_trainer
+from worker.protocol import Answer, Faulted, Kept, Message, Ready, Shutdown, from_trainer
 
 TERM_GRACE_S = 2.0
 """Seconds between SIGTERM and SIGKILL: a trainer has nothing to save."""
@@ -89,6 +89,8 @@ class Trainer:
         self.ready: Ready | None = None
         self.trained = 0
         self.prepared: set[Signature] = set()
+        self.fault: str | None = None
+        """What the framework failed by in it, once it did: it is not used again."""
         self.late_files: list[str] = []
         """Checkpoints that were written after the end of their stack: nobody wants them."""
 
@@ -108,6 +110,8 @@ class Trainer:
         message = self._channel.receive()
         if isinstance(message, Ready):
             self.ready = message
+        elif isinstance(message, Faulted):
+            self.fault = message.problem
         return message
 
     def families(self) -> list[str]:

@@ -62,10 +62,10 @@ class _Warming(threading.Thread):
     def run(self) -> None:
         try:
             from worker.training import loop  # noqa: F401 - imported beside the families that need no TensorFlow
-            from worker.training.device import limit_threads, require_device
+            from worker.training.device import configure, require_device
             from worker.training.plugins import networks_of
 
-            limit_threads()
+            configure()
             require_device(self._device)
             self.networks, self.broken = networks_of(installed(), self._families)
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread

@@ -11,6 +11,7 @@ from app.domain.trial import FailureReason
 from tests.unit.conversation_channel import Supervisor
 from worker.conversation import converse, fail_all
 from worker.function import EPOCH_METRICS, _Functions, run_function
+from worker.progress import MOST_CHARACTERS
 from worker.protocol import EpochDone, Halt, Join, Member, Prepare, Stop, TrainStack
 
 
@@ -104,6 +105,22 @@ def test_an_error_of_one_member_fails_it_alone() -> None:
     assert failed.error_code == "ZeroDivisionError"
     assert supervisor.results[0].outcome == "complete"
     assert EPOCH_METRICS[0] in supervisor.reports[1][0]
+
+
+def test_an_error_of_many_screens_is_told_in_brief_and_is_whole_in_the_log() -> None:
+    class Wordy(_Functions):
+        def train_epoch(self, members: object) -> dict[int, dict[str, float]]:
+            raise ValueError(
+                "\x1b[1mA rank of 2\x1b[0m\n\n\n  was expected\n" + "\n".join(f"line {i}" for i in range(10_000))
+            )
+
+    supervisor = Supervisor(judged=False)
+    request = stack(member(0))
+    converse(request, supervisor, Wordy(3), select_last=True)
+    result = supervisor.results[0]
+    assert (result.error_code, str(result.message)[:25]) == ("ValueError", "A rank of 2\nwas expected\n")
+    assert len(str(result.message)) == MOST_CHARACTERS + 1
+    assert "line 9999" in str(result.traceback)
 
 
 def test_a_stack_whose_program_cannot_be_built_fails_those_that_join_it_as_well() -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from worker.training.faults import Faults
 from worker.training.program import Program, Variant
 from worker.training.signature import Signature
 from worker.training.variants import Timings, candidates, fits_memory, fixed_variant, member_epoch_s
@@ -48,6 +49,8 @@ class ProgramCache:
         self._tried: dict[Signature, set[Variant]] = {}
         self.memory_mb: float | None = None
         """What the device has, where that is known."""
+        self.faults = Faults()
+        """What the framework failed by in a program, kept or not."""
         self.hits = 0
         self.misses = 0
 
@@ -148,7 +151,7 @@ class ProgramCache:
             self._programs.move_to_end(key)
             return self._programs[key]
         self.misses += 1
-        program = Program(signature, variant)
+        program = Program(signature, variant, self.faults)
         if shrinks and not fits_memory(program, variant.members, self.memory_mb):
             return self._get(signature, Variant(1, variant.xla))
         return self._keep(program)
@@ -186,7 +189,7 @@ class ProgramCache:
         share = PROMISING_SHARE if left[0] == possible[0] else OTHER_SHARE
         if program.trained_s * share > cost_s:
             tried.add(left[0])
-            self._trial = self._second.submit(_measured, program, Program(signature, left[0]))
+            self._trial = self._second.submit(_measured, program, Program(signature, left[0], self.faults))
 
 
 def _attempt(work: Callable[[], None]) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import tensorflow as tf
 from tensorflow.python.framework import config
 
+from worker.training.wording import essence
+
 
 @contextmanager
 def deterministic_operations(wanted: bool) -> Iterator[None]:
@@ -32,11 +34,18 @@ class NotDeterministic(Exception):
     """An operation of a deterministic study has no deterministic kernel on its device."""
 
 
+def lacks_kernel(error: Exception) -> bool:
+    """Whether an operation of a deterministic study has no deterministic kernel."""
+    return isinstance(error, tf.errors.UnimplementedError) and "determinis" in str(error).lower()
+
+
 def explained(error: Exception) -> Exception:
     """`error`, or in its place one that says what to do where an operation has no deterministic kernel."""
-    if isinstance(error, tf.errors.UnimplementedError) and "determinis" in str(error).lower():
-        return NotDeterministic(
-            "Expected operations that have deterministic kernels on this device, for training.deterministic: train on "
-            f"a CPU, or without it. TensorFlow says: {error.message}"
-        )
-    return error
+    if not lacks_kernel(error):
+        return error
+    told = NotDeterministic(
+        "Expected operations that have deterministic kernels on this device, for training.deterministic: train on "
+        f"a CPU, or without it. TensorFlow says: {essence(error)}"
+    )
+    told.__cause__ = error
+    return told

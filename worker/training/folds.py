@@ -60,6 +60,10 @@ class FoldedTrainee:
         return self._stacks[0].width
 
     @property
+    def fault(self) -> str | None:
+        return self._stacks[0].fault
+
+    @property
     def identity(self) -> str:
         return f"{self._stacks[0].identity} in {self._training.folds} folds, {self._training.repeats} repeats"
 
@@ -145,8 +149,20 @@ class FoldedTrainee:
         return self._stacks[0].failure_reason(error)
 
     def _stack(self, instance: Instance) -> StackTrainee:
+        """The stack of an instance's fold, whose program is compiled where it is the first one of it.
+
+        Raises:
+            Refused: it can't be trained on.
+            Exception: its program can't be compiled, in words.
+        """
         if instance.fold not in self._stacks:
-            self._stacks[instance.fold] = self._stack_of(instance.fold)
+            try:
+                self._stacks[instance.fold] = self._stack_of(instance.fold)
+            except Exception as error:
+                told = self._cache.faults.judged(error)
+                if told is error:
+                    raise
+                raise told from error
         return self._stacks[instance.fold]
 
     def _by_stack(self, members: Sequence[Member]) -> list[tuple[StackTrainee, list[Member]]]:

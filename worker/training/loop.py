@@ -17,22 +17,24 @@ from app.domain.families import Scalar
 from app.domain.json import dumps
 from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
-from worker.conversation import converse, fail_all, refuse_all
+from worker.conversation import converse, fail_all, give_all_back, refuse_all
 from worker.progress import RESULT_METRICS
-from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
+from worker.protocol import Faulted, KeepModel, KeptModel, Member, Prepare, TrainStack
 from worker.snapshots import Arrays, Shelf
-from worker.trainee import Channel, Refused, check_metrics
+from worker.trainee import Channel, Explained, Refused, TryElsewhere, check_metrics
 from worker.training.beside import Run, write_beside
 from worker.training.cache import ProgramCache
 from worker.training.data import Fold, Split, inputs_of
-from worker.training.determinism import deterministic_operations, explained
+from worker.training.determinism import deterministic_operations
 from worker.training.export import exported_model, save_model, test_metrics
+from worker.training.faults import is_fault
 from worker.training.memory import PeakMemory, check_fits
 from worker.training.networks import BUILT_IN_NETWORKS, Networks
 from worker.training.program import Program
 from worker.training.rows import Weights, arrays_of, restored
 from worker.training.signature import Signature, filled, structural_signature, structure_of
 from worker.training.slots import MemberMetrics, Slots
+from worker.training.wording import essence
 
 if TYPE_CHECKING:
     from worker.training.folds import FoldedTrainee
@@ -85,6 +87,10 @@ def _train_stack(
     networks: Networks,
 ) -> None:
     started, peak = time.perf_counter(), PeakMemory()
+    earlier = cache.faults.words
+    if earlier is not None:  # of the second thread, after the last stack had ended
+        give_all_back(request, channel, earlier)
+        return
     try:
         signature = structural_signature(request, networks)
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
@@ -100,7 +106,13 @@ def _train_stack(
         refuse_all(request, channel, str(error))
         return
     except Exception as error:  # noqa: BLE001 - building a program may exhaust the device or meet a bug of ours
-        fail_all(request, channel, _reason(error), explained(error))
+        told, fault = cache.faults.judged(error), cache.faults.words
+        if isinstance(told, TryElsewhere):
+            give_all_back(request, channel, str(fault))
+            return
+        if fault is not None:
+            channel.send(Faulted(problem=fault))
+        fail_all(request, channel, _reason(told), told)
         return
     last = request.training.select_epoch == "last"
     preparing_s = time.perf_counter() - started
@@ -132,14 +144,26 @@ def _stack_of(
         program = cache.fixed(signature, request.slots)
     else:
         program = cache.program(signature, request.slots, request.expected)
+    program = _compiled(program, cache, may_differ=not training.deterministic)
+    return StackTrainee(request, program, cache, lanes, peak, weights)
+
+
+def _compiled(program: Program, cache: ProgramCache, *, may_differ: bool) -> Program:
+    """The program, compiled; where that fails and it `may_differ`, the plainest of its signature."""
     try:
         program.compile()
-    except Exception:  # not every graph compiles, and memory may be short: the plain form says more
-        if training.deterministic:
+    except Exception as error:  # not every graph compiles, and memory may be short: the plain form says more
+        if not may_differ:
             raise
-        program = cache.give_up(program)
-        program.compile()
-    return StackTrainee(request, program, cache, lanes, peak, weights)
+        plainest = cache.give_up(program)
+        try:
+            plainest.compile()
+        except Exception:
+            if error is cache.faults.first:  # what came after it may be its consequence
+                raise error from None
+            raise
+        return plainest
+    return program
 
 
 def prepare(wanted: Prepare, cache: ProgramCache, networks: Networks = BUILT_IN_NETWORKS) -> None:
@@ -194,6 +218,10 @@ class StackTrainee:
     def width(self) -> int:
         lanes = 1 if self._lanes is None else self._lanes._max_workers
         return min(self._most, max(BLOCKS, lanes) * self.program.members)
+
+    @property
+    def fault(self) -> str | None:
+        return self._cache.faults.words
 
     @property
     def identity(self) -> str:
@@ -256,16 +284,15 @@ class StackTrainee:
             self._slots.move_to(better)
         slots = [self._slot_of[m.member] for m in members]
         metrics = self._slots.run_epoch(slots)
-        failed = [slot for slot in slots if isinstance(metrics[slot], Exception)]
-        if failed and not self._training.deterministic:
-            metrics = metrics | self._retried(failed, metrics)
+        errors = {slot: error for slot in slots if isinstance(error := metrics[slot], Exception)}
+        if errors:
+            retried = {} if self._training.deterministic else self._retried(errors)
+            metrics |= {slot: self._blamed(slot, errors, retried.get(slot)) for slot in errors}
         return {m.member: self._told(self._slot_of[m.member], metrics) for m in members}
 
-    def _retried(
-        self, failed: Sequence[int], errors: Mapping[int, MemberMetrics | Exception]
-    ) -> dict[int, MemberMetrics | Exception]:
+    def _retried(self, failed: Mapping[int, Exception]) -> dict[int, MemberMetrics | Exception]:
         """The failed members' epoch, each by itself in the plainest program: one's error is not its neighbours'."""
-        if any(isinstance(error, tf.errors.ResourceExhaustedError | MemoryError) for error in errors.values()):
+        if any(isinstance(error, tf.errors.ResourceExhaustedError | MemoryError) for error in failed.values()):
             self.out_of_memory = True
         try:
             self._slots.move_to(self._cache.single(self.program.signature))
@@ -276,10 +303,25 @@ class StackTrainee:
             retried |= self._slots.run_epoch([slot])
         return retried
 
+    def _blamed(
+        self, slot: int, errors: Mapping[int, Exception], retried: MemberMetrics | Exception | None
+    ) -> MemberMetrics | Exception:
+        """What a member whose call failed has in the end: the metrics of its second try, or what to tell of it.
+
+        That is its first error where it was alone in the call, or fails by the same alone; else the second one.
+        """
+        if retried is not None and not isinstance(retried, Exception):
+            return retried
+        first = errors[slot]
+        is_own = sum(error is first for error in errors.values()) == 1 or _say_the_same(first, retried)
+        if not is_own and is_fault(first) and retried is None:
+            return TryElsewhere("It was not alone in the call that failed.")
+        return self._cache.faults.judged(first if is_own or retried is None else retried)
+
     def _told(self, slot: int, metrics: Mapping[int, MemberMetrics | Exception]) -> dict[str, float] | Exception:
         mine = metrics[slot]
         if isinstance(mine, Exception):
-            return explained(mine)
+            return mine
         return {
             "loss": mine.loss,
             "val_loss": mine.val_loss,
@@ -341,6 +383,11 @@ class StackTrainee:
 
 def _write(program: Program, run: Run, best: Weights, model: KeepModel, more: Mapping[str, Any]) -> KeptModel:
     """Write a member's model and what comes with it, where wanted; score it on the test part, if there is one."""
+    with program.faults.noted():
+        return _written(program, run, best, model, more)
+
+
+def _written(program: Program, run: Run, best: Weights, model: KeepModel, more: Mapping[str, Any]) -> KeptModel:
     exported = exported_model(program, run.hyperparameters, *best)
     size = 0 if model.path is None else save_model(exported, model.path)
     metadata = {
@@ -382,6 +429,14 @@ def class_weights(given: ClassWeights | None, split: Split) -> list[float]:
     return balanced_weights(np.bincount(split.train.y, minlength=split.outputs).tolist())
 
 
+def _say_the_same(first: Exception, second: object) -> bool:
+    """Whether two errors of the framework say the same: what failed a member in company fails it alone."""
+    if not isinstance(first, tf.errors.OpError) or not isinstance(second, tf.errors.OpError):
+        return False
+    return type(first) is type(second) and essence(first) == essence(second)
+
+
 def _reason(error: Exception) -> FailureReason:
-    exhausted = isinstance(error, tf.errors.ResourceExhaustedError | MemoryError)
+    cause = error.__cause__ if isinstance(error, Explained) else error
+    exhausted = isinstance(cause, tf.errors.ResourceExhaustedError | MemoryError)
     return FailureReason.OUT_OF_MEMORY if exhausted else FailureReason.EXCEPTION

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from app.domain.families import Scalar
 from worker.training.data import Split
 from worker.training.epoch import Epoch, State
+from worker.training.faults import Faults
 from worker.training.knobs import COLUMNS, row_of
 from worker.training.optimizers import optimizer
 from worker.training.precision import SCALING_SLOTS, scales_loss
@@ -55,14 +56,17 @@ class Program:
     `parts` of `samples_at_once`, whose gradients are added up: the update is that of the whole, the memory that of one.
     """
 
-    def __init__(self, signature: Signature, variant: Variant) -> None:
+    def __init__(self, signature: Signature, variant: Variant, faults: Faults | None = None) -> None:
         """Load the data set and lay out the network; the tracing comes with `compile`.
+
+        `faults` notes what the framework fails by.
 
         Raises:
             Refused: the data set or the network is impossible.
         """
         self.signature = signature
         self.variant = variant
+        self.faults = Faults() if faults is None else faults
         self.members = variant.members
         self.split: Split = signature.split()
         structure = signature.hyperparameters
@@ -135,14 +139,19 @@ class Program:
             if self.compile_s is not None:
                 return
             started = time.perf_counter()
-            self._run_blank()
+            if self.variant.xla:
+                self._run_blank()  # what XLA can't compile has not run: nothing to note, its plain form is next
+            else:
+                with self.faults.noted():
+                    self._run_blank()
             self.compile_s = time.perf_counter() - started
 
     def time_epoch(self) -> float:
         """Seconds of an epoch in which nobody trains: the arithmetic is the same."""
         self.compile()
         started = time.perf_counter()
-        self._run_blank()
+        with self.faults.noted():
+            self._run_blank()
         return time.perf_counter() - started
 
     def run(
@@ -155,8 +164,9 @@ class Program:
         """
         self.compile()
         started = time.perf_counter()
-        new, table = self.epoch(state, runtime, order)
-        metrics: NDArray[np.float64] = table.numpy()
+        with self.faults.noted():
+            new, table = self.epoch(state, runtime, order)
+            metrics: NDArray[np.float64] = table.numpy()
         seconds = time.perf_counter() - started
         self.trained_s += seconds
         self._recent_s.append(seconds)
