@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from app.api.places import StreamPlaces
 from app.api.rates import Budget, Rates, is_local, network_of
+from app.api.sockets import most_streams
 from app.errors import CrossOrigin, Misdirected
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self.rates = Rates(settings)
-        self.streams = StreamPlaces(settings.max_streams, settings.max_streams_per_key)
+        self.streams = StreamPlaces(most_streams(settings), settings.max_streams_per_key)
         self._hosts = settings.hosts
         self._origins = frozenset(settings.origins)
 
