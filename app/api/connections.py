@@ -19,6 +19,8 @@ from app.api.sockets import Sockets, Wire
 from app.errors import BadRequest, FettleError, HeadersTooLarge, RequestTimeout, UriTooLong
 
 if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
     from app.settings import Settings
 
 MAX_URL_BYTES = 8_000
@@ -46,6 +48,7 @@ class Connection(HttpToolsProtocol):
         self._refusal: FettleError | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._idle_since = self.loop.time()
+        self._served: RequestResponseCycle | None = None
         self.is_known = False
 
     @property
@@ -73,6 +76,9 @@ class Connection(HttpToolsProtocol):
         self._stop_waiting()
         self.sockets.remove(self)
         super().connection_lost(exc)
+        if self._served is not None:  # uvicorn tells the newest request alone, which may wait for this one
+            self._served.disconnected = True
+            self._served.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         self._went_on = False
@@ -119,6 +125,10 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._went_on = True
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         self._idle_since = self.loop.time()

@@ -82,8 +82,9 @@ class Wire:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        self._written += len(data)
-        self._transport.write(data)
+        if not self._transport.is_closing():  # else the client has left, and uvloop would raise
+            self._written += len(data)
+            self._transport.write(data)
 
     def look(self, now: float) -> float:
         """For how long, in seconds, the client has owed something; 0 where it did its part since the last look."""
