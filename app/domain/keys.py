@@ -29,7 +29,12 @@ _KEY = re.compile(
     f"[0-9A-Za-z]{{{SECRET_CHARACTERS}}}(?P<checksum>[0-9A-Za-z]{{{CHECKSUM_CHARACTERS}}})"
 )
 
-_SECRET = re.compile(f"({PREFIX}[0-9a-z]{{{PUBLIC_CHARACTERS}}}_)[0-9a-z]+".replace("_", "(?:_|%5f)"), re.IGNORECASE)
+_UNDERSCORE = "(?:_|%5f)"
+_SECRET = re.compile(
+    f"({PREFIX.removesuffix('_')}{_UNDERSCORE}[0-9a-z]{{{PUBLIC_CHARACTERS}}}{_UNDERSCORE})"
+    f"[0-9a-z]{{1,{SECRET_CHARACTERS + CHECKSUM_CHARACTERS}}}",
+    re.IGNORECASE,
+)
 """Of a key its secret, also where the text was cut, quoted for a URL, or its letters were made small."""
 
 
