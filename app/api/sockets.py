@@ -36,6 +36,8 @@ KERNEL_BYTES = 131_072
 """What the kernel holds of an answer that its client has no room for; a fast client has more than that on its way."""
 LEAST_BYTES = 10_000
 """A client with a larger rest of an answer takes at least so much of it within the time limit."""
+MAX_UNSENT_BYTES = 268_435_456
+"""What is held of all answers together, in this process's own memory, for clients that take nothing of them."""
 LONGEST_LOOK_S = 1.0
 """Pause between two looks at all connections."""
 STREAMS_SHARE = 0.8
@@ -86,9 +88,14 @@ class Wire:
             self._written += len(data)
             self._transport.write(data)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that this process holds of what was written."""
+        return self._transport.get_write_buffer_size()
+
     def look(self, now: float) -> float:
         """For how long, in seconds, the client has owed something; 0 where it did its part since the last look."""
-        unsent = self._transport.get_write_buffer_size() + self._in_kernel()
+        unsent = self.unsent + self._in_kernel()
         taken = self._written - unsent
         if not unsent or taken - self._mark >= self._owed:
             self._mark, self._owed, self.stuck_since = taken, min(unsent, LEAST_BYTES), now
@@ -193,9 +200,24 @@ class Sockets:
         """Cut the connections whose clients have taken nothing for too long, and look again in a moment."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        late = [connection for connection in self._open if connection.wire.look(now) >= self._write_timeout_s]
+        owing = {connection: connection.wire.look(now) for connection in self._open}
+        late = [connection for connection, for_s in owing.items() if for_s >= self._write_timeout_s]
         for connection in late:
             self._cut(connection)
         if late:
             log.info("cut %d connections whose clients took nothing for %g s", len(late), self._write_timeout_s)
+        self._lighten([connection for connection in self._open if owing[connection] > 0])
         self._timer = loop.call_later(self._look_s, self._look) if self._open else None
+
+    def _lighten(self, owing: list[Held]) -> None:
+        """Cut those that owe the most, where more is held for all clients than there is memory for."""
+        held = sum(connection.wire.unsent for connection in self._open)
+        count = 0
+        for connection in sorted(owing, key=lambda connection: connection.wire.unsent, reverse=True):
+            if held <= MAX_UNSENT_BYTES:
+                break
+            held -= connection.wire.unsent
+            self._cut(connection)
+            count += 1
+        if count:
+            log.info("cut %d connections: more than %d bytes wait for clients", count, MAX_UNSENT_BYTES)

@@ -159,6 +159,35 @@ def test_pings_alone_do_not_keep_a_stream_that_nobody_reads(sqlite_database: Dat
             wait_for(lambda: gate.streams.taken == 0, 20, "its end")
 
 
+def test_what_is_held_for_all_clients_together_has_a_limit(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that read nothing may wait for long, as long as there is memory for what they left lying."""
+    monkeypatch.setattr("app.api.sockets.MAX_UNSENT_BYTES", 20 * MB)
+    with serving(sqlite_database, tmp_path, write_timeout_s=600) as service:
+        study = service.create()["id"]
+        append(sqlite_database, study, 180, padding="x" * 50_000)
+        path = f"/v1/studies/{study}/events?limit=180"
+        request = head("GET", path, "Accept: application/json", "Connection: close")
+        with crowd(address_of(service.url), 5, request) as clients:
+            began = time.monotonic()
+            cut = 0
+            for wire in clients:  # read after they were looked at, so that those which are cut have been by then
+                wait_for(lambda: time.monotonic() > began + 4, 20)
+                cut += is_short(wire)
+        assert 3 <= cut <= 4, "of five answers of nine megabytes one or two have room"
+        whole = service.client.get(path, headers={"Accept": "application/json"})
+        assert len(whole.json()["items"]) == 180, "whoever reads gets everything"
+
+
+def is_short(wire: socket.socket) -> bool:
+    """Whether the answer ends before its length."""
+    try:
+        return len(read_answer(wire).body) < 8_900_000
+    except ConnectionResetError:
+        return True
+
+
 def test_whoever_reads_slowly_and_steadily_gets_everything(sqlite_database: Database, tmp_path: Path) -> None:
     with serving(sqlite_database, tmp_path, write_timeout_s=0.6) as service:
         study = service.create()["id"]
