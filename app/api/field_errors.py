@@ -17,6 +17,8 @@ MAX_RECEIVED = 100
 """Characters of a refused value that are repeated in the message."""
 MAX_PLACES = 100
 """Places that are told of; of one more it is only told that there are more."""
+ENOUGH = 5_000
+"""Errors that are looked at: a place has no more than ten, one for each branch of a union."""
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]], body: Any, model: Any = None) -> list[FieldError]:
@@ -26,7 +28,7 @@ def field_errors(errors: Sequence[Mapping[str, Any]], body: Any, model: Any = No
     """
     merged: dict[Loc, list[tuple[str, str]]] = {}
     received: dict[Loc, Any] = {}
-    for error in _without_union_noise(errors, body):
+    for error in _without_union_noise(errors[:ENOUGH], body):
         loc, expected = _explain(error, body, model)
         if loc not in merged and len(merged) > MAX_PLACES:
             break

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -88,7 +87,7 @@ class Gate:
         if site is not None:
             if site in {"same-origin", "none"}:
                 return
-        elif origin is None or urlsplit(origin).netloc == request.headers.get("host"):
+        elif origin is None or origin.partition("://")[2] == request.headers.get("host"):
             return
         raise CrossOrigin(
             f"Expected a call from no page, or from one of an origin in FETTLE_CORS_ORIGINS. Received: {origin!r:.100}"

@@ -14,7 +14,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from app.api.access import access_of, authorise
 from app.api.body import is_storable_text, read_json, unstorable
-from app.api.field_errors import MAX_PLACES, field_errors
+from app.api.field_errors import ENOUGH, MAX_PLACES, field_errors
 from app.api.gate import Gate, budget_of
 from app.api.problems import invalid_request
 from app.errors import FieldError, Invalid, InvalidStudy, NotFound, UnsupportedMediaType
@@ -120,8 +120,8 @@ class StrictRoute(APIRoute):
         return found
 
     def _refusal(self, found: Sequence[Mapping[str, Any]], body: Any, model: Any) -> Invalid:
-        of_body = [{**e, "loc": e["loc"][1:]} for e in found if e["loc"][0] == "body"]
-        others = [e for e in found if e["loc"][0] != "body"]
+        of_body = [{**e, "loc": e["loc"][1:]} for e in found[:ENOUGH] if e["loc"][0] == "body"]
+        others = [e for e in found[:ENOUGH] if e["loc"][0] != "body"]
         errors = field_errors(of_body, body, model)
         for e in others:
             (told,) = field_errors([{**e, "loc": ()}], None)

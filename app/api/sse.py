@@ -30,8 +30,8 @@ log = logging.getLogger("fettle.stream")
 
 EVENT_STREAM = "text/event-stream"
 PING = b": ping\n\n"
-MAX_RANGES = 100
-"""Media types of an `Accept` header that are looked at; no client has more than twenty."""
+MAX_ACCEPT = 2_000
+"""Characters of an `Accept` header that are looked at."""
 
 
 class EventStream(Response):
@@ -184,7 +184,7 @@ def wants_json(accept: str | None) -> bool:
 def _quality(accept: str, media_type: str) -> tuple[float, int]:
     """The weight that an Accept header gives a media type, and how specifically (RFC 9110, 12.5.1)."""
     best: tuple[int, float] | None = None
-    for part in accept.lower().split(",")[:MAX_RANGES]:
+    for part in accept[:MAX_ACCEPT].lower().split(","):
         name, *parameters = (item.strip() for item in part.split(";"))
         if name not in {media_type, f"{media_type.partition('/')[0]}/*", "*/*"}:
             continue

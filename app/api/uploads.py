@@ -37,6 +37,7 @@ LISTS = ("drop",)
 MAX_FIELDS = 10_100
 FORM_BYTES = 2_000_000
 """What a form may take beside its file: fields, names of columns, headers of its parts."""
+MAX_MEDIA_TYPE = 1_000
 UTF_8 = {"utf-8", "utf8"}
 SLICE_BYTES = 16_384
 """Of a form, what is read at once: a header of a part can take milliseconds for each 4,000 of them."""
@@ -145,7 +146,10 @@ class _Form(MultiPartParser):
             MultiPartException: it can't be read.
             UnsupportedMediaType: it is said to be of another encoding.
         """
-        _, parameters = parse_options_header(self.headers["Content-Type"])
+        kind = self.headers["Content-Type"]
+        if len(kind) > MAX_MEDIA_TYPE:  # to take it apart costs more than its length
+            raise UnsupportedMediaType(f"Expected a Content-Type of at most {MAX_MEDIA_TYPE:,} characters.")
+        _, parameters = parse_options_header(kind)
         charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
         if charset.lower() not in UTF_8:
             raise UnsupportedMediaType(f"Expected a form in UTF-8. Received: charset={charset[:100]!r}")

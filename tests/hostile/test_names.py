@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import select
 
@@ -67,6 +68,37 @@ def test_long_names_in_paths_and_queries_are_no_errors_of_the_service(service: R
         assert answer.status_code < 500, (path[:100], answer.text)
     for path in (f"/v1/workers/{part}:drain", f"/v1/studies/{part}:pause", f"/v1/keys/{part}:rotate"):
         assert service.client.post(path).status_code < 500
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://[", "http://[::1", "http://a]b", "[", "http://", "null", "", "http://a:b:c", "://", "x" * 20_000]
+)
+def test_an_origin_that_is_none_is_another_sites(service: RunningService, origin: str) -> None:
+    answer = service.client.post("/v1/studies", json={}, headers={"Origin": origin})
+    assert (answer.status_code, answer.json()["code"]) == (403, "CROSS_ORIGIN")
+
+
+@pytest.mark.parametrize("value", [",", ";", '"', "["])
+@pytest.mark.parametrize(
+    "header",
+    ["Accept", "If-Match", "Authorization", "Idempotency-Key", "Content-Type", "X-Forwarded-For", "Cookie", "Origin",
+     "Last-Event-ID", "Range", "X-Request-ID", "Sec-Fetch-Site", "Content-Encoding", "Connection", "Expect"],
+)  # fmt: skip
+def test_a_long_header_of_anything_is_no_error_of_the_service(service: RunningService, header: str, value: str) -> None:
+    text = (value * 30_000)[:30_000].encode("latin-1")
+    json_body = {"headers": {"Content-Type": "application/json", header: text}, "content": b"{}"}
+    form = (
+        {"Content-Type": b"multipart/form-data; boundary=b; x=" + text} if header == "Content-Type" else {header: text}
+    )
+    for method, path, request in (
+        ("GET", "/v1/events?follow=false", {"headers": {header: text}}),
+        ("GET", "/v1/events?limit=1", {"headers": {"Accept": "application/json", header: text}}),
+        ("POST", "/v1/studies", json_body),
+        ("PATCH", "/v1/studies/nothing", json_body),
+        ("POST", "/v1/datasets", {"headers": form, "content": b"--b--\r\n"}),
+    ):
+        with httpx.stream(method, service.url + path, timeout=20, **request) as answer:
+            assert answer.status_code < 500, (method, path)
 
 
 # -- keys where an id belongs -----------------------------------------------------------------------------------------
