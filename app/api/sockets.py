@@ -17,7 +17,6 @@ import socket
 import struct
 import termios
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.api.rates import is_local, network_of
@@ -152,17 +151,17 @@ class Sockets:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._look_s, self._look)
         if network is not None and self._by_network[network] > self._of_address:
-            if not self._make_room(connection, lambda of: of == network):
+            if not self._make_room(connection, self._of_address, network):
                 return TooManyRequests(
                     f"Expected at most {self._of_address:,} connections of one address. Received one more.",
                     retry_after_s=RETRY_AFTER_S,
                 )
-        elif len(self._open) > self.most and not self._make_room(connection, lambda _: True):
+        elif len(self._open) > self.most and not self._make_room(connection, self.most):
             return Unready(f"Expected at most {self.most:,} connections to this process. Received one more.")
         return None
 
     def remove(self, connection: Held) -> None:
-        """Forget a connection: its descriptor is free."""
+        """Count a connection no longer; one that isn't counted is none."""
         network = self._open.pop(connection, None)
         if network is not None:
             self._by_network[network] -= 1
@@ -176,17 +175,22 @@ class Sockets:
         is_proxy = any(ipaddress.ip_address(address.partition("%")[0]) in network for network in self._proxies)
         return None if is_proxy else network_of(address)
 
-    def _make_room(self, newcomer: Held, among: Callable[[str | None], bool]) -> bool:
-        """Cut connections that were waited for longest, those of unknown clients first; whether there were any."""
+    def _make_room(self, newcomer: Held, places: int, network: str | None = None) -> bool:
+        """Cut connections that were waited for longest, those of unknown clients first; whether there were any.
+
+        `places` are those that are taken: all, or those of one network.
+        """
         waiting = sorted(
             (
                 (connection.is_known, since, connection)
-                for connection, network in self._open.items()
-                if connection is not newcomer and among(network) and (since := connection.waiting_since) is not None
+                for connection, of in self._open.items()
+                if connection is not newcomer
+                and network in {None, of}
+                and (since := connection.waiting_since) is not None
             ),
             key=lambda one: one[:2],
         )
-        for is_known, _, connection in waiting[: max(1, int(self.most * MADE_ROOM))]:
+        for is_known, _, connection in waiting[: max(1, int(places * MADE_ROOM))]:
             if is_known and connection is not waiting[0][-1]:
                 break
             self._cut(connection)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from app.api.connections import MAX_PIPELINED
+from app.api.sockets import Sockets, most_connections, most_streams
 from app.settings import Settings
 from app.store.engine import Database
 from tests.hostile.wires import DOCUMENT, crowd, deaf, descriptors, held_by, key_on, own_address
@@ -229,11 +230,23 @@ def test_requests_that_wait_for_earlier_answers_are_few(sqlite_database: Databas
 
 
 def test_the_places_are_fewer_than_the_descriptors() -> None:
-    from app.api.sockets import most_connections, most_streams
-
     for limit, most in ((256, 128), (1_024, 768), (4_096, 3_840)):
         with descriptors(limit):
             assert most_connections(Settings()) == most
             assert most_connections(Settings(max_connections=100_000)) == most
             assert most_connections(Settings(max_connections=10)) == 10
             assert most_streams(Settings()) == min(2_000, most * 8 // 10)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        (None, None), ("127.0.0.1", None), ("::1", None), ("::ffff:127.0.0.1", None),
+        ("192.0.2.9", None), ("2001:db8::9", None),
+        ("198.51.100.7", "198.51.100.7"), ("::ffff:198.51.100.7", "198.51.100.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"),
+    ],
+)  # fmt: skip
+def test_connections_are_counted_by_address_but_for_those_of_proxies(address: str | None, network: str | None) -> None:
+    """Behind a trusted proxy, or on this machine, there may be many clients."""
+    assert Sockets(Settings(trusted_proxies="192.0.2.0/28,2001:db8::9"))._counted_as(address) == network
