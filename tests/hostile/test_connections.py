@@ -30,6 +30,7 @@ def address_of(url: str) -> tuple[str, int]:
     return parsed.host, parsed.port or 0
 
 
+@pytest.mark.thorough
 def test_answers_that_nobody_reads_take_neither_the_descriptors_nor_the_service(
     sqlite_database: Database, tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_pings_alone_do_not_keep_a_stream_that_nobody_reads(sqlite_database: Dat
             wait_for(lambda: gate.streams.taken == 0, 20, "its end")
 
 
+@pytest.mark.thorough
 def test_what_is_held_for_all_clients_together_has_a_limit(
     sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +191,7 @@ def is_short(wire: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.thorough
 def test_whoever_reads_slowly_and_steadily_gets_everything(sqlite_database: Database, tmp_path: Path) -> None:
     with serving(sqlite_database, tmp_path, write_timeout_s=0.6) as service:
         study = service.create()["id"]
@@ -206,6 +209,7 @@ def test_whoever_reads_slowly_and_steadily_gets_everything(sqlite_database: Data
         assert received.endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.thorough
 def test_requests_that_wait_for_earlier_answers_are_few(sqlite_database: Database, tmp_path: Path) -> None:
     """Whoever asks for thousands of answers at once and reads none fills no memory."""
     with serving(sqlite_database, tmp_path, write_timeout_s=60) as service:

@@ -102,6 +102,7 @@ def test_json_is_utf_8_whatever_it_is_said_to_be(service: RunningService, charse
     assert service.client.post("/v1/studies", content=definition.encode("utf-16"), headers=kind).status_code == 400
 
 
+@pytest.mark.thorough
 def test_headers_of_a_forms_parts_count_as_its_fields_do(service: RunningService) -> None:
     """Each takes milliseconds to read: ten thousand of them took a minute."""
     import httpx
