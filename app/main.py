@@ -75,6 +75,7 @@ def create_app(settings: Settings | None = None, *, migrates: bool = False) -> F
         summary="Hyperparameter tuning for TensorFlow and Keras, driven by Optuna.",
         lifespan=_lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # `app.api.openapi` serves the document, and `app.api.docs_page` a page of it
         docs_url=None,
         redoc_url=None,
     )

@@ -127,6 +127,17 @@ class Settings(BaseSettings):
     body_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=30.0, description="What a request's body may take, and a second more for each 10,000 bytes of it."
     )
+    write_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=30.0, description="A client that takes nothing of an answer or a stream for this long is cut off."
+    )
+    max_connections: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Most open connections of one API process; 256 fewer than it may have descriptors where it isn't "
+        "set, and never more.",
+    )
+    max_connections_per_address: Annotated[int, Field(ge=1)] = Field(
+        default=250, description="Most of them from one address that is not loopback, nor a trusted proxy's."
+    )
     max_streams: Annotated[int, Field(ge=1)] = Field(default=2_000, description="Most open streams of one API process.")
     max_streams_per_key: Annotated[int, Field(ge=1)] = Field(
         default=100,

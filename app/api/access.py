@@ -168,6 +168,8 @@ class Authentication:
             await of_error(error)(scope, receive, send)
             return
         state["caller"] = caller
+        if (connection := state.get("connection")) is not None:
+            connection.is_known = True
         checked_at, streams = time.monotonic(), False
 
         async def watched(message: Message) -> None:

@@ -6,9 +6,11 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from html import escape
 from typing import Any
 
+from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 
@@ -34,10 +36,14 @@ POLICY = f"default-src 'none'; style-src {hash_of(STYLE)}; base-uri 'none'; form
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page at `/docs`."""
+    """Serve the page at `/docs`, made at the first request for it."""
+
+    @cache
+    def text() -> str:
+        return page_of(app.openapi())
 
     async def docs(request: Request) -> HTMLResponse:  # noqa: ARG001
-        return HTMLResponse(page_of(app.openapi()), headers={"Content-Security-Policy": POLICY})
+        return HTMLResponse(await to_thread.run_sync(text), headers={"Content-Security-Policy": POLICY})
 
     app.add_api_route("/docs", docs, include_in_schema=False)
 

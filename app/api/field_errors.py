@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,14 +15,23 @@ Loc = tuple[str | int, ...]
 SCALARS = {"bool_type", "int_type", "float_type", "string_type", "finite_number"}
 MAX_RECEIVED = 100
 """Characters of a refused value that are repeated in the message."""
+MAX_PLACES = 100
+"""Places that are told of; of one more it is only told that there are more."""
+ENOUGH = 5_000
+"""Errors that are looked at: a place has no more than ten, one for each branch of a union."""
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]], body: Any, model: Any = None) -> list[FieldError]:
-    """Pydantic's `errors` about `body`, with paths below it, one for each place. `model` is what was expected there."""
+    """Pydantic's `errors` about `body`, with paths below it, one for each place. `model` is what was expected there.
+
+    At most `MAX_PLACES` and one more: what is told of a body doesn't grow with all that is wrong with it.
+    """
     merged: dict[Loc, list[tuple[str, str]]] = {}
     received: dict[Loc, Any] = {}
-    for error in _without_union_noise(errors, body):
+    for error in _without_union_noise(errors[:ENOUGH], body):
         loc, expected = _explain(error, body, model)
+        if loc not in merged and len(merged) > MAX_PLACES:
+            break
         merged.setdefault(loc, []).append((error["type"], expected))
         received[loc] = error.get("input")
     return [FieldError(loc, _message(found, received[loc])) for loc, found in merged.items()]
@@ -39,12 +48,19 @@ def _message(found: list[tuple[str, str]], received: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A received value as JSON, shortened."""
+    """A received value as JSON, shortened: no more of it is written than is shown."""
+    text = ""
     try:
-        text = json.dumps(value, default=str)
+        for part in _ENCODER.iterencode(value):
+            text += part[: MAX_RECEIVED + 1]
+            if len(text) > MAX_RECEIVED:
+                return text[:MAX_RECEIVED] + "…"
     except (ValueError, RecursionError):
-        text = type(value).__name__
-    return text if len(text) <= MAX_RECEIVED else text[:MAX_RECEIVED] + "…"
+        return type(value).__name__
+    return text
+
+
+_ENCODER = json.JSONEncoder(default=str)
 
 
 def _explain(error: Mapping[str, Any], body: Any, model: Any) -> tuple[Loc, str]:
@@ -72,21 +88,20 @@ def _explain(error: Mapping[str, Any], body: Any, model: Any) -> tuple[Loc, str]
     return loc, message
 
 
-def _without_union_noise(errors: Sequence[Mapping[str, Any]], body: Any) -> list[Mapping[str, Any]]:
+def _without_union_noise(errors: Sequence[Mapping[str, Any]], body: Any) -> Iterator[Mapping[str, Any]]:
     """Of a union's branches only the one that was meant: the search where an object came, else the plain values."""
     meant: dict[Loc, bool] = {}
     for error in errors:
         for i, part in enumerate(error["loc"]):
             if isinstance(part, str) and part.startswith("tagged-union"):
                 above = tuple(error["loc"][:i])
-                meant[above] = isinstance(_at(body, above), dict)
-    kept = []
+                if above not in meant:
+                    meant[above] = isinstance(_at(body, above), dict)
     for error in errors:
         loc = tuple(error["loc"])
-        prefix: Loc | None = next((p for p in meant if loc[: len(p)] == p and len(loc) > len(p)), None)
-        if prefix is None or str(loc[len(prefix)]).startswith("tagged-union") == meant[prefix]:
-            kept.append(error)
-    return kept
+        branch = next((i for i in range(len(loc)) if loc[:i] in meant), None)
+        if branch is None or str(loc[branch]).startswith("tagged-union") == meant[loc[:branch]]:
+            yield error
 
 
 def _step(body: Any, part: str | int) -> tuple[bool, Any]:

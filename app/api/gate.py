@@ -10,12 +10,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
 from app.api.places import StreamPlaces
 from app.api.rates import Budget, Rates, is_local, network_of
+from app.api.sockets import most_streams
 from app.errors import CrossOrigin, Misdirected
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self.rates = Rates(settings)
-        self.streams = StreamPlaces(settings.max_streams, settings.max_streams_per_key)
+        self.streams = StreamPlaces(most_streams(settings), settings.max_streams_per_key)
         self._hosts = settings.hosts
         self._origins = frozenset(settings.origins)
 
@@ -94,7 +94,7 @@ class Gate:
         if site is not None:
             if site in {"same-origin", "none"}:
                 return
-        elif origin is None or urlsplit(origin).netloc == request.headers.get("host"):
+        elif origin is None or origin.partition("://")[2] == request.headers.get("host"):
             return
         raise CrossOrigin(
             f"Expected a call from no page, or from one of an origin in FETTLE_CORS_ORIGINS. Received: {origin!r:.100}"

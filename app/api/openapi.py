@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from anyio import to_thread
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
 from app.api import documented
 from app.api.access import declared
+from app.api.answers import JSON
 from app.api.problems import Problem
+from app.domain.json import dumps
 
 KEY = "key"
 KEY_WORDS = (
@@ -53,7 +57,7 @@ def stream_responses(*, seen_all: bool) -> Responses:
 
 
 def install(app: FastAPI) -> None:
-    """Give `app` its OpenAPI document, made at the first request for it."""
+    """Give `app` its OpenAPI document at `/openapi.json`, made at the first request for it."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -64,6 +68,15 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+    @cache
+    def text() -> bytes:
+        return dumps(app.openapi()).encode()
+
+    async def openapi(request: Request) -> Response:  # noqa: ARG001
+        return Response(await to_thread.run_sync(text), media_type=JSON)
+
+    app.add_route("/openapi.json", openapi, include_in_schema=False)
 
 
 def _secured(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from app.api.field_errors import field_errors
+from app.api.field_errors import MAX_PLACES, field_errors
 from app.api.headers import ALWAYS, DEFAULTS
 from app.api.request_log import HEADER, request_id
 from app.domain.json import dumps
+from app.domain.keys import masked
 from app.errors import FettleError, FieldError, Invalid, RequestTimeout
 from app.store.engine import is_transient
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("fettle.api")
 
 PROBLEM_TYPE = "application/problem+json"
-MAX_ERRORS = 100
-"""Places that one problem lists."""
 MAX_WORDS, MAX_PART = 2_000, 200
 """Characters of a message, and of one part of a place."""
 RETRY_AFTER_S = 2
@@ -71,11 +70,11 @@ def problem_response(
         "code": code,
         "errors": [
             {"loc": [_short(part, MAX_PART) for part in e.loc], "msg": _short(e.msg, MAX_WORDS)}
-            for e in errors[:MAX_ERRORS]
+            for e in errors[:MAX_PLACES]
         ],
     }
     # A path or message may repeat what was sent: lone surrogates of it must not break the answer.
-    body = dumps(content).encode("utf-8", errors="replace")
+    body = masked(dumps(content)).encode("utf-8", errors="replace")
     return Response(body, status, media_type=PROBLEM_TYPE, headers={**ALWAYS, **DEFAULTS, **(headers or {})})
 
 
@@ -98,7 +97,8 @@ def invalid_request(errors: Sequence[FieldError], kind: type[Invalid] = Invalid)
     """An error about these places of a request."""
     first = errors[0]
     where = ".".join(map(str, first.loc))
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    others = len(errors) - 1
+    more = f" (and {others if others < MAX_PLACES else f'at least {MAX_PLACES}'} more)" if others else ""
     return kind(f"{where}: {first.msg}{more}" if where else f"{first.msg}{more}", errors=errors)
 
 

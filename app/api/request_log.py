@@ -12,6 +12,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.domain.keys import masked
 from app.logs import context
 
 HEADER = "X-Request-ID"
@@ -70,7 +71,8 @@ def request_id(scope: Scope) -> str | None:
 def _identity(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and SANE_ID.fullmatch(value):
-            return str(value, "ascii")
+            sent = str(value, "ascii")
+            return sent if masked(sent) == sent else secrets.token_hex(8)
     return secrets.token_hex(8)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
 from anyio import to_thread
@@ -15,7 +15,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from app.api.access import access_of, authorise
 from app.api.body import is_storable_text, read_json, unstorable
-from app.api.field_errors import field_errors
+from app.api.field_errors import ENOUGH, MAX_PLACES, field_errors
 from app.api.gate import Gate, budgets_of
 from app.api.problems import invalid_request
 from app.errors import FieldError, Invalid, InvalidStudy, NotFound, UnsupportedMediaType
@@ -25,7 +25,7 @@ BODY_METHODS = {"POST", "PATCH", "PUT"}
 JSON_TYPES = ("application/json", "application/merge-patch+json")
 
 MAX_QUERY_PARAMETERS = 200
-QUICK_BYTES = 32_768
+QUICK_BYTES = 8_192
 """A larger body is read on a thread: all others would wait for it."""
 
 
@@ -85,7 +85,7 @@ class StrictRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                raise self._refusal(error, model) from None
+                raise self._refusal(error.errors(), error.body, model) from None
 
         return strict
 
@@ -96,33 +96,37 @@ class StrictRoute(APIRoute):
         _check_media_type(request)
         value, errors = await to_thread.run_sync(_read, data) if len(data) > QUICK_BYTES else _read(data)
         if not has_body and value not in ({}, None):
-            names = list(value) if isinstance(value, dict) else []
+            names = list(value)[:MAX_PLACES] if isinstance(value, dict) else []
             errors += [FieldError((name,), "Expected no fields: this action takes none.") for name in names]
             errors = errors or [FieldError((), "Expected no body, or an empty object.")]
         if errors:
             raise invalid_request(errors, self.invalid)
         request.state.json = value
-        # Read once, strictly; Starlette keeps it here, and FastAPI takes a model for its own.
-        request._json = await to_thread.run_sync(self._modelled, value) if len(data) > QUICK_BYTES else value
+        if has_body and len(data) > QUICK_BYTES and not self._embed_body_fields:
+            value = await to_thread.run_sync(self._validated, value)
+        request._json = value  # read once, strictly; Starlette keeps it here
 
-    def _modelled(self, value: Any) -> Any:
-        """A large body as the endpoint's model: FastAPI would make it on the event loop."""
-        model = None if self.body_field is None else self.body_field.field_info.annotation
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+    def _validated(self, value: Any) -> Any:
+        """What the endpoint is given for the body: it is no work to take it for valid again.
+
+        Raises:
+            Invalid: it isn't valid.
+        """
+        field = self.body_field
+        if field is None:
             return value
-        try:
-            return model.model_validate(value)
-        except ValidationError as error:
-            found = [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False)]
-            raise self._refusal(RequestValidationError(found, body=value), model) from None
+        found, errors = field.validate(value, loc=("body",))
+        if errors:
+            raise self._refusal(errors, value, field.field_info.annotation)
+        return found
 
-    def _refusal(self, error: RequestValidationError, model: Any) -> Invalid:
-        of_body = [{**e, "loc": e["loc"][1:]} for e in error.errors() if e["loc"][0] == "body"]
-        others = [e for e in error.errors() if e["loc"][0] != "body"]
-        errors = field_errors(of_body, error.body, model)
+    def _refusal(self, found: Sequence[Mapping[str, Any]], body: Any, model: Any) -> Invalid:
+        of_body = [{**e, "loc": e["loc"][1:]} for e in found[:ENOUGH] if e["loc"][0] == "body"]
+        others = [e for e in found[:ENOUGH] if e["loc"][0] != "body"]
+        errors = field_errors(of_body, body, model)
         for e in others:
-            (found,) = field_errors([{**e, "loc": ()}], None)
-            errors.append(FieldError(tuple(e["loc"]), found.msg))
+            (told,) = field_errors([{**e, "loc": ()}], None)
+            errors.append(FieldError(tuple(e["loc"]), told.msg))
         return invalid_request(errors, self.invalid if of_body else Invalid)
 
 

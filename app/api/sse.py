@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
@@ -31,12 +30,15 @@ log = logging.getLogger("fettle.stream")
 
 EVENT_STREAM = "text/event-stream"
 PING = b": ping\n\n"
-SEND_TIMEOUT_S = 30.0
-"""A client that takes nothing for this long is left: its connection is cut, and it resumes by id."""
+MAX_ACCEPT = 2_000
+"""Characters of an `Accept` header that are looked at."""
 
 
 class EventStream(Response):
-    """A stream that ends with its generator, or with the client; both free everything at once, and its `place`."""
+    """A stream that ends with its generator, or with the client; both free everything at once, and its `place`.
+
+    A client that takes nothing any more ends with its connection: see `app.api.sockets`.
+    """
 
     media_type = None
 
@@ -60,53 +62,18 @@ class EventStream(Response):
                 group.cancel_scope.cancel()
 
             group.start_soon(leave)
-            with _Patience(SEND_TIMEOUT_S, group.cancel_scope.cancel) as patience:
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                try:
-                    async for chunk in self.chunks:
-                        patience.begin()
-                        try:
-                            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                        except OSError:
-                            break  # the client has left, or may not go on
-                        patience.end()
-                except SQLAlchemyError as error:
-                    # The answer has begun: it ends here, and the client comes back to go on after its last event.
-                    log.warning("a stream ends early, the event log could not be read: %s", error)
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                async for chunk in self.chunks:
+                    try:
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    except OSError:
+                        break  # the client has left, or may not go on
+            except SQLAlchemyError as error:
+                # The answer has begun: it ends here, and the client comes back to go on after its last event.
+                log.warning("a stream ends early, the event log could not be read: %s", error)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
             group.cancel_scope.cancel()
-
-
-class _Patience:
-    """Calls `give_up` where something that began has not ended for `seconds`, at most twice that long after it began.
-
-    One timer a stream, not one for each thing that is sent: almost all of them are sent at once.
-    """
-
-    def __init__(self, seconds: float, give_up: Callable[[], object]) -> None:
-        self._seconds = seconds
-        self._give_up = give_up
-        self._began_at: float | None = None
-        self._loop = asyncio.get_running_loop()
-
-    def __enter__(self) -> _Patience:
-        self._timer = self._loop.call_later(self._seconds, self._look)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def begin(self) -> None:
-        self._began_at = self._loop.time()
-
-    def end(self) -> None:
-        self._began_at = None
-
-    def _look(self) -> None:
-        if self._began_at is not None and self._loop.time() - self._began_at >= self._seconds:
-            self._give_up()
-        else:
-            self._timer = self._loop.call_later(self._seconds, self._look)
 
 
 async def study_chunks(
@@ -217,7 +184,7 @@ def wants_json(accept: str | None) -> bool:
 def _quality(accept: str, media_type: str) -> tuple[float, int]:
     """The weight that an Accept header gives a media type, and how specifically (RFC 9110, 12.5.1)."""
     best: tuple[int, float] | None = None
-    for part in accept.lower().split(","):
+    for part in accept[:MAX_ACCEPT].lower().split(","):
         name, *parameters = (item.strip() for item in part.split(";"))
         if name not in {media_type, f"{media_type.partition('/')[0]}/*", "*/*"}:
             continue

@@ -6,14 +6,17 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio import to_thread
+from anyio.lowlevel import checkpoint
 from fastapi import Request
 from pydantic import Field, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -33,7 +36,11 @@ LISTS = ("drop",)
 """Fields of a form that may come several times."""
 MAX_FIELDS = 10_100
 FORM_BYTES = 2_000_000
-"""What a form may take beside its file: fields, names of columns, boundaries."""
+"""What a form may take beside its file: fields, names of columns, headers of its parts."""
+MAX_MEDIA_TYPE = 1_000
+UTF_8 = {"utf-8", "utf8"}
+SLICE_BYTES = 16_384
+"""Of a form, what is read at once: a header of a part can take milliseconds for each 4,000 of them."""
 
 
 class DatasetOptions(ReadingOptions):
@@ -112,31 +119,67 @@ async def brought(request: Request) -> AsyncIterator[Brought]:
     """
     if _media_type(request) == FORM:
         try:
-            form = await _Form(request.headers, request.stream(), max_files=1, max_fields=MAX_FIELDS).parse()
+            async with aclosing(_slices(request.stream())) as stream:
+                form = await _Form(request.headers, stream, max_files=1, max_fields=MAX_FIELDS).parse()
         except MultiPartException as error:
             raise BadRequest(f"Expected a form. {error.message}") from None
         try:
-            yield _of_form(form)
+            yield await to_thread.run_sync(_of_form, form)
         finally:
             await form.close()
         return
-    options = _checked(getattr(request.state, "json", None))
+    options = await to_thread.run_sync(_checked, getattr(request.state, "json", None))
     if options.uri is None:
         refuse(("uri",), "Expected the URI of a file, or an upload as multipart/form-data. Received: none")
     yield Brought(options, None)
 
 
 class _Form(MultiPartParser):
-    """A form whose fields are held in memory, so that all of them together are bounded; its file is not."""
+    """A form whose fields and headers are held in memory, so that all of them together are bounded; its file is not."""
 
-    _field_bytes = 0
+    _held_bytes = 0
+
+    async def parse(self) -> FormData:
+        """The form's fields and files, as UTF-8: a codec that the client chose might take hours for a megabyte.
+
+        Raises:
+            MultiPartException: it can't be read.
+            UnsupportedMediaType: it is said to be of another encoding.
+        """
+        kind = self.headers["Content-Type"]
+        if len(kind) > MAX_MEDIA_TYPE:  # to take it apart costs more than its length
+            raise UnsupportedMediaType(f"Expected a Content-Type of at most {MAX_MEDIA_TYPE:,} characters.")
+        _, parameters = parse_options_header(kind)
+        charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
+        if charset.lower() not in UTF_8:
+            raise UnsupportedMediaType(f"Expected a form in UTF-8. Received: charset={charset[:100]!r}")
+        return await super().parse()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._current_part.file is None:
-            self._field_bytes += end - start
-            if self._field_bytes > FORM_BYTES:
-                raise MultiPartException(f"Expected fields of at most {FORM_BYTES:,} bytes together.")
+            self._hold(end - start)
         super().on_part_data(data, start, end)
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._hold(end - start)
+        super().on_header_field(data, start, end)
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._hold(end - start)
+        super().on_header_value(data, start, end)
+
+    def _hold(self, count: int) -> None:
+        self._held_bytes += count
+        if self._held_bytes > FORM_BYTES:
+            raise MultiPartException(f"Expected fields of at most {FORM_BYTES:,} bytes together.")
+
+
+async def _slices(stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """What arrives, in pieces small enough that others are served between any two of them."""
+    async for chunk in stream:
+        for start in range(0, len(chunk), SLICE_BYTES):
+            yield chunk[start : start + SLICE_BYTES]
+            await checkpoint()
 
 
 def _of_form(form: FormData) -> Brought:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 from collections.abc import Iterator
@@ -88,6 +89,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:
             return
+        gc.collect()
+        gc.freeze()  # what was imported stays: whoever makes many objects for one request has it looked through for all
         self.code = 0
         self._announce()
 

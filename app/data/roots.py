@@ -56,7 +56,10 @@ class Named:
             return open_resolved(self.path)
         import fsspec
 
-        return fsspec.filesystem(self.protocol).open(self.path, "rb")
+        try:
+            return fsspec.filesystem(self.protocol).open(self.path, "rb")
+        except ValueError as error:  # of a store's library, about a name that it doesn't take
+            raise OSError(str(error)) from error
 
 
 def open_resolved(path: str) -> BinaryIO:
@@ -127,7 +130,7 @@ def _local(uri: str, path: str, roots: Sequence[str]) -> Named:
     if path.startswith("/"):
         real = Path(os.path.realpath(path))
         inside = any(real.is_relative_to(os.path.realpath(root)) for root in roots)
-        if inside and real.is_file():
+        if inside and os.path.isfile(real):  # noqa: PTH113 - a name that is too long is no file, and no error
             return Named("file", str(real))
     return refuse(
         ("uri",), f"Expected a file below the roots that this service's operator allows. Received: {uri[:200]!r}"

@@ -3,6 +3,7 @@
 The prefix is for scanners that look for secrets in files. The public part names the key, the secret has 190 bits of
 chance, and the checksum (CRC-32) tells a mistyped key from a wrong one before anything is looked up. What is stored is
 an HMAC-SHA-256 of the whole text under a secret of the service: neither the table nor its backup gives keys away.
+Whoever puts a key where an id belongs doesn't find it in logs, problems and the audit log: see `masked`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ _KEY = re.compile(
     f"{PREFIX}(?P<public>[0-9A-Za-z]{{{PUBLIC_CHARACTERS}}})_"
     f"[0-9A-Za-z]{{{SECRET_CHARACTERS}}}(?P<checksum>[0-9A-Za-z]{{{CHECKSUM_CHARACTERS}}})"
 )
+
+_UNDERSCORE = "(?:_|%5f)"
+_SECRET = re.compile(
+    f"({PREFIX.removesuffix('_')}{_UNDERSCORE}[0-9a-z]{{{PUBLIC_CHARACTERS}}}{_UNDERSCORE})"
+    f"[0-9a-z]{{1,{SECRET_CHARACTERS + CHECKSUM_CHARACTERS}}}",
+    re.IGNORECASE,
+)
+"""Of a key its secret, also where the text was cut, quoted for a URL, or its letters were made small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,11 @@ def read_key(text: str) -> Presented | None:
 def shown_prefix(key_id: str) -> str:
     """How the text of a key begins: enough to recognise it by, nothing to use."""
     return f"{PREFIX}{key_id.removeprefix('key_')}_"
+
+
+def masked(text: str) -> str:
+    """`text` without the secrets of keys in it: for what is told to others than the key's holder."""
+    return _SECRET.sub(r"\1…", text)
 
 
 def digest(pepper: bytes, text: str) -> str:

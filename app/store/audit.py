@@ -9,6 +9,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps
+from app.domain.keys import masked
 from app.store.engine import now
 from app.store.tables import AuditEntry
 
@@ -48,19 +49,20 @@ def note(
 ) -> None:
     """Write that a change was made to `subject`, an id or a name; in another `project` than the actor's where given.
 
-    `details` are a few words of ours, such as the names of fields: never a secret, never what a user sent.
+    `details` are a few words of ours, such as the names of fields: never a secret, never what a user sent; a key that
+    was sent in the place of an id is masked.
     """
     session.execute(
         insert(AuditEntry).values(
             at=now(),
             project=project or actor.project,
             action=action,
-            subject=subject[:255],
+            subject=masked(subject)[:255],
             key_id=actor.key_id,
-            actor=actor.name,
+            actor=None if actor.name is None else masked(actor.name),
             request_id=actor.request_id,
             address=actor.address,
-            details=dumps(dict(details)),
+            details=masked(dumps(dict(details))),
         )
     )
 

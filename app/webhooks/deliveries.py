@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from httpcore import AsyncConnectionPool
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -25,7 +24,7 @@ from app.store.delivering import Batch, Due
 from app.store.engine import Database
 from app.store.events import START, Position
 from app.webhooks.addresses import parse_networks
-from app.webhooks.sending import GONE, Answered, Receiver, Sender
+from app.webhooks.sending import GONE, Answered, Connections, Receiver, Sender
 
 log = logging.getLogger("fettle.webhooks")
 
@@ -111,8 +110,8 @@ class Deliveries:
         try:
             token = await self._write(lambda session: delivering.take_lease(session, webhook_id, self._lease_s))
             if token is not None:
-                async with self._sender.connections() as pool:
-                    while await self._send_next(pool, webhook_id, token, beyond):
+                async with self._sender.connections() as connections:
+                    while await self._send_next(connections, webhook_id, token, beyond):
                         pass
         except LeaseLost as error:
             log.info("a delivery ends: %s", error)
@@ -122,14 +121,14 @@ class Deliveries:
             if token is not None:
                 await self._release(webhook_id, token)
 
-    async def _send_next(self, pool: AsyncConnectionPool, webhook_id: int, token: str, beyond: Position) -> bool:
+    async def _send_next(self, connections: Connections, webhook_id: int, token: str, beyond: Position) -> bool:
         """Send one batch; whether there may be another one to send."""
         batch = await self._write(
             lambda session: delivering.next_batch(session, webhook_id, token, self._lease_s, beyond)
         )
         if batch is None or not batch.events:
             return batch is not None
-        answered = await self._sender.send(pool, Receiver(batch.url, batch.secret), batch.message_id, batch.body)
+        answered = await self._sender.send(connections, Receiver(batch.url, batch.secret), batch.message_id, batch.body)
         if answered.is_delivered:
             await self._write(
                 lambda session: delivering.delivered(session, webhook_id, token, batch.end, answered.status)

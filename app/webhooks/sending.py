@@ -17,6 +17,7 @@ import httpx
 
 from app import __version__
 from app.webhooks.addresses import CheckedNetwork, Forbidden, Network, Resolver, check_url
+from app.webhooks.measuring import MAX_WIRE_BYTES, AnswerTooLong, MeasuredNetwork
 from app.webhooks.signing import signature
 
 MAX_ANSWER_BYTES = 16_384
@@ -48,6 +49,14 @@ class Answered:
         return self.error is None
 
 
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Connections to one receiver, and what is left to be read of them."""
+
+    pool: httpcore.AsyncConnectionPool
+    network: MeasuredNetwork
+
+
 class Sender:
     """Makes requests. For one event loop; close it."""
 
@@ -62,23 +71,21 @@ class Sender:
         self._resolver.close()
 
     @asynccontextmanager
-    async def connections(self) -> AsyncIterator[httpcore.AsyncConnectionPool]:
+    async def connections(self) -> AsyncIterator[Connections]:
         """Connections to one receiver, kept open between its messages."""
         self._trust = self._trust or await asyncio.to_thread(httpx.create_ssl_context)
-        network = CheckedNetwork(self._resolver, self._allowed)
+        network = MeasuredNetwork(CheckedNetwork(self._resolver, self._allowed))
         async with httpcore.AsyncConnectionPool(
             ssl_context=self._trust, network_backend=network, max_connections=1, retries=0, http2=False
         ) as pool:
-            yield pool
+            yield Connections(pool, network)
 
-    async def send(
-        self, pool: httpcore.AsyncConnectionPool, receiver: Receiver, message_id: str, body: bytes
-    ) -> Answered:
+    async def send(self, to: Connections, receiver: Receiver, message_id: str, body: bytes) -> Answered:
         """Send one message; how that ended. Nothing but a cancellation is raised."""
         try:
             url = check_url(receiver.url, self._allowed)
             async with asyncio.timeout(self._timeout_s):
-                return await _exchange(pool, url, _headers(receiver, url, message_id, body), body)
+                return await _exchange(to, url, _headers(receiver, url, message_id, body), body)
         except TimeoutError:
             return Answered(error=f"No answer within {self._timeout_s:g} seconds.")
         except Forbidden as error:
@@ -97,8 +104,8 @@ def send_once(
     async def once() -> Answered:
         sender = Sender(allowed, timeout_s)
         try:
-            async with sender.connections() as pool:
-                return await sender.send(pool, receiver, message_id, body)
+            async with sender.connections() as connections:
+                return await sender.send(connections, receiver, message_id, body)
         finally:
             sender.close()
 
@@ -119,16 +126,18 @@ def _headers(receiver: Receiver, url: httpx.URL, message_id: str, body: bytes) -
     ]
 
 
-async def _exchange(
-    pool: httpcore.AsyncConnectionPool, url: httpx.URL, headers: list[tuple[bytes, bytes]], body: bytes
-) -> Answered:
+async def _exchange(to: Connections, url: httpx.URL, headers: list[tuple[bytes, bytes]], body: bytes) -> Answered:
     target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-    async with pool.stream("POST", target, headers=headers, content=body) as response:
+    to.network.left = MAX_WIRE_BYTES
+    async with to.pool.stream("POST", target, headers=headers, content=body) as response:
         read = 0
-        async for chunk in response.aiter_stream():
-            read += len(chunk)
-            if read > MAX_ANSWER_BYTES:
-                break
+        try:
+            async for chunk in response.aiter_stream():
+                read += len(chunk)
+                if read > MAX_ANSWER_BYTES:
+                    break
+        except AnswerTooLong:
+            pass  # its status is known
     status = response.status
     if 200 <= status < 300:
         return Answered(status)
