@@ -41,8 +41,10 @@ hostile: $(DEV_STAMP) ## Send what costs most: requests, files and definitions, 
 	$(BIN)/python -m pytest tests/hostile -n $(TEST_PROCESSES) --dist load --timeout $(TEST_TIMEOUT_S) $(ARGS)
 
 N ?= 1
-crash: $(DEV_STAMP) ## Kill, stop and starve every part of it, N times over (make crash N=20 ARGS="-k zombie")
-	CRASH_ROUNDS=$(N) $(BIN)/python -m pytest tests/crash -n $(TEST_PROCESSES) --dist load --timeout $(TEST_TIMEOUT_S) $(ARGS)
+RECORD ?= tests/crash/rounds.jsonl
+# Several rounds are recorded case by case: cut off, the same command goes on after the last one.
+crash: $(DEV_STAMP) ## Kill, stop and starve every part of it, N times over, resumed where it stopped (make crash N=20)
+	CRASH_ROUNDS=$(N) CRASH_RECORD=$(RECORD) $(BIN)/python -m pytest tests/crash -n $(TEST_PROCESSES) --dist load --maxschedchunk 1 --timeout $(TEST_TIMEOUT_S) $(ARGS)
 
 fuzz: $(DEV_STAMP) ## Search with N times as many requests and examples, others each time (make fuzz N=20)
 	FETTLE_TEST_EXAMPLES=$(if $(filter command line,$(origin N)),$(N),20) $(BIN)/python -m pytest \

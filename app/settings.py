@@ -81,8 +81,11 @@ class Settings(BaseSettings):
     )
     trainer_kill_memory_mb: Annotated[int, Field(ge=256)] | None = Field(
         default=None,
-        description="A trainer that passes this inside a trial is killed; 90 % of what the machine or container has "
-        "where it isn't set.",
+        description="A trainer that passes this inside a trial is killed; where it isn't set, its share of what the "
+        "machine or container has, less 15 % of it or 1,000 MB for all else.",
+    )
+    workers_on_machine: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="How many workers share that memory; `fettle up` tells it to those that it starts."
     )
 
     device_memory_mb: Annotated[int, Field(ge=1)] | None = Field(
@@ -136,8 +139,9 @@ class Settings(BaseSettings):
         default=6_000, description="Writes, counted likewise: studies, trials, what outside programs tell."
     )
     rate_heavy_per_minute: Annotated[int, Field(ge=0)] = Field(
-        default=120,
-        description="Calls that compute, likewise: validation, importances, plots, exports, reports, uploads.",
+        default=240,
+        description="Calls that compute, likewise: new studies, validation, importances, plots, exports, reports, "
+        "uploads.",
     )
     rate_failures_per_minute: Annotated[int, Field(ge=0)] = Field(
         default=30, description="Refused keys from one address before it has to wait; 0: no limit."

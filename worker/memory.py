@@ -16,10 +16,19 @@ CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 MB = 1e6
 MIB_BYTES = 2**20
+RESERVED_MB, RESERVED_SHARE = 1_000, 0.15
+"""What trainers leave of all memory, the larger of both: for the system, the API, the workers and a database."""
+MOST_RESERVED_SHARE = 0.4
+"""Of a small machine no more than this is left: TensorFlow alone takes some 800 MB."""
 
 
-KILL_SHARE = 0.9
-"""Of all memory: beyond it the kernel would take a process of its own choice."""
+def largest_trainer_mb(total_mb: float, workers: int) -> float:
+    """What a trainer may hold before it is killed, where `workers` share a machine of `total_mb`, in MB (10⁶ bytes).
+
+    Together their trainers leave enough that nothing else starves: the kernel would take a process of its own choice.
+    """
+    reserved_mb = min(max(RESERVED_MB, RESERVED_SHARE * total_mb), MOST_RESERVED_SHARE * total_mb)
+    return (total_mb - reserved_mb) / workers
 
 
 def host_memory_mb() -> float:

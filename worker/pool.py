@@ -10,10 +10,9 @@ from functools import cached_property
 
 from app.domain.families import Family, Scalar
 from app.domain.registry import BUILT_IN
-from app.domain.space import Categorical, Float, Int
+from app.domain.space import Categorical, Float, Int, axis_size
 from app.domain.study import StudyDefinition, trial_seed
 from app.domain.trial import Proposal
-from app.tuning.samplers import axis_size
 
 LONGEST_WAIT_S = 10.0
 """A trial that has waited for so long comes before those of a larger group, and ends the refilling of a stack."""

@@ -38,7 +38,7 @@ from worker.device import Device, resolve
 from worker.feeder import Feeder
 from worker.keeper import Keeper
 from worker.ledger import Ledger, StackSettings
-from worker.memory import KILL_SHARE, device_memory_mb, host_memory_mb
+from worker.memory import device_memory_mb, host_memory_mb, largest_trainer_mb
 from worker.plugins import installed
 from worker.pool import PooledTrial
 from worker.protocol import Prepare
@@ -78,7 +78,9 @@ class Supervisor:
         self._families = offered_families(settings.families, self._registry)
         self._worker_id = f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._memory_mb = settings.device_memory_mb or device_memory_mb(self._device)
-        self._kill_memory_mb = settings.trainer_kill_memory_mb or KILL_SHARE * host_memory_mb()
+        self._kill_memory_mb = settings.trainer_kill_memory_mb or largest_trainer_mb(
+            host_memory_mb(), settings.workers_on_machine
+        )
         labels = parse_labels(settings.worker_labels)
         self._offer = fleet.Offer(self._device.label, self._families, labels, self._memory_mb, self._versions())
         self._keeper = Keeper(self._database, self._worker_id, settings.lease_ttl_s)

@@ -45,6 +45,10 @@ class Service:
     """Threads that read uploaded files: each may hold all of one in memory."""
     turns: Turns = field(default_factory=Turns)
     """For what computes: importances, plots, exports, reports."""
+    checks: Turns = field(default_factory=Turns)
+    """For definitions, which wait for no plot."""
+    asks: Turns = field(default_factory=Turns)
+    """For the samplers of trials that outside programs train."""
 
 
 async def _service(request: Request) -> Service:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, StrictInt, StrictStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from app.api import schemas
 from app.api.access import needs
@@ -16,7 +19,7 @@ from app.api.deps import Api, IdempotencyKey, Project, Service
 from app.api.idempotency import again, once
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.api.trial_texts import trial_text
+from app.api.trial_texts import Fixed, trial_text
 from app.api.views import definition_of
 from app.domain.access import Scope
 from app.domain.external import Told, missing_values, outcome_of, stops_early, timed_out
@@ -25,7 +28,7 @@ from app.domain.json import decode_number, loads
 from app.domain.space import FiniteFloat
 from app.domain.study import MetricName, Seconds, StudyDefinition, StudyState
 from app.domain.trial import FailureReason, Proposal, Reservation
-from app.errors import FieldError, StateConflict
+from app.errors import FieldError, StateConflict, Unready
 from app.store import external, leases, tables
 from app.store.log import rfc3339
 from app.store.studies import find_study
@@ -128,73 +131,108 @@ class Verdict(BaseModel):
 
 @router.post(TRIALS + ":ask", response_model=Asked)
 @needs(Scope.WORK)
-def ask(
+async def ask(
     study_id: str, api: Api, project: Project, request: Request, wanted: Ask | None = None, key: IdempotencyKey = None
 ) -> Response:
     """Take up to `count` trials to train them elsewhere."""
-    known = again(api, project, request, key)
+    known = await run_in_threadpool(again, api, project, request, key)
     if known is not None:
         return known
     asked = wanted or Ask()
+    claim = await run_in_threadpool(_claim, api, project, study_id, asked)
+    try:
+        drawn = await api.asks.run(partial(_drawn, api, claim))
+    except Unready:
+        await run_in_threadpool(_give_back, api, claim.study_id, claim.reserved)
+        raise
+    return await run_in_threadpool(_handed_out, api, project, request, key, asked, claim, drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Trials of a study that were reserved for whoever asks."""
+
+    study_id: int
+    definition: StudyDefinition
+    reserved: list[Reservation]
+
+
+def _claim(api: Service, project: str, study_id: str, asked: Ask) -> _Claim:
     with api.database.read() as session:
         study = _external_study(session, project, study_id)
-        key_id, definition = study.id, definition_of(study)
-    worker = asked.worker
+    definition = definition_of(study)
     reserved = api.database.run(
-        lambda session: leases.reserve(session, key_id, worker, asked.count, asked.lease_seconds)
+        lambda session: leases.reserve(session, study.id, asked.worker, asked.count, asked.lease_seconds)
     )
-    proposals = _proposals(api, key_id, definition, reserved)
+    return _Claim(study.id, definition, reserved)
+
+
+def _drawn(api: Service, claim: _Claim) -> list[Proposal | Exception]:
+    """Hyperparameters for what was reserved, or what the sampler raised."""
+    if not claim.reserved:
+        return []
+    return api.external().ask(claim.study_id, claim.definition, claim.reserved)
+
+
+def _handed_out(
+    api: Service,
+    project: str,
+    request: Request,
+    key: str | None,
+    asked: Ask,
+    claim: _Claim,
+    drawn: list[Proposal | Exception],
+) -> Response:
+    """The answer that hands trials out, which they start with."""
+    proposals = _proposals(api, claim, drawn)
 
     def work(session: Session) -> Response:
-        started = leases.start(session, key_id, proposals, worker, "external", asked.lease_seconds)
+        started = leases.start(session, claim.study_id, proposals, asked.worker, "external", asked.lease_seconds)
         held = [p for p in proposals if p.reservation.trial_id in started]
         pairs = [(p.reservation.trial_id, p.reservation.token) for p in held]
         expiry = leases.promise(session, pairs, asked.lease_seconds)
         items = [_asked(p, expiry[p.reservation.trial_id]) for p in held if p.reservation.trial_id in expiry]
-        return answer(_answer_of(session, key_id, items, at_once=bool(proposals)))
+        return answer(_answer_of(session, claim.study_id, items, at_once=bool(proposals)))
 
     # Leases that nobody was told of end by themselves; most asks have no key, and there are many of them.
     response = once(api, project, request, key, work, always=False)
     told = {item["lease"]["token"] for item in loads(bytes(response.body).decode())["items"]}
-    _give_back(api, key_id, [p.reservation for p in proposals if p.reservation.token not in told])
+    _give_back(api, claim.study_id, [p.reservation for p in proposals if p.reservation.token not in told])
     return response
 
 
-def _proposals(api: Service, study_id: int, definition: StudyDefinition, reserved: list[Reservation]) -> list[Proposal]:
-    """Hyperparameters for what was reserved; a trial whose sampler raises has failed by it."""
-    if not reserved:
-        return []
+def _proposals(api: Service, claim: _Claim, drawn: list[Proposal | Exception]) -> list[Proposal]:
+    """What was drawn; a trial whose sampler raised has failed by it."""
     proposals: list[Proposal] = []
-    for reservation, proposal in zip(reserved, api.external().ask(study_id, definition, reserved), strict=True):
+    for reservation, proposal in zip(claim.reserved, drawn, strict=True):
         if isinstance(proposal, Proposal):
             proposals.append(proposal)
             continue
         pairs, words = _pairs([reservation]), f"The sampler raised {type(proposal).__name__}: {proposal}"
         api.database.run(
             lambda session, pairs=pairs, words=words: leases.fail(  # type: ignore[misc]
-                session, study_id, pairs, FailureReason.EXCEPTION, "SAMPLER_FAILED", words
+                session, claim.study_id, pairs, FailureReason.EXCEPTION, "SAMPLER_FAILED", words
             )
         )
     return proposals
 
 
-def _asked(proposal: Proposal, expires_at: float) -> AskedTrial:
+def _asked(proposal: Proposal, expires_at: float) -> str:
+    """An `AskedTrial` as JSON; its hyperparameters were written out before the transaction that this happens in."""
     reservation = proposal.reservation
-    return AskedTrial(
-        number=reservation.number,
-        attempt=reservation.attempt,
-        hyperparameters=proposal.hyperparameters,
-        lease=Lease(token=reservation.token, expires_at=rfc3339(expires_at)),
-    )
+    lease = Lease(token=reservation.token, expires_at=rfc3339(expires_at))
+    trial = AskedTrial(number=reservation.number, attempt=reservation.attempt, hyperparameters={}, lease=lease)
+    return trial.model_dump_json().replace('"hyperparameters":{}', f'"hyperparameters":{proposal.text}', 1)
 
 
-def _answer_of(session: Session, study_id: int, items: list[AskedTrial], *, at_once: bool) -> Asked:
-    """The answer; `at_once` says that trials were drawn, though all of them took earlier results or are drawn anew."""
+def _answer_of(session: Session, study_id: int, items: list[str], *, at_once: bool) -> str:
+    """An `Asked` as JSON; `at_once`: trials were drawn, though all of them took earlier results or are drawn anew."""
     state = StudyState(session.execute(select(tables.Study.state).where(tables.Study.id == study_id)).scalar_one())
     retry = {StudyState.RUNNING: RETRY_AFTER_S, StudyState.PAUSED: PAUSED_RETRY_AFTER_S}
-    if items or state not in retry:
-        return Asked(items=items, study_state=state)
-    return Asked(items=items, study_state=state, retry_after_seconds=0.0 if at_once else retry[state])
+    asked = Asked(items=[], study_state=state)
+    if not items and state in retry:
+        asked = Asked(items=[], study_state=state, retry_after_seconds=0.0 if at_once else retry[state])
+    return asked.model_dump_json().replace('"items":[]', f'"items":[{",".join(items)}]', 1)
 
 
 def _pairs(reservations: list[Reservation]) -> list[leases.Lease]:
@@ -214,10 +252,10 @@ def _give_back(api: Service, study_id: int, reservations: list[Reservation]) -> 
 @needs(Scope.WORK)
 def heartbeat(study_id: str, number: int, holding: Holding, api: Api, project: Project) -> Response:
     """Renew the lease of a trial, for as long as it was asked for."""
+    definition = _definition(api, project, study_id)
 
     def work(session: Session) -> Response:
         study = _external_study(session, project, study_id)
-        definition = definition_of(study)
         trial = external.held_trial(session, study.id, number, holding.lease_token)
         if _timed_out(session, definition, trial):
             return answer(Alive(expires_at=rfc3339(trial.at), should_stop=True))
@@ -233,20 +271,20 @@ def heartbeat(study_id: str, number: int, holding: Holding, api: Api, project: P
 def report(study_id: str, number: int, reported: Reported, api: Api, project: Project) -> Response:
     """Record the metrics of an epoch, renew the lease, and hear whether to go on. The same report may be repeated."""
     metrics = _numbers(reported.metrics)
+    definition = _definition(api, project, study_id)
 
     def work(session: Session) -> tuple[Any, ...] | None:
         study = _external_study(session, project, study_id)
-        definition = definition_of(study)
         trial = external.held_trial(session, study.id, number, reported.lease_token)
         if _timed_out(session, definition, trial):
             return None
         external.report(session, study, trial, reported.epoch, metrics)
-        return definition, trial, external.curve(session, trial.trial_id), _should_stop(session, definition, trial)
+        return trial, external.curve(session, trial.trial_id), _should_stop(session, definition, trial)
 
     written = api.database.run(work)
     if written is None:
         return answer(Verdict(should_prune=False, should_stop=True))
-    definition, trial, curve, stop = written
+    trial, curve, stop = written
     prune = False
     if definition.pruner.name != "none":
         prune = api.external().judge(definition, trial, curve)
@@ -265,10 +303,16 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
     )
     if told.error is not None and told.state != "FAIL":
         raise invalid_request([FieldError(("error",), f"Expected none with the state {told.state}. Received one")])
+    with api.database.read() as session:
+        study = _external_study(session, project, study_id)
+        known = external.told_trial(session, study.id, number, told.lease_token)
+    if known is None:
+        raise external.lost(number)
+    definition = definition_of(study)
+    fixed, held = Fixed.of(definition), api.external().attributes(study.id, known.id)
 
     def work(session: Session) -> tuple[Response, int, int]:
         study = _external_study(session, project, study_id)
-        definition = definition_of(study)
         trial = external.told_trial(session, study.id, number, told.lease_token)
         if trial is None:
             raise external.lost(number)
@@ -276,7 +320,6 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
         missing = missing_values(definition, end, curve)
         if missing:
             raise invalid_request(missing)
-        held = api.external().attributes(study.id, trial.id)
         attributes = loads(trial.system_attributes) if held is None else held
         seconds = max(0.0, trial.at - trial.started_at)
         limit = definition.execution.trial_timeout_seconds
@@ -289,11 +332,22 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
         if not external.tell(session, study.id, outcome):
             raise external.lost(number)
         session.expire_all()
-        return answer(trial_text(session, study, find_trial(session, study.id, number))), study.id, trial.id
+        ended = find_trial(session, study.id, number)
+        return answer(trial_text(session, study, ended, fixed)), study.id, trial.id
 
     response, key_id, trial_id = api.database.run(work)
     api.external().forget(key_id, trial_id)
     return response
+
+
+def _definition(api: Service, project: str, study_id: str) -> StudyDefinition:
+    """The study's definition, read before a transaction that needs it: to parse it may take a while.
+
+    What is asked of it never changes.
+    """
+    with api.database.read() as session:
+        study = _external_study(session, project, study_id)
+    return definition_of(study)
 
 
 def _external_study(session: Session, project: str, study_id: str) -> tables.Study:

@@ -8,7 +8,7 @@ rebinding) by the `Host`.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 PROBES = ("/healthz", "/readyz", "/metrics")
 """Asked by whatever watches the service, under any name, and never refused."""
 HEAVY = {
+    ("POST", "/v1/studies"),
     ("POST", "/v1/studies:validate"),
     ("POST", "/v1/datasets"),
     ("GET", "/v1/studies/{study_id:id}/importances"),
@@ -35,13 +36,16 @@ HEAVY = {
 }
 
 
-def budget_of(path: str, methods: Collection[str]) -> Budget | None:
-    """Which budget calls of a route are counted in; None for probes."""
+def budgets_of(path: str, methods: Collection[str]) -> tuple[Budget, ...]:
+    """Which budgets calls of a route are counted in, none for probes: a new study is a write, and checked as well."""
     if path in PROBES:
-        return None
-    if any((method, path) in HEAVY for method in methods):
-        return "heavy"
-    return "reads" if set(methods) <= set(SAFE_METHODS) else "writes"
+        return ()
+    is_heavy = any((method, path) in HEAVY for method in methods)
+    if is_heavy and path == "/v1/studies":
+        return ("writes", "heavy")
+    if is_heavy:
+        return ("heavy",)
+    return ("reads",) if set(methods) <= set(SAFE_METHODS) else ("writes",)
 
 
 class Gate:
@@ -53,23 +57,26 @@ class Gate:
         self._hosts = settings.hosts
         self._origins = frozenset(settings.origins)
 
-    def admit(self, request: Request, caller: Caller, budget: Budget | None) -> None:
+    def admit(self, request: Request, caller: Caller, budgets: Sequence[Budget]) -> None:
         """Let a call in, or say why not.
 
         Raises:
             Misdirected: it names a host that the service doesn't go by.
             CrossOrigin: another site's page sent it to an open service.
-            TooManyRequests: the caller has used up the budget.
+            TooManyRequests: the caller has used up one of the budgets.
         """
-        if budget is None:
+        if not budgets:
             return
         self._check_host(request, is_open=caller.key_id is None)
         if caller.key_id is None and request.method not in SAFE_METHODS:
             self._check_origin(request)
         who = caller_of(request, caller)
-        standing = None if who is None else self.rates.spend(who, budget)
-        if standing is not None:
-            request.state.rate_headers = standing.headers()
+        if who is None:
+            return
+        for budget in budgets:
+            standing = self.rates.spend(who, budget)
+            if standing is not None:
+                request.state.rate_headers = standing.headers()
 
     def _check_host(self, request: Request, *, is_open: bool) -> None:
         host = host_of(request.headers.get("host", ""))

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Request, Response, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.convertors import Convertor, register_url_convertor
 
 from app.api.access import access_of, authorise
 from app.api.body import is_storable_text, read_json, unstorable
 from app.api.field_errors import field_errors
-from app.api.gate import Gate, budget_of
+from app.api.gate import Gate, budgets_of
 from app.api.problems import invalid_request
 from app.errors import FieldError, Invalid, InvalidStudy, NotFound, UnsupportedMediaType
 
@@ -70,12 +71,12 @@ class StrictRoute(APIRoute):
         known = {f.alias for f in get_flat_params(self.dependant) if isinstance(f.field_info, params.Query)}
         form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
         model = None if self.body_field is None else self.body_field.field_info.annotation
-        budget = budget_of(self.path, self.methods or ())
+        budgets = budgets_of(self.path, self.methods or ())
 
         async def strict(request: Request) -> Response:
             authorise(request.state.caller, access)
             gate: Gate = request.app.state.gate
-            gate.admit(request, request.state.caller, budget)
+            gate.admit(request, request.state.caller, budgets)
             request.state.change = access.change
             _check_path(request)
             _check_query(request, known)
@@ -100,8 +101,20 @@ class StrictRoute(APIRoute):
             errors = errors or [FieldError((), "Expected no body, or an empty object.")]
         if errors:
             raise invalid_request(errors, self.invalid)
-        request._json = value  # read once, strictly; Starlette keeps it here
         request.state.json = value
+        # Read once, strictly; Starlette keeps it here, and FastAPI takes a model for its own.
+        request._json = await to_thread.run_sync(self._modelled, value) if len(data) > QUICK_BYTES else value
+
+    def _modelled(self, value: Any) -> Any:
+        """A large body as the endpoint's model: FastAPI would make it on the event loop."""
+        model = None if self.body_field is None else self.body_field.field_info.annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return value
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            found = [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False)]
+            raise self._refusal(RequestValidationError(found, body=value), model) from None
 
     def _refusal(self, error: RequestValidationError, model: Any) -> Invalid:
         of_body = [{**e, "loc": e["loc"][1:]} for e in error.errors() if e["loc"][0] == "body"]

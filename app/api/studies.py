@@ -4,36 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Header, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from app.api import schemas
 from app.api.access import NOTHING, needs
 from app.api.answers import answer, page
-from app.api.dataset_views import dataset_kept, known_datasets
-from app.api.deps import DEFAULT_LIMIT, Api, Calling, Change, Changing, CursorText, IdempotencyKey, Limit, Project
+from app.api.dataset_views import dataset_kept
+from app.api.deps import (
+    DEFAULT_LIMIT,
+    Api,
+    Calling,
+    Change,
+    Changing,
+    CursorText,
+    IdempotencyKey,
+    Limit,
+    Project,
+    Service,
+)
 from app.api.files import remove_study_files
-from app.api.idempotency import once
+from app.api.idempotency import again, once
 from app.api.pagination import Cursors
+from app.api.preparation import NewStudy, Revision, checked_definition, found_study, new_study, revised
 from app.api.problems import invalid_request
 from app.api.routing import StudyRoute
 from app.api.routing import router as make_router
-from app.api.validation import accepted, changed, sample_limit
-from app.api.views import definition_of, study_now, study_views
-from app.api.warm_start import warm_started
-from app.domain.access import Scope
-from app.domain.registry import BUILT_IN, Families
+from app.api.views import study_text, study_views
+from app.domain.access import Caller, Scope
+from app.domain.effort import Meter
 from app.domain.study import StudyDefinition, StudyState
-from app.errors import FieldError, PreconditionFailed
+from app.errors import FieldError, PreconditionFailed, StateConflict
 from app.store import lifecycle, studies, tables
-from app.store.families import known_families
 from app.store.projects import hold_project
 from app.store.warm_start import keep_earlier
 
 router = make_router("studies", StudyRoute)
+
+MOST_CHECKS = 20
+"""How often a change is checked anew because others came first: at each round one of them is through."""
 
 Sort = Literal["name", "created_at", "-created_at"]
 States = Annotated[list[StudyState], Query(alias="state", description="In one of these states.")]
@@ -44,7 +58,7 @@ Labels = Annotated[
 
 @router.post("/v1/studies", status_code=201, response_model=schemas.Study)
 @needs(Scope.SUBMIT, change="study.create")
-def create_study(
+async def create_study(
     definition: StudyDefinition,
     request: Request,
     api: Api,
@@ -53,51 +67,49 @@ def create_study(
     key: IdempotencyKey = None,
 ) -> Response:
     """Start a study: workers take its trials from now on."""
-    project = caller.project
-    datasets, families = known_datasets(api, project, definition), _families(api, definition)
-    filled = accepted(definition, api.settings, datasets, families).definition
-
-    def work(session: Session) -> Response:
-        hold_project(session, project)
-        warm = warm_started(session, project, filled)
-        with dataset_kept():
-            study = lifecycle.create_study(
-                session, warm.definition, project=project, created_by=caller.name, sample_limit=sample_limit(filled)
-            )
-        keep_earlier(session, study.id, warm.trials)
-        change.note(session, study.public_id)
-        location = f"/v1/studies/{study.public_id}"
-        return answer(study_now(session, study), 201, location=location, etag=study.revision)
-
-    return once(api, project, request, key, work)
+    known = await run_in_threadpool(again, api, caller.project, request, key)
+    if known is not None:
+        return known
+    new = await api.checks.metered(request, partial(new_study, api, caller.project, definition))
+    return await run_in_threadpool(once, api, caller.project, request, key, partial(_store, caller, change, new))
 
 
-def _families(api: Api, definition: StudyDefinition) -> Families:
-    """The families that there are: the built-in ones suffice for those of theirs."""
-    if definition.model.family in BUILT_IN:
-        return BUILT_IN
-    with api.database.read() as session:
-        return known_families(session)
+def _store(caller: Caller, change: Change, new: NewStudy, session: Session) -> Response:
+    hold_project(session, caller.project)
+    with dataset_kept():
+        study = lifecycle.create_study(
+            session,
+            new.definition,
+            project=caller.project,
+            created_by=caller.name,
+            sample_limit=new.sample_limit,
+            text=new.text,
+        )
+    keep_earlier(session, study.id, new.earlier)
+    change.note(session, study.public_id)
+    location = f"/v1/studies/{study.public_id}"
+    return answer(study_text(session, study), 201, location=location, etag=study.revision)
 
 
 @router.post("/v1/studies:validate", response_model=schemas.Validation)
 @needs(Scope.SUBMIT, change=NOTHING)
-def validate_study(definition: StudyDefinition, api: Api, project: Project) -> Response:
+async def validate_study(definition: StudyDefinition, request: Request, api: Api, project: Project) -> Response:
     """Check a definition and fill in its defaults; nothing is stored."""
-    datasets, families = known_datasets(api, project, definition), _families(api, definition)
-    checked = accepted(definition, api.settings, datasets, families)
-    with api.database.read() as session:
-        warm = warm_started(session, project, checked.definition)
-    return answer(
-        schemas.Validation.model_construct(
-            definition=warm.definition,
-            structural=list(checked.structural),
-            runtime=list(checked.runtime),
-            stackable=checked.stackable,
-            warnings=[*checked.warnings, *warm.warnings],
-            memory=None if checked.memory is None else schemas.Memory(**asdict(checked.memory)),
+
+    def work(meter: Meter) -> Response:
+        checked, warm = checked_definition(api, project, definition, meter)
+        return answer(
+            schemas.Validation.model_construct(
+                definition=warm.definition,
+                structural=list(checked.structural),
+                runtime=list(checked.runtime),
+                stackable=checked.stackable,
+                warnings=[*checked.warnings, *warm.warnings],
+                memory=None if checked.memory is None else schemas.Memory(**asdict(checked.memory)),
+            )
         )
-    )
+
+    return await api.checks.metered(request, work)
 
 
 @router.get("/v1/studies", response_model=schemas.StudyPage)
@@ -141,14 +153,15 @@ def get_study(study_id: str, api: Api, project: Project) -> Response:
     """One study."""
     with api.database.read() as session:
         study = studies.find_study(session, project, study_id)
-        return answer(study_now(session, study), etag=study.revision)
+        return answer(study_text(session, study), etag=study.revision)
 
 
 @router.patch("/v1/studies/{study_id:id}", response_model=schemas.Study)
 @needs(Scope.SUBMIT, change="study.change")
-def change_study(
+async def change_study(
     study_id: str,
     changes: schemas.StudyChanges,
+    request: Request,
     api: Api,
     project: Project,
     change: Changing,
@@ -158,16 +171,43 @@ def change_study(
 ) -> Response:
     """Change words, labels, budget, priority or parallel trials of a study."""
 
-    def work(session: Session) -> Response:
-        found = studies.find_study(session, project, study_id)
-        study = _locked(session, found)
+    def check(meter: Meter) -> Revision:
+        study = found_study(api, project, study_id)
         _check_revision(if_match, study)
-        present = definition_of(study)
-        definition = changed(present, changes, api.settings, known_families(session))
-        if definition != present:
-            study = lifecycle.update_study(session, study.id, definition)
-        change.note(session, study.public_id, fields=sorted(changes.model_fields_set))
-        return answer(study_now(session, study), etag=study.revision)
+        return revised(api, study, changes, meter)
+
+    fields = sorted(changes.model_fields_set)
+    for _ in range(MOST_CHECKS):
+        revision = await api.checks.metered(request, check)
+        stored = await run_in_threadpool(_revise, api, project, study_id, revision, if_match, change, fields)
+        if stored is not None:
+            return stored
+    raise StateConflict(
+        f"Expected a study that nobody else changes meanwhile. Received one that was changed {MOST_CHECKS} times while "
+        "this change was checked: try again."
+    )
+
+
+def _revise(
+    api: Service,
+    project: str,
+    study_id: str,
+    revision: Revision,
+    if_match: str | None,
+    change: Change,
+    fields: list[str],
+) -> Response | None:
+    """Write what was checked; None where the study has another revision by now, which is to be checked first."""
+
+    def work(session: Session) -> Response | None:
+        study = _locked(session, studies.find_study(session, project, study_id))
+        _check_revision(if_match, study)
+        if study.revision != revision.of:
+            return None
+        if revision.definition is not None:
+            study = lifecycle.update_study(session, study.id, revision.definition, revision.text)
+        change.note(session, study.public_id, fields=fields)
+        return answer(study_text(session, study), etag=study.revision)
 
     return api.database.run(work)
 
@@ -235,6 +275,6 @@ def _act(
     def work(session: Session) -> Response:
         study = action(session, studies.find_study(session, project, study_id).id)
         change.note(session, study_id)
-        return answer(study_now(session, study), etag=study.revision)
+        return answer(study_text(session, study), etag=study.revision)
 
     return api.database.run(work)

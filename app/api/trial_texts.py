@@ -7,6 +7,7 @@ again, which costs several times what reading it from the database does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -14,26 +15,56 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app.api.views import artifact_view, definition_of
+from app.domain.families import Scalar
 from app.domain.json import dumps, loads
+from app.domain.study import StudyDefinition
 from app.store import artifacts, tables, trials
 from app.store.listing import ShownTrial, shown
 from app.store.log import rfc3339
 
 
-def trial_texts(session: Session, study: tables.Study, rows: Sequence[ShownTrial]) -> list[str]:
-    """Trials of a study as `schemas.Trial`, with their files and the last metrics of those that have no result."""
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The hyperparameters that a study fixes, and their JSON text."""
+
+    values: Mapping[str, Scalar]
+    text: str
+
+    @classmethod
+    def of(cls, definition: StudyDefinition) -> Fixed:
+        """Those of a definition."""
+        values = definition.fixed
+        return cls(values, dumps(values))
+
+    def beside(self, requested: str) -> str:
+        """The JSON text of these and of those that were asked for, which count where both are given."""
+        asked = loads(requested)
+        if not asked or not self.values:
+            return requested if asked else self.text
+        if asked.keys() & self.values.keys():
+            return dumps({**self.values, **asked})
+        return f"{self.text[:-1]},{requested[1:]}"
+
+
+def trial_texts(
+    session: Session, study: tables.Study, rows: Sequence[ShownTrial], fixed: Fixed | None = None
+) -> list[str]:
+    """Trials of a study as `schemas.Trial`, with their files and the last metrics of those that have no result.
+
+    What the study has `fixed` is shown of trials that wait; where it isn't given, the definition is read for it.
+    """
     files = artifacts.artifacts_of(session, [t.id for t in rows])
     metrics = trials.last_metrics(session, [t for t in rows if t.metrics is None])
-    waiting = any(t.hyperparameters is None for t in rows)
-    fixed = definition_of(study).fixed if waiting else {}
+    if fixed is None and any(t.hyperparameters is None for t in rows):
+        fixed = Fixed.of(definition_of(study))
     names = loads(study.objective_metrics)
     public_id = _string(study.public_id)
     return [_trial_text(public_id, names, t, files.get(t.id, []), t.metrics or metrics.get(t.id), fixed) for t in rows]
 
 
-def trial_text(session: Session, study: tables.Study, row: tables.Trial) -> str:
-    """One trial of a study as `schemas.Trial`."""
-    return trial_texts(session, study, [shown(row)])[0]
+def trial_text(session: Session, study: tables.Study, row: tables.Trial, fixed: Fixed | None = None) -> str:
+    """One trial of a study as `schemas.Trial`; `fixed` as in `trial_texts`."""
+    return trial_texts(session, study, [shown(row)], fixed)[0]
 
 
 def metrics_text(row: Row[Any]) -> str:
@@ -47,9 +78,10 @@ def _trial_text(
     trial: ShownTrial,
     files: Sequence[tables.Artifact],
     metrics: str | None,
-    fixed: Mapping[str, Any],
+    fixed: Fixed | None,
 ) -> str:
-    hyperparameters = trial.hyperparameters or dumps({**fixed, **loads(trial.requested or "{}")})
+    requested = trial.requested or "{}"
+    hyperparameters = trial.hyperparameters or (requested if fixed is None else fixed.beside(requested))
     values = "null" if trial.objective_values is None else _values(names, trial.objective_values)
     seconds = "null"
     if trial.finished_at is not None and trial.started_at is not None:

@@ -12,17 +12,18 @@ from sqlalchemy.orm import Session
 from app.api import schemas
 from app.api.access import needs
 from app.api.answers import answer, page
-from app.api.deps import DEFAULT_LIMIT, Api, Changing, CursorText, IdempotencyKey, Limit, Project
+from app.api.deps import DEFAULT_LIMIT, Api, Changing, CursorText, IdempotencyKey, Limit, Project, Service
 from app.api.files import open_artifact
-from app.api.idempotency import once
+from app.api.idempotency import again, once
 from app.api.pagination import Cursors
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.api.trial_texts import metrics_text, trial_text, trial_texts
+from app.api.trial_texts import Fixed, metrics_text, trial_text, trial_texts
 from app.api.views import artifact_view, definition_of
 from app.domain.access import Scope
 from app.domain.check_space import check_enqueued
 from app.domain.json import loads
+from app.domain.study import StudyDefinition
 from app.domain.trial import TrialState
 from app.errors import FieldError
 from app.store import artifacts, lifecycle, listing, tables, trials
@@ -81,23 +82,30 @@ def enqueue_trial(
     key: IdempotencyKey = None,
 ) -> Response:
     """Ask for a trial with these hyperparameters; what is left out is drawn by the sampler."""
+    known = again(api, project, request, key)
+    if known is not None:
+        return known
+    definition = _definition(api, project, study_id)  # what it searches never changes
+    values, errors = check_enqueued(definition, trial.hyperparameters)
+    if errors:
+        raise invalid_request(errors)
+    fixed = Fixed.of(definition)
 
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
-        values = _accepted(study, trial)
         row = lifecycle.enqueue(session, study.id, values, api.settings.max_waiting_trials)
         change.note(session, study_id, trial=row.number)
         location = f"/v1/studies/{study_id}/trials/{row.number}"
-        return answer(trial_text(session, study, row), 201, location=location)
+        return answer(trial_text(session, study, row, fixed), 201, location=location)
 
     return once(api, project, request, key, work)
 
 
-def _accepted(study: tables.Study, trial: schemas.NewTrial) -> dict[str, bool | int | float | str]:
-    values, errors = check_enqueued(definition_of(study), trial.hyperparameters)
-    if errors:
-        raise invalid_request(errors)
-    return values
+def _definition(api: Service, project: str, study_id: str) -> StudyDefinition:
+    """A study's definition, read before a transaction that needs it: to parse it may take a while."""
+    with api.database.read() as session:
+        study = find_study(session, project, study_id)
+    return definition_of(study)
 
 
 @router.get(TRIAL, response_model=schemas.Trial)
@@ -113,12 +121,13 @@ def get_trial(study_id: str, number: int, api: Api, project: Project) -> Respons
 @needs(Scope.SUBMIT, change="trial.cancel")
 def cancel_trial(study_id: str, number: int, api: Api, project: Project, change: Changing) -> Response:
     """End a waiting or running trial."""
+    fixed = Fixed.of(_definition(api, project, study_id))
 
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
         trial = lifecycle.cancel_trial(session, study.id, number)
         change.note(session, study_id, trial=number)
-        return answer(trial_text(session, study, trial))
+        return answer(trial_text(session, study, trial, fixed))
 
     return api.database.run(work)
 

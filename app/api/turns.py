@@ -1,7 +1,8 @@
 """Turns for what computes: few at a time, on threads or in processes of their own, so that simple calls find one.
 
-Waiting for a turn takes no thread. An export takes a turn for each batch of trials and gives it back while the batch is
-sent: a client that reads slowly keeps nobody waiting, and several exports advance side by side.
+Waiting for a turn takes no thread. What is metered ends once its client has left. An export takes a turn for each batch
+of trials and gives it back while the batch is sent: a client that reads slowly keeps nobody waiting, and several
+exports advance side by side.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from app.compute import Bounds, Pool
+from app.domain.effort import Meter
 from app.errors import Unready
 
 AT_ONCE = 2
 PATIENCE_S = 20.0
 """How long a request waits for its turn before the service says that it is too busy."""
+LONGEST_S = 30.0
+"""How long metered work may take besides: its steps are bounded, but not what else the machine does."""
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -34,6 +38,7 @@ class Turns:
         self._free = asyncio.Semaphore(at_once)
         self._threads = CapacityLimiter(at_once)
         self._pool = Pool()
+        self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of `work`, on a thread.
@@ -43,6 +48,52 @@ class Turns:
         """
         async with self._turn():
             return await to_thread.run_sync(work, limiter=self._threads)
+
+    async def metered(self, request: Request, work: Callable[[Meter], T]) -> T:
+        """The result of `work` on a thread, as `run`; its meter makes it end once the client has left.
+
+        For what is quick as a rule, and bounded by its steps. The request's body was read.
+
+        Raises:
+            TooExpensive: it takes more steps than a request may cause.
+            Unready: others are being computed, or it takes too long.
+            ClientDisconnect: nobody waits for the answer any more.
+        """
+        meter, has_begun = Meter(), False
+
+        def begin() -> T:
+            nonlocal has_begun
+            has_begun = True
+            return work(meter)
+
+        computing, left = asyncio.create_task(self.run(begin)), asyncio.create_task(_departure(request))
+        try:
+            longest_s = self._patience_s + LONGEST_S
+            await asyncio.wait({computing, left}, timeout=longest_s, return_when=asyncio.FIRST_COMPLETED)
+            if computing.done():
+                return computing.result()
+            if left.done():
+                raise ClientDisconnect
+            raise Unready(
+                f"Expected to be done within {longest_s:g} s. The service is too busy: try again in a moment."
+            )
+        finally:
+            left.cancel()
+            if not computing.done():
+                self._abandon(computing, meter, has_begun=has_begun)
+
+    def _abandon(self, computing: asyncio.Task[Any], meter: Meter, *, has_begun: bool) -> None:
+        """Let go of metered work. Its thread can't be ended from here: it keeps its turn until it meets the meter."""
+        meter.abandon()
+        if not has_begun:
+            computing.cancel()
+        self._abandoned.add(computing)
+        computing.add_done_callback(self._forget)
+
+    def _forget(self, computing: asyncio.Task[Any]) -> None:
+        self._abandoned.discard(computing)
+        if not computing.cancelled():
+            computing.exception()  # looked at, or asyncio would complain that nobody did
 
     async def compute(
         self, request: Request, function: Callable[[*Args], T], *arguments: *Args, bounds: Bounds | None = None

@@ -17,6 +17,7 @@ from app.domain.check_weight import weight_problems
 from app.domain.combinations import combination_count
 from app.domain.datasets import BUILT_IN as DATASETS
 from app.domain.datasets import Dataset
+from app.domain.effort import Meter
 from app.domain.registry import BUILT_IN, Families
 from app.domain.study import Budget, Execution, StudyDefinition
 from app.errors import FieldError, InvalidStudy
@@ -44,21 +45,22 @@ def accepted(
     settings: Settings,
     datasets: Mapping[str, Dataset] = DATASETS,
     families: Families = BUILT_IN,
+    meter: Meter | None = None,
 ) -> Checked:
     """The definition with all defaults, where it can be run, by the `datasets` and `families` that it may name.
 
     Raises:
         InvalidStudy: it can't; all its problems with their places.
+        TooExpensive: to tell takes more steps than the `meter` allows.
     """
     from app.tuning.pruners import pruner_options, pruner_problems
     from app.tuning.samplers import sampler_options, sampler_problems
 
     limits = limits_of(settings)
-    checked = check_definition(definition, limits, datasets, families)
-    family = families.of(checked.definition.model, definition.hyperparameters)
+    checked = check_definition(definition, limits, datasets, families, meter)
     if any(not error.loc for error in checked.errors):
         raise invalid_request(checked.errors, InvalidStudy)
-    errors = [*checked.errors, *sampler_problems(definition, family), *pruner_problems(definition)]
+    errors = [*checked.errors, *sampler_problems(definition, checked.family), *pruner_problems(definition)]
     if errors:
         raise invalid_request(list(dict.fromkeys(errors)), InvalidStudy)
     sampler, pruner = definition.sampler, definition.pruner
@@ -78,24 +80,36 @@ def accepted(
     return replace(checked, definition=filled)
 
 
-def sample_limit(definition: StudyDefinition) -> int | None:
-    """How many trials the sampler can draw; None where it never runs out."""
+def sample_limit(definition: StudyDefinition, meter: Meter | None = None) -> int | None:
+    """How many trials the sampler can draw; None where it never runs out.
+
+    Raises:
+        TooExpensive: counting them takes more steps than the `meter` allows.
+    """
     from app.tuning.samplers import most_trials
 
     cells = most_trials(definition)
     if cells is None and definition.execution.duplicates == "resample":
-        return combination_count(definition)
+        return combination_count(definition, meter)
     return None if cells is None or cells > MAX_CELLS else cells
 
 
 def changed(
-    definition: StudyDefinition, changes: StudyChanges, settings: Settings, families: Families = BUILT_IN
+    definition: StudyDefinition,
+    changes: StudyChanges,
+    settings: Settings,
+    families: Families = BUILT_IN,
+    meter: Meter | None = None,
 ) -> StudyDefinition:
     """The definition after a merge patch (RFC 7396): what is left out stays, null gives the default.
+
+    Its space and its data don't change, and are not looked at again.
 
     Raises:
         InvalidStudy: what comes out can't be run.
     """
+    from app.tuning.samplers import candidate_problems
+
     given = changes.model_dump(include=changes.model_fields_set)
     execution = given.get("execution") or {}
     locked = [
@@ -118,9 +132,11 @@ def changed(
         raise invalid_request(found, InvalidStudy) from None
     errors = [
         e
-        for e in check_definition(result, limits_of(settings), families=families).errors
+        for e in check_definition(result, limits_of(settings), {}, families, meter).errors
         if e.loc[0] in {"budget", "execution"}
     ]
+    if result.budget.trials != definition.budget.trials and not list(candidate_problems(definition)):
+        errors += [FieldError(("budget", "trials"), e.msg) for e in candidate_problems(result)]
     if errors:
         raise invalid_request(errors, InvalidStudy)
     return result

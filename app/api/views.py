@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -31,10 +32,14 @@ def _time(at: float | None) -> str | None:
 
 
 def study_view(
-    study: tables.Study, offers: Sequence[Offer], unread: Mapping[int, Mapping[str, str]], room: TrialRoom | None
+    study: tables.Study,
+    offers: Sequence[Offer],
+    unread: Mapping[int, Mapping[str, str]],
+    room: TrialRoom | None,
+    definition: dict[str, Any] | None = None,
 ) -> schemas.Study:
     """A study; `offers` are what live workers offer, `unread` says which of them can't read which study, `room` is what
-    its project has for trials.
+    its project has for trials. `definition` is shown in the place of the stored one.
     """
     return schemas.Study.model_validate(
         {
@@ -45,7 +50,7 @@ def study_view(
             "state_reason": study.state_reason,
             "pending_reason": workers.pending_reason(study, offers, unread.get(study.id, {}), room),
             "revision": study.revision,
-            "definition": loads(study.definition or "{}"),
+            "definition": loads(study.definition or "{}") if definition is None else definition,
             "progress": progress_of(study),
             "best": best_of(study),
             "created_by": study.created_by,
@@ -62,12 +67,24 @@ def study_now(session: Session, study: tables.Study) -> schemas.Study:
     return view
 
 
-def study_views(session: Session, studies: Sequence[tables.Study]) -> list[schemas.Study]:
-    """Studies of one project as they are in this transaction."""
+def study_text(session: Session, study: tables.Study) -> str:
+    """A study as JSON text, as it is in this transaction. Its definition goes in as it is stored, whatever its size.
+
+    It is neither read nor written anew: this happens while the study's row is locked.
+    """
+    (shown,) = study_views(session, [study], definition={})
+    # The first one is the field: what comes before it are texts, whose quotes are escaped.
+    return shown.model_dump_json().replace('"definition":{}', f'"definition":{study.definition or "{}"}', 1)
+
+
+def study_views(
+    session: Session, studies: Sequence[tables.Study], definition: dict[str, Any] | None = None
+) -> list[schemas.Study]:
+    """Studies of one project as they are in this transaction; `definition` is shown in the place of the stored ones."""
     pending = next(filter(workers.is_pending, studies), None)
     room = None if pending is None else trial_room(session, pending.project)
     offers, unread = workers.live_offers(session), workers.unread(session, studies)
-    return [study_view(study, offers, unread, room) for study in studies]
+    return [study_view(study, offers, unread, room, definition) for study in studies]
 
 
 def artifact_view(file: tables.Artifact) -> schemas.Artifact:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,16 @@ from sqlalchemy.orm import Session
 from app.api.problems import invalid_request
 from app.api.views import definition_of
 from app.domain.constraints import violations
+from app.domain.effort import Meter, unmetered
 from app.domain.json import decode_number, loads
 from app.domain.study import StudyDefinition, WarmStart
-from app.domain.warm_start import MOST_TRIALS, EarlierTrial, sampled_by, why_other_results
+from app.domain.warm_start import MOST_BYTES, MOST_TRIALS, Drawable, EarlierTrial, why_other_results
 from app.errors import FieldError, InvalidStudy
 from app.store import tables
 from app.store.warm_start import complete_trials, find_source
+
+CONDITION_BYTES = 10
+"""What looking at a condition takes is what reading so much of a trial does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +34,27 @@ class WarmStarted:
     warnings: tuple[str, ...] = ()
 
 
-def warm_started(session: Session, project: str, definition: StudyDefinition) -> WarmStarted:
+def warm_started(
+    session: Session, project: str, definition: StudyDefinition, meter: Meter | None = None
+) -> WarmStarted:
     """What a checked definition learns from the studies that it names, as they are now.
 
     Raises:
         InvalidStudy: a study that isn't there, is named twice, or has other objectives.
+        Abandoned: nobody waits for it.
     """
     if not definition.warm_start.studies:
         return WarmStarted(definition)
     sources = _sources(session, project, definition)
     trials: list[EarlierTrial] = []
     warnings: list[str] = []
+    drawable = Drawable(definition)
     for source in sources:
-        rows = complete_trials(session, source.id, MOST_TRIALS)
-        found = _fitting(definition, source, rows)
+        most_bytes, own_bytes = MOST_BYTES // len(sources), CONDITION_BYTES * drawable.conditions
+        rows = _Rows(complete_trials(session, source.id, MOST_TRIALS), most_bytes, own_bytes, meter or unmetered())
+        found = list(_fitting(definition, drawable, source, rows))[::-1]
         trials += found
-        told = f"warm_start: {len(found)} of {len(rows)} complete trials of {source.name!r} fit and are learned from"
+        told = f"warm_start: {len(found)} of {rows.count} complete trials of {source.name!r} fit and are learned from"
         differences = why_other_results(definition, definition_of(source))
         warnings.append(f"{told}; {', '.join(differences)}." if differences else f"{told}.")
     ids = WarmStart(studies=[source.public_id for source in sources])
@@ -80,14 +90,37 @@ def _problem(definition: StudyDefinition, source: tables.Study | None, others: S
     return None
 
 
-def _fitting(definition: StudyDefinition, source: tables.Study, rows: Sequence[Row[Any]]) -> list[EarlierTrial]:
-    found = []
+class _Rows:
+    """The last trials of a study, as many of them as fit into `most_bytes`; `count` is how many have come.
+
+    Each counts as its texts and `own_bytes` for what is looked at.
+    """
+
+    def __init__(self, rows: Generator[Row[Any]], most_bytes: int, own_bytes: int, meter: Meter) -> None:
+        self._rows = rows
+        self._left, self._own = most_bytes, own_bytes
+        self._meter = meter
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Row[Any]]:
+        with closing(self._rows) as rows:
+            for row in rows:
+                self._meter.spend(0)  # its bytes bound it already: this looks whether the client has left
+                self._left -= self._own + len(row.hyperparameters or "") + len(row.metrics or "")
+                if self._left < 0 and self.count:
+                    return
+                self.count += 1
+                yield row
+
+
+def _fitting(
+    definition: StudyDefinition, drawable: Drawable, source: tables.Study, rows: _Rows
+) -> Iterator[EarlierTrial]:
     for row in rows:
-        sampled = sampled_by(definition, loads(row.hyperparameters or "{}"))
+        sampled = drawable.sampled(loads(row.hyperparameters or "{}"))
         if sampled is None or row.objective_values is None:
             continue
         metrics = {name: decode_number(value) for name, value in loads(row.metrics or "{}").items()}
         values = tuple(map(decode_number, loads(row.objective_values)))
         broken = violations(definition.constraints, metrics)
-        found.append(EarlierTrial(source.public_id, row.number, sampled, values, broken))
-    return found
+        yield EarlierTrial(source.public_id, row.number, sampled, values, broken)

@@ -52,8 +52,9 @@ def run(service: FastAPI, settings: Settings, bound: socket.socket, workers: int
     """The exit code after serving until SIGINT or SIGTERM; 1 where the API could not start, 2 without a database."""
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    sharing = settings.model_copy(update={"workers_on_machine": max(workers, settings.workers_on_machine)})
     children = Children(
-        worker_command(), environment(settings), workers, grace_s=settings.drain_grace_s + KILL_AFTER_DRAIN_S
+        worker_command(), environment(sharing), workers, grace_s=settings.drain_grace_s + KILL_AFTER_DRAIN_S
     )
     config = uvicorn.Config(
         service,

@@ -20,6 +20,7 @@ from app.domain.check_uploads import pinned, upload_problems
 from app.domain.check_weight import weight_problems
 from app.domain.datasets import BUILT_IN as DATASETS
 from app.domain.datasets import Dataset
+from app.domain.effort import Meter
 from app.domain.families import FUNCTION, Family, Scalar
 from app.domain.memory import MemoryEstimate, memory_estimate
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
@@ -53,6 +54,8 @@ class Checked:
     runtime: tuple[str, ...] = ()
     stackable: bool = False
     memory: MemoryEstimate | None = None
+    family: Family | None = None
+    """With what its list of layers declares; None where it isn't known."""
 
 
 LISTED_INPUTS = ("vector", "image")
@@ -75,11 +78,18 @@ def check_definition(
     limits: Limits,
     datasets: Mapping[str, Dataset] = DATASETS,
     families: Families = BUILT_IN,
+    meter: Meter | None = None,
 ) -> Checked:
     """`definition` with all defaults, all problems of it, and warnings; without problems it can be run.
 
-    `datasets` are those that it may name, by name and by id; `families` those that are known.
+    `datasets` are those that it may name, by name and by id; `families` those that are known; the `meter` is what
+    checking may cost.
+
+    Raises:
+        TooExpensive: it costs more.
+        Abandoned: nobody waits for the result.
     """
+    meter = meter or Meter()
     found = _Findings()
     heavy = weight_problems(definition, limits.max_definition_bytes)
     if heavy:
@@ -93,7 +103,7 @@ def check_definition(
     of_layers = layer_problems(definition, from_layers=family.from_layers)
     if of_layers:
         found.errors += of_layers
-        return Checked(definition, tuple(found.errors))
+        return Checked(definition, tuple(found.errors), family=family)
     found.errors += check_artifacts(definition, family)
     dataset = _check_dataset(definition, family, datasets, found)
     filled = fill_defaults(pinned(definition, dataset), family)
@@ -110,14 +120,14 @@ def check_definition(
         _check_metrics(filled, reported_metrics(family, task, instances), found)
     found.errors += instance_problems(definition, family, dataset)
     if dataset is not None and not found.errors and family.from_layers:
-        found.errors += size_problems(filled, dataset, limits.max_model_parameters)
+        found.errors += size_problems(filled, dataset, limits.max_model_parameters, meter)
     elif dataset is not None and not found.errors:
-        found.errors += head_problems(filled)
+        found.errors += head_problems(filled, meter)
         _check_size(filled, dataset, limits, found)
     if not found.errors:
         found.warnings += unused_hyperparameters(definition, family)
         found.warnings += saving_warnings(definition)
-        found.warnings += head_warnings(filled)
+        found.warnings += head_warnings(filled, meter)
         if not definition.searched:
             found.warnings.append("No hyperparameter is searched: every trial trains the same model.")
     names = filled.hyperparameters
@@ -130,6 +140,7 @@ def check_definition(
         runtime=tuple(n for n in names if n not in structural),
         stackable=family.stackable,
         memory=_memory(filled, dataset) if not found.errors else None,
+        family=family,
     )
 
 

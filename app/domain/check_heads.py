@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from app.domain.effort import Meter
 from app.domain.families import Scalar
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import StudyDefinition
 from app.errors import FieldError
 
 
-def head_problems(definition: StudyDefinition) -> Iterator[FieldError]:
+def head_problems(definition: StudyDefinition, meter: Meter) -> Iterator[FieldError]:
     """Heads that divide the width in no trial; `definition` has all defaults."""
-    shares = _divides(definition)
+    shares = _divides(definition, meter)
     if shares and not any(shares):
         heads, width = (definition.hyperparameters[name] for name in ("heads", "width"))
         yield FieldError(
@@ -21,9 +22,9 @@ def head_problems(definition: StudyDefinition) -> Iterator[FieldError]:
         )
 
 
-def head_warnings(definition: StudyDefinition) -> Iterator[str]:
+def head_warnings(definition: StudyDefinition, meter: Meter) -> Iterator[str]:
     """Heads that divide the width in some trials alone: the others are refused before they train."""
-    shares = _divides(definition)
+    shares = _divides(definition, meter)
     if shares and any(shares) and not all(shares):
         yield (
             f"In {len(shares) - sum(shares)} of {len(shares)} combinations heads don't divide the width: such trials "
@@ -31,10 +32,11 @@ def head_warnings(definition: StudyDefinition) -> Iterator[str]:
         )
 
 
-def _divides(definition: StudyDefinition) -> list[bool]:
+def _divides(definition: StudyDefinition, meter: Meter) -> list[bool]:
     """Whether heads divide the width, for each combination; empty for families without heads."""
     found = [definition.hyperparameters.get(name) for name in ("heads", "width")]
     heads, widths = (sorted(_whole_numbers(value)) for value in found)
+    meter.spend(len(heads) * len(widths), ("hyperparameters", "heads"))
     return [width % head == 0 for head in heads for width in widths]
 
 

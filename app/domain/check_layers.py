@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from app.domain.datasets import Dataset
+from app.domain.effort import Meter
 from app.domain.families.declaration import Scalar
 from app.domain.families.layered import RESERVED
 from app.domain.layers import Impossible, Outline, declared_by, expanded, outlined, read
@@ -22,6 +23,8 @@ from app.errors import FieldError
 LAYERS = ("model", "layers")
 CORNERS = 512
 """Models of a space that are outlined at most."""
+OUTLINING_STEPS = 200_000
+"""No more of them are begun beyond this: large lists are outlined at fewer corners. Half a second."""
 LARGEST_SAMPLE = 100_000_000
 """Numbers that the layers may keep for one sample."""
 
@@ -58,12 +61,12 @@ class Extremes:
     impossible: Impossible | None
 
 
-def size_problems(definition: StudyDefinition, dataset: Dataset, max_parameters: int) -> list[FieldError]:
+def size_problems(definition: StudyDefinition, dataset: Dataset, max_parameters: int, meter: Meter) -> list[FieldError]:
     """What is wrong with the sizes of the models in the space; `definition` is without other problems."""
     nodes = read(definition.model.layers or ()).nodes
     shape = (dataset.features,) if definition.model.input == "vector" else dataset.shape
     try:
-        found = extremes(nodes, definition.hyperparameters, shape, dataset.outputs)
+        found = extremes(nodes, definition.hyperparameters, shape, dataset.outputs, meter)
     except TooMany as error:
         return [FieldError(LAYERS, str(error))]
     if found.impossible is not None:
@@ -92,55 +95,74 @@ def extremes(
     hyperparameters: Mapping[str, Float | Int | Categorical | Scalar],
     shape: tuple[int, ...],
     outputs: int,
+    meter: Meter,
 ) -> Extremes:
-    """The extremes of the models at the corners of the space, `CORNERS` of them where there are more.
+    """The extremes of the models at the corners of the space: `CORNERS` of them at most, of large lists fewer.
 
     Raises:
         TooMany: a model has more layers than are allowed.
+        TooExpensive: the first of them takes more steps than the `meter` allows.
     """
     names = set(places_of(nodes))
+    parents = {
+        parent for p in hyperparameters.values() if isinstance(p, Float | Int | Categorical) for parent in p.when
+    }
+    parameters = {name: p for name, p in hyperparameters.items() if name in names or name in parents}
+    each = len(parameters) + sum(len(p.when) for p in parameters.values() if isinstance(p, Float | Int | Categorical))
     outlines: list[Outline] = []
     impossible: Impossible | None = None
-    for values in _corners({n: p for n, p in hyperparameters.items() if n in names or _is_parent(n, hyperparameters)}):
+    before = meter.spent
+    for values in itertools.islice(_corners(parameters), CORNERS):
+        meter.spend(each, LAYERS)
         try:
-            outlines.append(outlined(expanded(nodes, values), shape, outputs))
+            layers = expanded(nodes, values, meter)
+            meter.spend(len(layers), LAYERS)
+            outlines.append(outlined(layers, shape, outputs))
         except Impossible as error:
             impossible = impossible or error
+        if meter.spent - before > OUTLINING_STEPS:
+            break
     if not outlines:
         return Extremes(0, 0, impossible)
-    return Extremes(max(o.parameters for o in outlines), max(o.activations for o in outlines), None)
-
-
-def _is_parent(name: str, hyperparameters: Mapping[str, Float | Int | Categorical | Scalar]) -> bool:
-    return any(isinstance(p, Float | Int | Categorical) and name in p.when for p in hyperparameters.values())
+    return Extremes(max(o.parameters for o in outlines), max(o.activations + o.within for o in outlines), None)
 
 
 def _corners(parameters: Mapping[str, Float | Int | Categorical | Scalar]) -> Iterator[dict[str, Scalar]]:
-    """Hyperparameters at their ends and choices, in all combinations or many: the largest of each is among them."""
+    """Hyperparameters at their ends and choices: all combinations where they are few, else the telling ones first."""
     axes = {name: _ends(parameter) for name, parameter in parameters.items()}
+    conditional = {n: p for n, p in parameters.items() if isinstance(p, Float | Int | Categorical) and p.when}
     if math.prod(map(len, axes.values())) <= CORNERS:
         combinations: Iterator[tuple[Scalar, ...]] = itertools.product(*axes.values())
     else:
         combinations = _some(list(axes.values()))
     for values in combinations:
         corner = dict(zip(axes, values, strict=True))
-        for name, parameter in parameters.items():
-            if isinstance(parameter, Float | Int | Categorical) and not is_active(parameter, corner):
+        for name, parameter in conditional.items():
+            if not is_active(parameter, corner):
                 corner[name] = first_value(parameter)
         yield corner
 
 
 def _some(axes: list[list[Scalar]]) -> Iterator[tuple[Scalar, ...]]:
-    """The last of every axis, the first of every axis, each axis' others beside the last of all; then at random."""
+    """The last of every axis, the first of every axis, then in turns another of one axis beside the last of all.
+
+    Half of `CORNERS` at most are of these; what follows, without end, is drawn at random.
+    """
     last = tuple(axis[-1] for axis in axes)
     yield last
     yield tuple(axis[0] for axis in axes)
-    for i, axis in enumerate(axes):
-        for value in axis[:-1]:
-            yield (*last[:i], value, *last[i + 1 :])
+    yield from itertools.islice(_others(axes, last), CORNERS // 2)
     draw = random.Random(0)
-    for _ in range(CORNERS):
+    while True:
         yield tuple(draw.choice(axis) for axis in axes)
+
+
+def _others(axes: list[list[Scalar]], last: tuple[Scalar, ...]) -> Iterator[tuple[Scalar, ...]]:
+    """Every axis' first beside the last of all others, then every axis' second, and so on."""
+    for place in range(max(map(len, axes)) - 1):
+        for i, axis in enumerate(axes):
+            if place < len(axis) - 1:
+                yield (*last[:i], axis[place], *last[i + 1 :])
 
 
 def _ends(parameter: Float | Int | Categorical | Scalar) -> list[Scalar]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
-from app.domain.class_weights import class_index
+from app.domain.class_weights import Classes
 from app.domain.datasets import Dataset
+from app.domain.effort import MOST_ERRORS
 from app.domain.families import Family
 from app.domain.study import StudyDefinition
 from app.errors import FieldError
@@ -32,7 +34,7 @@ def saving_problems(definition: StudyDefinition, family: Family, dataset: Datase
         if training.class_weights is not None and definition.dataset is None:
             yield FieldError(("training", "class_weights"), "Expected none without a data set that has classes.")
     elif training.class_weights is not None:
-        yield from _class_weights(training.class_weights, dataset)
+        yield from islice(_class_weights(training.class_weights, dataset), MOST_ERRORS)
     if training.deterministic:
         yield from _clocks(definition)
 
@@ -55,9 +57,9 @@ def _class_weights(weights: str | dict[str, float], dataset: Dataset) -> Iterato
     if isinstance(weights, str):
         return
     classes = dataset.class_names or tuple(map(str, range(dataset.classes)))
-    meant: dict[int, str] = {}
+    known, meant = Classes(classes), dict[int, str]()
     for key in weights:
-        index = class_index(key, classes)
+        index = known.index(key)
         if index is None:
             shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
             yield FieldError((*loc, key), f"Expected a class of {dataset.name!r}, by name or index: {shown}")

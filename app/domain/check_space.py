@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
+from app.domain.effort import MOST_ERRORS
 from app.domain.families import DIMENSIONS, FUNCTION, Family, Hyperparameter, Scalar
 from app.domain.size import largest
-from app.domain.space import Categorical, Float, Int, SpaceError, is_active, resolution_order, same_value
+from app.domain.space import (
+    Categorical,
+    Float,
+    Int,
+    SpaceError,
+    distinct,
+    is_active,
+    resolution_order,
+    same_value,
+)
 from app.domain.study import StudyDefinition
 from app.errors import FieldError
 
@@ -20,11 +31,14 @@ SCHEDULE_PARAMETERS = {
 """The learning-rate schedules that read each of their hyperparameters."""
 OPTIMIZER_PARAMETERS = {"momentum": ("sgd", "rmsprop"), "nesterov": ("sgd",)}
 """The optimizers that read each of their hyperparameters."""
+MOST_NAMED = 100
+"""Names that a message lists."""
 
 
 def check_hyperparameters(given: StudyDefinition, filled: StudyDefinition, family: Family) -> list[FieldError]:
     """Everything wrong with the hyperparameters that were `given`; `filled` has the family's defaults too."""
-    errors = [e for name, value in given.hyperparameters.items() for e in _check_one(family, name, value)]
+    single = (e for name, value in given.hyperparameters.items() for e in _check_one(family, name, value))
+    errors = list(islice(single, MOST_ERRORS))
     if family is FUNCTION:
         errors += _check_coordinates(filled)
     errors += _check_warmup(filled)
@@ -40,7 +54,7 @@ def _check_one(family: Family, name: str, value: Float | Int | Categorical | Sca
     declared = family.declared(name)
     if declared is None:
         known = [h.name for h in family.hyperparameters] + (["x0, x1, …"] if family is FUNCTION else [])
-        yield FieldError((HYPERPARAMETERS, name), f"Expected one of {', '.join(known)}. Received: {name!r}")
+        yield FieldError((HYPERPARAMETERS, name), f"Expected one of {_listed(known)}. Received: {name!r}")
         return
     if not isinstance(value, Float | Int | Categorical):
         problem = declared.problem(value)
@@ -55,6 +69,10 @@ def _check_one(family: Family, name: str, value: Float | Int | Categorical | Sca
         return
     if declared.kind != "any":
         yield from _check_range(declared, name, value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
 
 
 def _check_range(declared: Hyperparameter, name: str, value: Float | Int) -> Iterator[FieldError]:
@@ -89,25 +107,26 @@ def _check_warmup(definition: StudyDefinition) -> Iterator[FieldError]:
 
 def _check_coordinates(definition: StudyDefinition) -> Iterator[FieldError]:
     """The coordinates of closed-form functions: x0, x1, … without a gap, as many as each possible function takes."""
-    given = [n for n in definition.hyperparameters if n[:1] == "x" and n[1:].isdigit()]
+    given = {n for n in definition.hyperparameters if n[:1] == "x" and n[1:].isdigit()}
     expected = [f"x{i}" for i in range(len(given))]
     missing = [n for n in expected if n not in given]
     if not given or missing:
         yield FieldError(
             (HYPERPARAMETERS, missing[0] if missing else "x0"),
-            f"Expected coordinates x0, x1, … without a gap. Received: {', '.join(sorted(given)) or 'none'}",
+            f"Expected coordinates x0, x1, … without a gap. Received: {_listed(sorted(given)) or 'none'}",
         )
         return
+    searched = definition.searched
     for function in _choices(definition.hyperparameters.get("function")):
         dimensions = DIMENSIONS.get(str(function))
         if dimensions is None:
             continue
-        present = [n for n in expected if _is_drawn(definition, n, str(function))]
+        present = [n for n in expected if _is_drawn(searched.get(n), str(function))]
         if present != [f"x{i}" for i in range(dimensions)]:
             yield FieldError(
                 (HYPERPARAMETERS, "function"),
                 f"Expected the coordinates x0 to x{dimensions - 1} for {function}. "
-                f"Received: {', '.join(present) or 'none'}",
+                f"Received: {_listed(present) or 'none'}",
             )
 
 
@@ -117,9 +136,8 @@ def _choices(value: Float | Int | Categorical | Scalar | None) -> list[Scalar]:
     return [] if value is None or isinstance(value, Float | Int) else [value]
 
 
-def _is_drawn(definition: StudyDefinition, name: str, function: str) -> bool:
+def _is_drawn(parameter: Float | Int | Categorical | None, function: str) -> bool:
     """Whether every trial of `function` has the coordinate: its only condition may be on the function."""
-    parameter = definition.searched.get(name)
     return parameter is None or is_active(parameter, {"function": function})
 
 
@@ -143,6 +161,7 @@ def check_enqueued(
     Each must be one that the study may draw; what is left out is drawn by the sampler.
     """
     searched, fixed = definition.searched, definition.fixed
+    known = _listed(sorted(searched)) or "none"
     errors: list[FieldError] = []
     accepted: dict[str, Scalar] = {}
     for name, value in values.items():
@@ -151,13 +170,13 @@ def check_enqueued(
             if not same_value(fixed[name], value):
                 errors.append(FieldError(loc, f"Expected {fixed[name]!r}, which the study fixes. Received: {value!r}"))
         elif name not in searched:
-            errors.append(
-                FieldError(loc, f"Expected one of {', '.join(sorted(searched)) or 'none'}. Received: {name!r}")
-            )
+            errors.append(FieldError(loc, f"Expected one of {known}. Received: {name!r}"))
         elif not searched[name].contains(value):
             errors.append(FieldError(loc, f"Expected {in_words(searched[name])}. Received: {value!r}"))
         else:
             accepted[name] = _as_drawn(searched[name], value)
+        if len(errors) == MOST_ERRORS:
+            return accepted, errors
     if not errors:
         errors += _inactive(definition, accepted)
     return accepted, errors
@@ -166,7 +185,7 @@ def check_enqueued(
 def in_words(parameter: Float | Int | Categorical) -> str:
     """The values of a searched parameter, in words."""
     if isinstance(parameter, Categorical):
-        return f"one of {', '.join(map(repr, parameter.choices))}"
+        return f"one of {_listed([repr(choice) for choice in parameter.choices])}"
     kind = "a whole number" if isinstance(parameter, Int) else "a number"
     step = f" in steps of {parameter.step:g}" if parameter.step not in (None, 1) else ""
     return f"{kind} from {parameter.low:g} to {parameter.high:g}{step}"
@@ -174,18 +193,19 @@ def in_words(parameter: Float | Int | Categorical) -> str:
 
 def _as_drawn(parameter: Float | Int | Categorical, value: Scalar) -> Scalar:
     if isinstance(parameter, Categorical):
-        return next(choice for choice in parameter.choices if same_value(choice, value))
+        return parameter.choices[parameter.index(value)]
     return float(value) if isinstance(parameter, Float) else int(value)
 
 
 def _inactive(definition: StudyDefinition, values: Mapping[str, Scalar]) -> Iterator[FieldError]:
     """Values of parameters that can't be drawn beside the other values; a parent left out may still take any."""
-    known = {**definition.fixed, **values}
+    known, searched = {**definition.fixed, **values}, definition.searched
     for name in values:
-        for parent, allowed in definition.searched[name].when.items():
-            if parent in known and not any(same_value(known[parent], choice) for choice in allowed):
+        for parent, allowed in searched[name].conditions.items():
+            if parent in known and distinct(known[parent]) not in allowed:
+                words = _listed([repr(value) for value in searched[name].when[parent]])
                 yield FieldError(
                     (HYPERPARAMETERS, name),
                     f"Expected no value while {parent} is {known[parent]!r}: it is drawn only where {parent} is one of "
-                    f"{', '.join(map(repr, allowed))}.",
+                    f"{words}.",
                 )

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 
-def class_index(key: str, classes: Sequence[str]) -> int | None:
-    """Which of `classes` a key of `training.class_weights` means; None where there is no such class."""
-    if key in classes:
-        return classes.index(key)
-    return int(key) if key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(classes) else None
+class Classes:
+    """The classes of a data set in the order of their indexes, found by what a user calls them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._count = len(names)
+        self._places = {name: index for index, name in reversed([*enumerate(names)])}
+
+    def index(self, key: str) -> int | None:
+        """Which class a key of `training.class_weights` means; None where there is no such class."""
+        if key in self._places:
+            return self._places[key]
+        return int(key) if key.isascii() and key.isdigit() and len(key) < 10 and int(key) < self._count else None
 
 
 def given_weights(weights: Mapping[str, float], classes: Sequence[str]) -> list[float]:
     """A weight for each class, 1 where none was given, of a mapping that was checked."""
-    found = [1.0] * len(classes)
+    found, known = [1.0] * len(classes), Classes(classes)
     for key, weight in weights.items():
-        index = class_index(key, classes)
+        index = known.index(key)
         if index is not None:
             found[index] = weight
     return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from math import prod
 
+from app.domain.effort import Meter, unmetered
 from app.domain.families import Scalar
-from app.domain.space import Categorical, Float, Int, is_active, resolution_order
+from app.domain.space import Categorical, Float, Int, axis_size, axis_value, is_active, resolution_order
 from app.domain.study import StudyDefinition
 
 MOST_COUNTED = 10_000
@@ -19,39 +20,52 @@ def combinations(definition: StudyDefinition) -> Iterator[dict[str, Scalar]]:
     if any(isinstance(parameter, Float) and parameter.step is None for parameter in searched.values()):
         return
     order = resolution_order(searched, definition.fixed)
-    yield from _completed(searched, order, dict(definition.fixed))
+    values = dict(definition.fixed)
+    for _ in _completed(searched, order, values):
+        yield {name: values[name] for name in order if name in values}
 
 
-def combination_count(definition: StudyDefinition) -> int | None:
-    """How many combinations there are; None where they are endless, or more than `MOST_COUNTED`."""
-    count = sum(1 for _ in islice(combinations(definition), MOST_COUNTED + 1))
-    return count if 0 < count <= MOST_COUNTED else None
+def combination_count(definition: StudyDefinition, meter: Meter | None = None) -> int | None:
+    """How many combinations there are; None where they are endless, or more than `MOST_COUNTED`.
+
+    Parents are gone through value by value; what hangs on them, and what hangs on nothing, multiplies.
+
+    Raises:
+        TooExpensive: it takes more steps than the `meter` allows.
+    """
+    meter = meter or unmetered()
+    searched = definition.searched
+    if any(isinstance(parameter, Float) and parameter.step is None for parameter in searched.values()):
+        return None
+    parents = {parent for parameter in searched.values() for parent in parameter.when}
+    sizes = {name: axis_size(parameter) for name, parameter in searched.items()}
+    free = prod(sizes[name] for name, p in searched.items() if name not in parents and not p.when)
+    hanging = [(p, sizes[name]) for name, p in searched.items() if name not in parents and p.when and sizes[name] > 1]
+    each = 1 + sum(1 + len(parameter.when) for parameter, _ in hanging)
+    order = [name for name in resolution_order(searched, definition.fixed) if name in parents]
+    count = 0
+    values = dict(definition.fixed)
+    for _ in _completed(searched, order, values):
+        meter.spend(each + len(order), ("hyperparameters",))
+        count += free * prod(size for parameter, size in hanging if is_active(parameter, values))
+        if count > MOST_COUNTED:
+            return None
+    return count
 
 
 def _completed(
     searched: dict[str, Float | Int | Categorical], order: list[str], values: dict[str, Scalar], at: int = 0
-) -> Iterator[dict[str, Scalar]]:
-    """The ways to draw what is left of `order` beside `values`, which is restored after each."""
+) -> Iterator[None]:
+    """Each way to draw what is left of `order`, in `values`, which is restored after the last."""
     if at == len(order):
-        yield {name: values[name] for name in order if name in values}
+        yield
         return
     name = order[at]
     parameter = searched[name]
     if not is_active(parameter, values):
         yield from _completed(searched, order, values, at + 1)
         return
-    for value in _values(parameter):
-        values[name] = value
+    for index in range(axis_size(parameter)):
+        values[name] = axis_value(parameter, index)
         yield from _completed(searched, order, values, at + 1)
         del values[name]
-
-
-def _values(parameter: Float | Int | Categorical) -> Iterator[Scalar]:
-    if isinstance(parameter, Categorical):
-        yield from parameter.choices
-    elif isinstance(parameter, Int):
-        yield from range(parameter.low, parameter.high + 1, parameter.step)
-    else:
-        step = parameter.step or parameter.high - parameter.low
-        for i in range(round((parameter.high - parameter.low) / step) + 1):
-            yield min(parameter.low + i * step, parameter.high)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr, model_validator
@@ -26,10 +29,20 @@ def same_value(a: Scalar, b: Scalar) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
+def distinct(value: Scalar) -> tuple[Scalar, bool]:
+    """What equal values have in common, as a key of sets: True is not 1."""
+    return value, isinstance(value, bool)
+
+
 class _Parameter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     when: Conditions = Field(default={}, description="Drawn only where each named parent has one of the listed values.")
+
+    @cached_property
+    def conditions(self) -> dict[str, frozenset[tuple[Scalar, bool]]]:
+        """By parent the values under which it is drawn, as `distinct` tells them apart."""
+        return {parent: frozenset(map(distinct, values)) for parent, values in self.when.items()}
 
 
 class Float(_Parameter):
@@ -100,9 +113,14 @@ class Categorical(_Parameter):
             seen.add((choice, isinstance(choice, bool)))
         return self
 
+    @cached_property
+    def places(self) -> dict[tuple[Scalar, bool], int]:
+        """The place of each choice, as `distinct` tells them apart."""
+        return {distinct(choice): place for place, choice in enumerate(self.choices)}
+
     def contains(self, value: Scalar) -> bool:
         """Whether `value` is one of the choices."""
-        return any(same_value(value, choice) for choice in self.choices)
+        return distinct(value) in self.places
 
     def index(self, value: Scalar) -> int:
         """The place of `value` among the choices.
@@ -110,10 +128,10 @@ class Categorical(_Parameter):
         Raises:
             ValueError: it is none of them.
         """
-        for place, choice in enumerate(self.choices):
-            if same_value(value, choice):
-                return place
-        raise ValueError(f"Expected one of {', '.join(map(repr, self.choices))}. Received: {value!r}")
+        place = self.places.get(distinct(value))
+        if place is None:
+            raise ValueError(f"Expected one of {', '.join(map(repr, self.choices))}. Received: {value!r}")
+        return place
 
 
 Parameter = Annotated[Float | Int | Categorical, Field(discriminator="type")]
@@ -161,32 +179,68 @@ def resolution_order(parameters: dict[str, Float | Int | Categorical], fixed: di
                 allowed[parent] = _listed(parameters.get(parent), fixed.get(parent))
             for value in values:
                 above = parameters.get(parent)
-                listed = (value, isinstance(value, bool)) in allowed[parent]
+                listed = distinct(value) in allowed[parent]
                 if not listed and (above is None or isinstance(above, Categorical) or not above.contains(value)):
                     raise SpaceError((name, "when", parent), f"{parent!r} never has the value {value!r}")
-    order: dict[str, None] = {}
-    left = sorted(parameters)
-    while left:
-        ready = next((n for n in left if all(p in fixed or p in order for p in parameters[n].when)), None)
-        if ready is None:
-            raise SpaceError(
-                (left[0], "when"), f"Expected conditions without a circle. Received one among: {', '.join(left)}"
-            )
-        order[ready] = None
-        left.remove(ready)
-    return list(order)
+    return _parents_first(parameters, fixed)
+
+
+def _parents_first(parameters: dict[str, Float | Int | Categorical], fixed: dict[str, Scalar]) -> list[str]:
+    """Of those whose parents have all come, always the first by name (Kahn 1962)."""
+    children: dict[str, list[str]] = {}
+    missing: dict[str, int] = {}
+    for name, parameter in parameters.items():
+        above = [parent for parent in parameter.when if parent not in fixed]
+        missing[name] = len(above)
+        for parent in above:
+            children.setdefault(parent, []).append(name)
+    ready = [name for name, count in missing.items() if count == 0]
+    heapq.heapify(ready)
+    order: list[str] = []
+    while ready:
+        name = heapq.heappop(ready)
+        order.append(name)
+        for child in children.get(name, ()):
+            missing[child] -= 1
+            if missing[child] == 0:
+                heapq.heappush(ready, child)
+    left = sorted(parameters.keys() - set(order))
+    if left:
+        raise SpaceError(
+            (left[0], "when"), f"Expected conditions without a circle. Received one among: {', '.join(left)}"
+        )
+    return order
 
 
 def _listed(parent: Float | Int | Categorical | None, fixed: Scalar | None) -> set[tuple[Scalar, bool]]:
-    """The values of a parent that can be listed, each with whether it is a truth value: True is not 1."""
+    """The values of a parent that can be listed, as `distinct` tells them apart."""
     if isinstance(parent, Categorical):
-        return {(choice, isinstance(choice, bool)) for choice in parent.choices}
-    return {(fixed, isinstance(fixed, bool))} if parent is None and fixed is not None else set()
+        return set(parent.places)
+    return {distinct(fixed)} if parent is None and fixed is not None else set()
 
 
-def is_active(parameter: Float | Int | Categorical, values: dict[str, Scalar]) -> bool:
+def is_active(parameter: Float | Int | Categorical, values: Mapping[str, Scalar]) -> bool:
     """Whether the conditions of `parameter` hold under `values`; a parent that was not drawn has none."""
     return all(
-        parent in values and any(same_value(values[parent], allowed) for allowed in choices)
-        for parent, choices in parameter.when.items()
+        parent in values and distinct(values[parent]) in allowed for parent, allowed in parameter.conditions.items()
     )
+
+
+def axis_size(parameter: Float | Int | Categorical) -> int:
+    """How many values the parameter can take on a grid: every step of a range, logarithmic or not, or every choice."""
+    if isinstance(parameter, Categorical):
+        return len(parameter.choices)
+    if isinstance(parameter, Int):
+        return (parameter.high - parameter.low) // parameter.step + 1
+    if parameter.step is None:
+        raise ValueError(f"Expected a parameter with a step. Received: {parameter!r}")
+    return round((parameter.high - parameter.low) / parameter.step) + 1
+
+
+def axis_value(parameter: Float | Int | Categorical, index: int) -> Scalar:
+    """The value at `index` in 0..axis_size-1."""
+    if isinstance(parameter, Categorical):
+        return parameter.choices[index]
+    if isinstance(parameter, Int):
+        return parameter.low + index * parameter.step
+    return min(parameter.low + index * (parameter.step or 0.0), parameter.high)

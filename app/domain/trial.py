@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from app.domain.families import Scalar
+from app.domain.json import dumps
 
 
 class TrialState(StrEnum):
@@ -82,6 +83,11 @@ class Proposal:
     first_epoch: int = 0
     identity: str | None = None
     on_duplicate: Literal["train", "reuse", "redraw"] = "train"
+    text: str = field(init=False, repr=False, compare=False)
+    """The hyperparameters as JSON, written out before the transaction that stores them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", dumps(self.hyperparameters))
 
 
 Curve = tuple[tuple[float, ...], ...]

@@ -17,6 +17,8 @@ from app.domain.study import StudyDefinition
 
 MOST_TRIALS = 1_000
 """Of each study that is named no more than its last ones, this many, are looked at."""
+MOST_BYTES = 32_000_000
+"""Of all named studies together: what is read of their trials, an equal share each. 2,000 bytes a trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +32,33 @@ class EarlierTrial:
     violations: tuple[float, ...]
 
 
-def sampled_by(definition: StudyDefinition, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar] | None:
-    """What `definition` would have sampled in a trial with these `hyperparameters`; None where it could not have."""
-    if not hyperparameters.keys() <= definition.hyperparameters.keys():
-        return None
-    for name, value in definition.fixed.items():
-        if name not in hyperparameters or not same_value(hyperparameters[name], value):
+class Drawable:
+    """What a new study could have drawn itself, prepared once for many trials of earlier ones."""
+
+    def __init__(self, definition: StudyDefinition) -> None:
+        self._names = definition.hyperparameters.keys()
+        self._fixed = definition.fixed
+        searched = definition.searched
+        self._parameters = [(name, searched[name]) for name in resolution_order(searched, self._fixed)]
+        self.conditions = len(searched) + sum(len(parameter.when) for parameter in searched.values())
+        """What is looked at for each trial."""
+
+    def sampled(self, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar] | None:
+        """What would have been sampled in a trial with these `hyperparameters`; None where it could not have been."""
+        if not hyperparameters.keys() <= self._names:
             return None
-    searched = definition.searched
-    sampled: dict[str, Scalar] = {}
-    for name in resolution_order(searched, definition.fixed):
-        parameter = searched[name]
-        if not is_active(parameter, {**definition.fixed, **sampled}):
-            continue
-        if name not in hyperparameters or not parameter.contains(hyperparameters[name]):
-            return None
-        sampled[name] = _as_declared(parameter, hyperparameters[name])
-    return sampled
+        for name, value in self._fixed.items():
+            if name not in hyperparameters or not same_value(hyperparameters[name], value):
+                return None
+        known = dict(self._fixed)
+        sampled: dict[str, Scalar] = {}
+        for name, parameter in self._parameters:
+            if not is_active(parameter, known):
+                continue
+            if name not in hyperparameters or not parameter.contains(hyperparameters[name]):
+                return None
+            known[name] = sampled[name] = _as_declared(parameter, hyperparameters[name])
+        return sampled
 
 
 def why_other_results(definition: StudyDefinition, earlier: StudyDefinition) -> list[str]:

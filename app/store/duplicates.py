@@ -100,7 +100,6 @@ def finish_reused(
     changes, events = [], []
     for proposal, source in reused:
         reservation = proposal.reservation
-        hyperparameters = dumps(proposal.hyperparameters)
         study.waiting -= 1
         study.leased -= 1
         study.since_improvement += 1
@@ -109,7 +108,7 @@ def finish_reused(
                 "key": reservation.trial_id,
                 "token": reservation.token,
                 "next_attempt": reservation.attempt,
-                "all_values": hyperparameters,
+                "all_values": proposal.text,
                 "drawn": dumps(proposal.sampled),
                 "attributes": dumps(proposal.system_attributes),
                 "at": study.at,
@@ -121,12 +120,9 @@ def finish_reused(
                 **{f"copied_{name}": getattr(source, name) for name in _COPIED},
             }
         )
-        started = {"attempt": reservation.attempt, "worker_id": worker_id, "device": device}
-        events.append(
-            NewEvent(
-                "trial.started", {"hyperparameters": proposal.hyperparameters, **started}, trial=reservation.number
-            )
-        )
+        where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
+        started = f'{{"hyperparameters":{proposal.text},"attempt":{reservation.attempt},{where}}}'
+        events.append(NewEvent("trial.started", started, trial=reservation.number))
         values = dict(zip(metrics, loads(source.objective_values or "[]"), strict=False))
         more = {"feasible": source.feasible, "values": values, "reused_from": source.number}
         events.append(trial_finished(reservation.number, TrialState.COMPLETE, None, seconds=0.0, **more))

@@ -159,7 +159,6 @@ def _start_trained(
     """Make reservations RUNNING."""
     if not starting:
         return []
-    told = [(dumps(p.hyperparameters), p) for p in starting]
     study.connection.execute(
         _START,
         [
@@ -167,7 +166,7 @@ def _start_trained(
                 "key": p.reservation.trial_id,
                 "token": p.reservation.token,
                 "next_attempt": p.reservation.attempt,
-                "all_values": all_values,
+                "all_values": p.text,
                 "drawn": dumps(p.sampled),
                 "attributes": dumps(p.system_attributes),
                 "hash": p.identity,
@@ -178,7 +177,7 @@ def _start_trained(
                 "parent": p.parent,
                 "first_epoch": p.first_epoch,
             }
-            for all_values, p in told
+            for p in starting
         ],
     )
     study.waiting -= len(starting)
@@ -190,9 +189,9 @@ def _start_trained(
             study.deadline_at = study.at + study.seconds_limit
         events.append(study_event("study.started", study))
     where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
-    for all_values, p in told:
+    for p in starting:
         ancestry = "" if p.parent is None else f',"parent":{p.parent},"first_epoch":{p.first_epoch}'
-        fields = f'{{"hyperparameters":{all_values},"attempt":{p.reservation.attempt},{where}{ancestry}}}'
+        fields = f'{{"hyperparameters":{p.text},"attempt":{p.reservation.attempt},{where}{ancestry}}}'
         events.append(NewEvent("trial.started", fields, trial=p.reservation.number))
     return events
 

@@ -29,9 +29,17 @@ from app.store.tables import EventCounter, Study, StudyLabel, Trial
 
 
 def create_study(
-    session: Session, definition: StudyDefinition, *, project: str, created_by: str | None, sample_limit: int | None
+    session: Session,
+    definition: StudyDefinition,
+    *,
+    project: str,
+    created_by: str | None,
+    sample_limit: int | None,
+    text: str | None = None,
 ) -> Study:
     """A new study, RUNNING: workers may claim its trials once the transaction is committed.
+
+    `text` is the definition as JSON, where it was written out before the transaction.
 
     Raises:
         NameTaken: another study of the project has the name.
@@ -62,7 +70,7 @@ def create_study(
         created_by=created_by,
         created_at=at,
     )
-    _apply(study, definition)
+    _apply(study, definition, text)
     add_named(
         session,
         study,
@@ -76,10 +84,10 @@ def create_study(
     return study
 
 
-def _apply(study: Study, definition: StudyDefinition) -> None:
+def _apply(study: Study, definition: StudyDefinition, text: str | None) -> None:
     """Write the changeable parts of `definition` to the study's columns."""
     budget, objective = definition.budget, definition.objectives[0]
-    study.definition = definition.model_dump_json()
+    study.definition = text or definition.model_dump_json()
     study.description = definition.description
     study.priority = definition.execution.priority
     study.max_parallel = definition.max_parallel
@@ -101,15 +109,17 @@ def _write_labels(session: Session, study: Study, definition: StudyDefinition) -
         session.execute(insert(StudyLabel), rows)
 
 
-def update_study(session: Session, study_id: int, definition: StudyDefinition) -> Study:
+def update_study(session: Session, study_id: int, definition: StudyDefinition, text: str | None = None) -> Study:
     """Write the changeable parts of `definition`; a COMPLETED study whose budget now has room runs again.
+
+    `text` is the definition as JSON, where it was written out before the transaction.
 
     Raises:
         StateConflict: the study is over in a way that no budget reopens, and more than words were changed.
     """
     before = lock_study(session, study_id)
     row = _fresh(session, before)
-    _apply(row, definition)
+    _apply(row, definition, text)
     row.revision += 1
     session.flush()
     _write_labels(session, row, definition)

@@ -189,7 +189,7 @@ def _record_outcomes(
         better = _is_better(study, outcome, directions)
         if better:
             study.best_number, study.best_value, study.since_improvement = row.number, (outcome.values or ())[0], 0
-            fields = {"values": values, "hyperparameters": loads(row.hyperparameters or "{}")}
+            fields = f'{{"values":{dumps(values)},"hyperparameters":{row.hyperparameters or "{}"}}}'
             events.append(NewEvent("trial.best", fields, trial=row.number))
         else:
             study.since_improvement += 1

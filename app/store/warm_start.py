@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Result, Row, insert, select
 from sqlalchemy.orm import Session
 
 from app.domain.json import decode_number, dumps, loads
@@ -15,6 +15,8 @@ from app.store.tables import Study, StudyAttribute, Trial
 
 SCOPE = "warm"
 """Of the study attributes that hold earlier trials: Optuna and its users see other scopes alone."""
+READ_AT_ONCE = 20
+"""Trials of an earlier study that are in memory at once."""
 
 
 def find_source(session: Session, project: str, reference: str) -> Study | None:
@@ -27,36 +29,44 @@ def find_source(session: Session, project: str, reference: str) -> Study | None:
     return None
 
 
-def complete_trials(session: Session, study_id: int, limit: int) -> list[Row[Any]]:
-    """The last COMPLETE trials of a study, by number: number, hyperparameters, objective_values and metrics."""
+def complete_trials(session: Session, study_id: int, limit: int) -> Generator[Row[Any]]:
+    """The last COMPLETE trials of a study, the last one first: number, hyperparameters, objective_values and metrics.
+
+    They are read as they are taken: each may be as large as a definition.
+    """
     query = (
         select(Trial.number, Trial.hyperparameters, Trial.objective_values, Trial.metrics)
         .where(Trial.study_id == study_id, Trial.state == TrialState.COMPLETE)
         .order_by(Trial.number.desc())
         .limit(limit)
     )
-    newest: list[Row[Any]] = [*session.execute(query)]
-    return newest[::-1]
+    result: Result[Any] = session.execute(query.execution_options(yield_per=READ_AT_ONCE))
+    try:
+        yield from result
+    finally:
+        result.close()  # whoever has enough of them ends the cursor
 
 
-def keep_earlier(session: Session, study_id: int, trials: Sequence[EarlierTrial]) -> None:
+def earlier_texts(trials: Sequence[EarlierTrial]) -> list[str]:
+    """Earlier trials as they are kept."""
+    return [
+        dumps(
+            {
+                "study": trial.study,
+                "number": trial.number,
+                "sampled": trial.sampled,
+                "values": trial.values,
+                "violations": trial.violations,
+            }
+        )
+        for trial in trials
+    ]
+
+
+def keep_earlier(session: Session, study_id: int, texts: Sequence[str]) -> None:
     """Keep earlier trials with a new study, whatever becomes of the studies that they are from."""
     rows = [
-        {
-            "study_id": study_id,
-            "scope": SCOPE,
-            "key": f"{place:06d}",
-            "value": dumps(
-                {
-                    "study": trial.study,
-                    "number": trial.number,
-                    "sampled": trial.sampled,
-                    "values": trial.values,
-                    "violations": trial.violations,
-                }
-            ),
-        }
-        for place, trial in enumerate(trials)
+        {"study_id": study_id, "scope": SCOPE, "key": f"{place:06d}", "value": text} for place, text in enumerate(texts)
     ]
     if rows:
         session.execute(insert(StudyAttribute), rows)

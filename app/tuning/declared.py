@@ -17,10 +17,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers._lazy_random_state import LazyRandomState
 
 from app.domain.population import population_of
+from app.domain.space import axis_size, axis_value
 from app.domain.study import StudyDefinition, trial_seed
 from app.tuning.distributions import as_param, distributions
 from app.tuning.pbt import Pbt
-from app.tuning.samplers import axis_size, axis_value
 from app.tuning.tpe import Tpe
 
 if TYPE_CHECKING:

@@ -108,9 +108,11 @@ class ExternalStudies:
 
     def _study(self, study_id: int, definition: StudyDefinition) -> _Open:
         with self._lock:
-            study = self._open.get(study_id)
-            if study is None:
-                study = self._open[study_id] = _Open(StudyView(self._database, study_id, definition))
+            known = self._open.get(study_id)
+        # A large space takes a while: nobody waits for it who asks for another study.
+        made = known or _Open(StudyView(self._database, study_id, definition))
+        with self._lock:
+            study = self._open.setdefault(study_id, made)
             self._open.move_to_end(study_id)
             while len(self._open) > KEPT_STUDIES:
                 self._open.popitem(last=False)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictInt
 
-from app.domain.families import Family, Scalar
+from app.domain.families import Family
 from app.domain.population import INTERVAL_EPOCHS, POPULATION_SIZE, SAMPLER, population_of
-from app.domain.space import Categorical, Float, Int
+from app.domain.space import Categorical, Float, axis_size
 from app.domain.study import Seed, StudyDefinition
 from app.errors import FieldError
 from app.tuning.options import Choice, Fraction, Loc, Options, OptionsError, Startup, read_options, unknown_name
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 SAMPLER_LOC: Loc = ("sampler", "options")
 MOST_REFERENCE_POINTS = 10_000
 """Of `nsgaiii`: each generation compares every trial with all of them."""
+MOST_DRAWN = 1_000_000
+"""Of `tpe`: candidates of a proposal times what they are drawn from: choices, or a range for one."""
+MOST_COMPARED = 1_000_000_000
+"""Of `tpe`: candidates times hyperparameters times trials that each is compared with. A proposal of some seconds."""
+UNBOUNDED_TRIALS = 100_000
+"""What a study without a budget of trials is taken to have at last."""
 
 
 class SeededOptions(Options):
@@ -183,7 +189,32 @@ def sampler_problems(definition: StudyDefinition, family: Family | None = None) 
         return [FieldError(("sampler", "name"), "Expected torch and scipy for the sampler 'gp': install fettle[gp]")]
     if name == "nsgaiii":
         return _reference_problems(definition)
+    if name == "tpe":
+        return list(candidate_problems(definition))
     return _grid_problems(definition) if name == "grid" else list(population_problems(definition, family))
+
+
+def candidate_problems(definition: StudyDefinition) -> Iterator[FieldError]:
+    """Why a study's TPE would take too long for a proposal: its candidates, its space and its trials multiply."""
+    options = sampler_options(definition.sampler.name, definition.sampler.options)
+    if not isinstance(options, TpeOptions):
+        return
+    candidates, searched = options.n_ei_candidates, definition.searched
+    drawn_from = sum(len(p.choices) if isinstance(p, Categorical) else 1 for p in searched.values())
+    trials = definition.budget.trials or UNBOUNDED_TRIALS
+    loc = (*SAMPLER_LOC, "n_ei_candidates")
+    if candidates * drawn_from > MOST_DRAWN:
+        yield FieldError(
+            loc,
+            f"Expected at most {MOST_DRAWN // drawn_from:,} candidates for {len(searched):,} searched hyperparameters "
+            f"with {drawn_from:,} values to draw from. Received: {candidates:,}",
+        )
+    elif candidates * len(searched) * trials > MOST_COMPARED:
+        yield FieldError(
+            loc,
+            f"Expected at most {MOST_COMPARED // (len(searched) * trials):,} candidates for {len(searched):,} searched "
+            f"hyperparameters and {trials:,} trials, with which each is compared. Received: {candidates:,}",
+        )
 
 
 def _reference_problems(definition: StudyDefinition) -> list[FieldError]:
@@ -209,26 +240,6 @@ def _grid_problems(definition: StudyDefinition) -> list[FieldError]:
             message = "Expected a step or choices with the sampler 'grid'. Received a continuous parameter"
             problems.append(FieldError(("hyperparameters", name), message))
     return problems
-
-
-def axis_size(parameter: Float | Int | Categorical) -> int:
-    """How many values the parameter can take on a grid: every step of a range, logarithmic or not, or every choice."""
-    if isinstance(parameter, Categorical):
-        return len(parameter.choices)
-    if isinstance(parameter, Int):
-        return (parameter.high - parameter.low) // parameter.step + 1
-    if parameter.step is None:
-        raise ValueError(f"Expected a parameter with a step. Received: {parameter!r}")
-    return round((parameter.high - parameter.low) / parameter.step) + 1
-
-
-def axis_value(parameter: Float | Int | Categorical, index: int) -> Scalar:
-    """The value at `index` in 0..axis_size-1."""
-    if isinstance(parameter, Categorical):
-        return parameter.choices[index]
-    if isinstance(parameter, Int):
-        return parameter.low + index * parameter.step
-    return min(parameter.low + index * (parameter.step or 0.0), parameter.high)
 
 
 def most_trials(definition: StudyDefinition) -> int | None:

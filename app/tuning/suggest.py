@@ -58,12 +58,13 @@ def draw(
     relative_space = sampler.infer_relative_search_space(study, trial)
     relative = sampler.sample_relative(study, trial, relative_space)
     sampled: dict[str, Scalar] = {}
+    known = dict(fixed)
     for name, distribution in space.distributions.items():
         parameter = space.parameters[name]
-        if not is_active(parameter, {**fixed, **sampled}):
+        if not is_active(parameter, known):
             continue
         if name in requested:
-            sampled[name] = requested[name]
+            known[name] = sampled[name] = requested[name]
             if not parameter.contains(requested[name]):
                 continue
             param = as_param(parameter, requested[name])
@@ -71,7 +72,7 @@ def draw(
             param = relative[name]
         else:
             param = sampler.sample_independent(study, trial, name, distribution)
-        sampled[name] = as_value(parameter, param)
+        known[name] = sampled[name] = as_value(parameter, param)
         trial.params[name] = param
         trial.distributions[name] = distribution
     return sampled

@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 from app.domain.layers import LAYERS, expanded, outlined, read
+from worker.training.keras_network import KerasNetwork
 from worker.training.models.layered import sequence
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -74,3 +75,19 @@ def test_shapes_and_parameters_are_those_of_keras(shape: tuple[int, ...], case: 
     made = model.layers[1].output.shape[1:]
     kept = 3 + math.prod(made)
     assert (outline.activations, outline.output) == (kept, tuple(model.output_shape[1:]))
+
+
+RECURRENT = [case for case in CASES if case[1]["layer"] in ("LSTM", "GRU", "SimpleRNN", "Bidirectional")]
+
+
+@pytest.mark.parametrize(("shape", "case"), RECURRENT, ids=[f"{c['layer']}-{i}" for i, (_, c) in enumerate(RECURRENT)])
+def test_a_recurrent_layer_keeps_all_of_its_steps(shape: tuple[int, ...], case: dict[str, Any]) -> None:
+    """The service counts them before, and the trainer of the model that Keras has made."""
+    layers = expanded(read([case]).nodes, {})
+    inner = case.get("of", case)
+    ways = 2 if "of" in case else 1
+    outline = outlined(layers, shape, 3)
+    assert outline.within == ways * {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[inner["layer"]] * inner["units"] * shape[0]
+    network = KerasNetwork(lambda *_: sequence(layers, shape, 3), shape=shape, structure={}, outputs=3)
+    flattened = outline.activations - 3 if inner.get("return_sequences") else 0  # once more, before the output layer
+    assert network.architecture.activation_count == outline.activations + outline.within + flattened

@@ -10,11 +10,11 @@ from sqlalchemy import delete
 from app.api.warm_start import warm_started
 from app.domain.study import StudyDefinition
 from app.domain.trial import Proposal
-from app.domain.warm_start import sampled_by
+from app.domain.warm_start import Drawable
 from app.store import leases
 from app.store.engine import Database
 from app.store.tables import Study
-from app.store.warm_start import earlier_trials, keep_earlier
+from app.store.warm_start import earlier_texts, earlier_trials, keep_earlier
 from app.tuning.storage import StudyStorage
 from tests.conformance.fleet import GP, TTL_S, Fleet, definition
 
@@ -40,7 +40,7 @@ def warm(database: Database, study: StudyDefinition, source: Fleet, project: str
         found = warm_started(session, "default", study)
     fleet = Fleet(database, study, judge=distance, project=project)
     with database.write() as session:
-        keep_earlier(session, fleet.study_id, found.trials)
+        keep_earlier(session, fleet.study_id, earlier_texts(found.trials))
     return fleet
 
 
@@ -100,9 +100,10 @@ def test_earlier_trials_are_in_no_list(database: Database, earlier: Fleet) -> No
 
 def test_a_trial_fits_where_the_new_study_could_have_drawn_it() -> None:
     study = definition(space=SPACE)
-    assert sampled_by(study, {"fixed": 3, "x": 7, "kind": "a"}) == {"x": 7.0, "kind": "a"}
-    assert sampled_by(study, {"fixed": 3.0, "x": 7.5, "kind": "b", "y": 2.0}) == {"x": 7.5, "kind": "b", "y": 2}
-    assert sampled_by(study, {"fixed": 3, "x": 7.5, "kind": "a", "y": 99}) == {"x": 7.5, "kind": "a"}, "y is a default"
+    drawable = Drawable(study)
+    assert drawable.sampled({"fixed": 3, "x": 7, "kind": "a"}) == {"x": 7.0, "kind": "a"}
+    assert drawable.sampled({"fixed": 3.0, "x": 7.5, "kind": "b", "y": 2.0}) == {"x": 7.5, "kind": "b", "y": 2}
+    assert drawable.sampled({"fixed": 3, "x": 7.5, "kind": "a", "y": 99}) == {"x": 7.5, "kind": "a"}, "y is a default"
     for changed in (
         {"fixed": 4},
         {"fixed": None},
@@ -116,4 +117,4 @@ def test_a_trial_fits_where_the_new_study_could_have_drawn_it() -> None:
         {"more": 1},
     ):
         trial = {"fixed": 3, "x": 7.5, "kind": "b", "y": 2} | changed
-        assert sampled_by(study, {name: value for name, value in trial.items() if value is not None}) is None, changed
+        assert drawable.sampled({name: value for name, value in trial.items() if value is not None}) is None, changed

@@ -1,7 +1,8 @@
 """Studies of the family `function` on both databases, run by real worker processes.
 
 `CRASH_ROUNDS=20` (`make crash N=20`) runs every test of this folder twenty times: what a crash leaves behind depends on
-the moment, and one moment proves little.
+the moment, and one moment proves little. With `CRASH_RECORD`, a file, each case that ended is noted there, those that
+stand there already are left out, and the rounds come one after another: such a run may be cut off, and gone on with.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 
 from app.store.engine import Database
+from tests.crash import record
 from tests.places import places  # noqa: F401
 from tests.processes import Fleet, fleet_on
 from tests.store.conftest import Bench, make_bench  # noqa: F401
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
+RECORD = Path(os.environ["CRASH_RECORD"]) if ROUNDS > 1 and os.environ.get("CRASH_RECORD") else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -26,6 +29,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if ROUNDS > 1:
         metafunc.fixturenames.append("crash_round")
         metafunc.parametrize("crash_round", range(1, ROUNDS + 1), ids=lambda number: f"round{number}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One process records, and tells the others what was recorded before."""
+    if RECORD is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(record.Recorder(RECORD))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The rounds in their order, without what was seen before."""
+    if RECORD is None:
+        return
+    told = getattr(config, "workerinput", {}).get(record.SEEN)
+    seen = [(o.number, o.case) for o in record.read(RECORD)] if told is None else [(n, case) for n, case in told]
+    by_id = {item.nodeid: item for item in items}
+    chosen = record.chosen(by_id, seen)
+    config.hook.pytest_deselected(items=[by_id[nodeid] for nodeid in by_id.keys() - set(chosen)])
+    items[:] = [by_id[nodeid] for nodeid in chosen]
 
 
 @pytest.fixture

@@ -129,7 +129,8 @@ def test_reads_writes_and_what_computes_have_budgets_of_their_own(limited: Runni
 
     assert statuses("POST", "/v1/studies:validate", 3, study()) == [200, 200, 429]
     assert statuses("GET", "/v1/studies/none/plots/history", 1) == [429]
-    assert statuses("POST", "/v1/studies", 4, {}) == [422, 422, 422, 429]
+    assert statuses("POST", "/v1/studies", 1, study()) == [429]
+    assert statuses("POST", "/v1/webhooks", 3, {}) == [422, 422, 429]
     assert statuses("GET", "/v1/families", 6) == [200] * 5 + [429]
     assert statuses("GET", "/healthz", 20) == [200] * 20
     assert statuses("GET", "/metrics", 20) == [200] * 20

@@ -42,7 +42,7 @@ def wrong() -> dict[str, str]:
 def test_a_key_that_used_its_budget_up_waits_and_another_of_the_same_client_does_not(
     sqlite_database: Database, tmp_path: Path
 ) -> None:
-    limits = {"rate_reads_per_minute": READS, "rate_writes_per_minute": 2, "rate_heavy_per_minute": 1}
+    limits = {"rate_reads_per_minute": READS, "rate_writes_per_minute": 2, "rate_heavy_per_minute": 3}
     with serving(sqlite_database, tmp_path, **limits) as service:
         one, two = keys_of(service)
         answers = [get(service, one.headers) for _ in range(READS + 1)]
@@ -63,7 +63,8 @@ def test_a_key_that_used_its_budget_up_waits_and_another_of_the_same_client_does
             call = service.client.post
             return [call(path, json=function_study(), headers=key.headers).status_code for _ in range(count)]
 
-        # Reads that are used up leave the key its writes, and each key has those for itself as well.
+        # Reads that are used up leave the key its writes, and each key has those for itself as well. A new study is
+        # counted as a write and as what computes.
         assert statuses(one, "/v1/studies", 3) == [201, 409, 429]
         assert statuses(two, "/v1/studies", 3) == [409, 409, 429]
         assert statuses(one, "/v1/studies:validate", 2) == [200, 429]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from app.domain.class_weights import balanced_weights, class_index, given_weights
+from app.domain.class_weights import Classes, balanced_weights, given_weights
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from app.domain.class_weights import balanced_weights, class_index, given_weight
     ],
 )
 def test_a_key_is_a_name_or_else_an_index(key: str, classes: tuple[str, ...], index: int | None) -> None:
-    assert class_index(key, classes) == index
+    assert Classes(classes).index(key) == index
 
 
 def test_classes_without_a_weight_have_1() -> None:

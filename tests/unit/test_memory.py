@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.serve import environment
 from app.domain.datasets import BUNDLED
 from app.domain.families import FAMILIES
 from app.domain.memory import memory_estimate, trial_bytes
 from app.domain.space import Categorical, Int
+from app.settings import Settings
 from worker.device import CPU
-from worker.memory import cgroup_limits, device_memory_mb
+from worker.memory import cgroup_limits, device_memory_mb, largest_trainer_mb
 
 
 def estimate(family: str = "mlp", dataset: str = "digits", **changes: object) -> float:
@@ -41,6 +43,19 @@ def test_a_cpu_has_what_the_machine_has_or_less() -> None:
     megabytes = device_memory_mb(CPU)
     assert megabytes is not None
     assert 64 < megabytes < 1e8
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize(("total_mb", "left_mb"), [(1_500, 600), (8_000, 1_200), (24_000, 3_600), (512_000, 76_800)])
+def test_trainers_that_share_a_machine_leave_enough_for_all_else(total_mb: float, left_mb: float, workers: int) -> None:
+    assert total_mb - workers * largest_trainer_mb(total_mb, workers) == pytest.approx(left_mb)
+
+
+def test_workers_that_come_up_together_know_how_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = environment(Settings().model_copy(update={"workers_on_machine": 3}))
+    assert given["FETTLE_WORKERS_ON_MACHINE"] == "3"
+    monkeypatch.setenv("FETTLE_WORKERS_ON_MACHINE", given["FETTLE_WORKERS_ON_MACHINE"])
+    assert Settings().workers_on_machine == 3
 
 
 def test_the_smallest_limit_of_all_groups_above_counts(tmp_path: Path) -> None:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from app.domain.combinations import MOST_COUNTED, combination_count, combinations
+from app.domain.effort import Meter
 from app.domain.pareto import pareto_front
-from app.domain.space import Categorical, Float, Int, Parameter, is_active, resolution_order
+from app.domain.space import (
+    Categorical,
+    Float,
+    Int,
+    Parameter,
+    axis_size,
+    axis_value,
+    is_active,
+    resolution_order,
+)
+from app.domain.study import Budget, ModelSpec, Objective, StudyDefinition
 from app.tuning.distributions import distribution
 from app.tuning.insight import best_trials
-from app.tuning.samplers import axis_size, axis_value
+from tests.effort import searching
 
 Searched = dict[str, Float | Int | Categorical]
 
@@ -62,6 +75,22 @@ def test_grid_values_lie_in_the_distribution(low: int, steps: int, step: int) ->
             value = axis_value(parameter, index)
             assert parameter.contains(value)
             assert distribution(parameter)._contains(distribution(parameter).to_internal_repr(value))
+
+
+@searching(30)
+@given(spaces())
+def test_combinations_are_counted_without_making_all_of_them(space: Searched) -> None:
+    definition = StudyDefinition(
+        name="counted",
+        model=ModelSpec(family="external"),
+        hyperparameters={**space, "free": Categorical(choices=[1, 2])},
+        objectives=[Objective(metric="loss")],
+        budget=Budget(trials=1),
+    )
+    every = [tuple(sorted(values.items())) for values in islice(combinations(definition), MOST_COUNTED + 1)]
+    assert len(set(every)) == len(every)
+    meter = Meter()
+    assert combination_count(definition, meter) == (len(every) if len(every) <= MOST_COUNTED else None)
 
 
 class Done:

@@ -22,6 +22,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
+from app.domain.layers import kept_within
+from app.domain.layers.table import RECURRENT
 from worker.trainee import Refused
 from worker.training.initializers import WEIGHTS_STREAM
 from worker.training.knobs import Knobs
@@ -131,7 +133,7 @@ class KerasNetwork:
             weights=tuple(_spec(v) for v in self._trained),
             statistics=tuple(_spec(v) for v in self._kept),
             masks=tuple(draw.shape for draw in self._draws),
-            activation_count=sum(_output_size(layer) for layer in _layers(self._model)),
+            activation_count=sum(_output_size(layer) + _kept_within(layer) for layer in _layers(self._model)),
             output=(outputs,),
         )
 
@@ -333,6 +335,17 @@ def _output_size(layer: Any) -> int:
     except (AttributeError, ValueError):
         return 0
     return 0 if shape is None else math.prod(int(n) for n in shape[1:] if n is not None)
+
+
+def _kept_within(layer: Any) -> int:
+    """What a recurrent layer of a model keeps of its steps; one that another runs both ways is that one's."""
+    runs = (layer.forward_layer, layer.backward_layer) if isinstance(layer, keras.layers.Bidirectional) else (layer,)
+    try:
+        steps = layer.input.shape[1]
+    except (AttributeError, ValueError, IndexError):
+        return 0
+    named = [(name, run) for run in runs for name in RECURRENT if type(run) is getattr(keras.layers, name)]
+    return sum(kept_within(name, run.units, steps or 0) for name, run in named)
 
 
 def _is_seed(variable: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.domain.layers.placeholders import declared_by
 from app.domain.layers.reading import Layer, Node, expanded, read
-from app.domain.layers.shapes import Impossible, Outline, outlined
+from app.domain.layers.shapes import Impossible, Outline, kept_within, outlined
 from app.domain.layers.table import LAYERS, LayerKind, Option
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Outline",
     "declared_by",
     "expanded",
+    "kept_within",
     "outlined",
     "read",
 ]

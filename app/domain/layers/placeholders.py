@@ -44,11 +44,13 @@ def declared_by(
                 errors.append(FieldError(loc, f"Expected values of one kind. Received: {list(values)!r}"))
                 continue
             found[name] = Hyperparameter(name, kind, None, "Which layers there are.", structural=True)
+        declared = found[name]
         for i, value in enumerate(values):
-            problem = found[name].problem(value)
+            problem = declared.problem(value)
             if problem is not None:
                 errors.append(FieldError((*loc, i), problem))
-        found[name] = replace(found[name], structural=True)
+        if not declared.structural:
+            found[name] = replace(declared, structural=True)
     for name, value in (fallbacks or {}).items():
         if name in found:
             found[name] = replace(found[name], default=value)

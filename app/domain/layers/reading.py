@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.domain.effort import Meter, unmetered
 from app.domain.families.declaration import Hyperparameter, Scalar
 from app.domain.layers.table import LAYERS, RECURRENT, LayerKind, Option
 from app.errors import FieldError
@@ -53,6 +54,18 @@ class Node:
     nodes: tuple[Node, ...] = ()
     repeat: int | Placeholder = 1
     when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    _conditions: Mapping[str, frozenset[tuple[Scalar, bool]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Looked up for each model of a space, and each time that the entry is repeated.
+        conditions = {name: frozenset((v, isinstance(v, bool)) for v in values) for name, values in self.when.items()}
+        object.__setattr__(self, "_conditions", conditions)
+
+    def is_there(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial with these hyperparameters has the entry; True is not 1."""
+        return all(
+            (values[name], isinstance(values[name], bool)) in allowed for name, allowed in self._conditions.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +98,15 @@ def read(layers: Sequence[Any], loc: Loc = ("model", "layers")) -> Reading:
     return reading
 
 
-def expanded(nodes: Sequence[Node], values: Mapping[str, Any]) -> list[Layer]:
-    """The layers of a trial with these hyperparameters, in order.
+def expanded(nodes: Sequence[Node], values: Mapping[str, Any], meter: Meter | None = None) -> list[Layer]:
+    """The layers of a trial with these hyperparameters, in order. `meter` counts the entries and their conditions.
 
     Raises:
         KeyError: a hyperparameter has no value.
         TooMany: there are more than `MOST_LAYERS`, or more than `MOST_STEPS` to look at.
     """
     found: list[Layer] = []
-    _expand(nodes, values, found, itertools.count(1))
+    _expand(nodes, values, found, itertools.count(1), meter or unmetered())
     return found
 
 
@@ -101,28 +114,26 @@ class TooMany(Exception):
     """A trial's model has more layers than `MOST_LAYERS`, or its list takes more than `MOST_STEPS` to be read."""
 
 
-def _expand(nodes: Sequence[Node], values: Mapping[str, Any], found: list[Layer], steps: Iterator[int]) -> None:
+def _expand(
+    nodes: Sequence[Node], values: Mapping[str, Any], found: list[Layer], steps: Iterator[int], meter: Meter
+) -> None:
     for node in nodes:
         if next(steps) > MOST_STEPS:
             raise TooMany(f"Expected at most {MOST_STEPS:,} entries, each as often as it comes. Received more")
-        if not all(_is_one_of(values[name], allowed) for name, allowed in node.when.items()):
+        meter.spend(1 + len(node.when), node.loc)
+        if not node.is_there(values):
             continue
         times = values[node.repeat.name] if isinstance(node.repeat, Placeholder) else node.repeat
         for _ in range(int(times)):
             if node.kind is None:
                 before = len(found)
-                _expand(node.nodes, values, found, steps)
+                _expand(node.nodes, values, found, steps, meter)
                 if len(found) == before:
                     break  # a group that gives nothing gives nothing again
             else:
                 found.append(_layer(node, node.kind, values))
             if len(found) > MOST_LAYERS:
                 raise TooMany(f"Expected at most {MOST_LAYERS} layers in a model. Received more")
-
-
-def _is_one_of(value: Any, allowed: Sequence[Scalar]) -> bool:
-    """Whether a value is among others; True is not 1."""
-    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in allowed)
 
 
 def _layer(node: Node, kind: LayerKind, values: Mapping[str, Any]) -> Layer:
