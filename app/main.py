@@ -109,7 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         database=database,
         hub=hub,
         in_flight=InFlight(),
-        insights=insights.Insights(database),
+        insights=insights.Insights(),
         keyring=keyring,
         external=cache(partial(_external_studies, database)),
     )

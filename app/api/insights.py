@@ -1,132 +1,158 @@
 """What a study's trials tell: importances of hyperparameters, and plots.
 
-Answers are kept until another trial finishes. Few are computed at a time, each in a turn: they are Python that would
-slow everything else down.
+Computed in child processes. Answers are kept until another trial finishes.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Query, Response
+from anyio import to_thread
+from fastapi import Query, Request, Response
 
 from app.api import schemas
 from app.api.access import needs
 from app.api.answers import JSON
-from app.api.deps import Api, Project
+from app.api.deps import Api, Project, Service
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.domain.json import dumps, loads
+from app.compute import Bounds
+from app.domain.access import Scope
+from app.domain.stored import read_definition
 from app.errors import FieldError, NotFound
-from app.store import tables
 from app.store.studies import find_study
+from app.tuning.answers import answers
+from app.tuning.questions import KINDS, Answer, Kind, Method, Question, Wanted, check
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.domain.study import StudyDefinition
     from app.store.engine import Database
-    from app.tuning.snapshot import Snapshot, Snapshots
 
-from app.domain.access import Scope
-
+log = logging.getLogger("fettle.insights")
 router = make_router("results")
 
-KEPT_ANSWERS = 128
-"""Figures and importances kept in memory; a figure of 2,000 trials takes up to a megabyte."""
+KEPT_BYTES = 64_000_000
+"""Memory that kept answers take together: a figure has up to some megabytes, most have some ten kilobytes."""
+BOUNDS = Bounds(seconds=60.0)
+"""Of one request: hundreds of hyperparameters and thousands of trials take some ten seconds on a small machine."""
 
-Method = Literal["fanova", "ped_anova"]
-METHODS: tuple[Method, ...] = get_args(Method)
 MethodQuery = Annotated[Method, Query(description="How importances are told: see docs/results.md.")]
 MetricQuery = Annotated[str | None, Query(max_length=64, description="An objective; the first where it is left out.")]
 
+Key = tuple[int, int, Question]
+"""A study's row id, how many of its trials have finished, and what was asked."""
+
 
 class Insights:
-    """What was computed of studies, kept while it holds. Thread-safe."""
+    """Answers, kept while they hold. Thread-safe."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._snapshots: Snapshots | None = None
-        self._kept: OrderedDict[Hashable, str] = OrderedDict()
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._most = kept_bytes
+        self._kept: OrderedDict[Key, Answer] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
-    def text(self, study: tables.Study, what: Hashable, compute: Callable[[Snapshot], Any], *, live: bool) -> str:
-        """The JSON text of `compute` on the study's trials. `what` names it; `live` says that running trials matter.
-
-        Raises:
-            NotFound: the study was deleted meanwhile.
-        """
-        key = (study.id, study.finished_count, what)
-        keeps = not (live and study.running)
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept now."""
         with self._lock:
-            if keeps and key in self._kept:
+            return self._bytes
+
+    def find(self, key: Key) -> Answer | None:
+        """What was answered, where it is known."""
+        with self._lock:
+            if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key]
-        text = dumps(compute(self.snapshot(study)))
-        if keeps:
-            with self._lock:
-                self._kept[key] = text
-                while len(self._kept) > KEPT_ANSWERS:
-                    self._kept.popitem(last=False)
-        return text
+            return self._kept.get(key)
 
-    def snapshot(self, study: tables.Study) -> Snapshot:
-        """The study's trials now.
-
-        Raises:
-            NotFound: the study was deleted, or is plain Optuna's, which has no definition.
-        """
-        from app.tuning.snapshot import Snapshots
-
+    def keep(self, key: Key, answer: Answer) -> None:
+        """Keep an answer, in place of those that nobody asked for for the longest time."""
         with self._lock:
-            self._snapshots = self._snapshots or Snapshots(self._database)
-        try:
-            return self._snapshots.take(study.id)
-        except LookupError:
-            raise NotFound("Expected a study of the service. It is gone.", code="STUDY_NOT_FOUND") from None
+            self._bytes += _size(answer) - (_size(self._kept[key]) if key in self._kept else 0)
+            self._kept[key] = answer
+            self._kept.move_to_end(key)
+            while self._bytes > self._most:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(answer: Answer) -> int:
+    return sys.getsizeof(answer.text)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedStudy:
+    """A study as a question finds it: its row id, how far it is, and its definition."""
+
+    id: int
+    finished: int
+    running: int
+    definition: StudyDefinition
+
+
+def asked_study(database: Database, project: str, study_id: str) -> AskedStudy:
+    """Read a study that something is asked about.
+
+    Raises:
+        NotFound: there is none, or it is plain Optuna's.
+    """
+    with database.read() as session:
+        study = find_study(session, project, study_id)
+        if study.definition is None:
+            raise NotFound("Expected a study of the service. Received one of plain Optuna.", code="STUDY_NOT_FOUND")
+        return AskedStudy(study.id, study.finished_count, study.running, read_definition(study.definition))
+
+
+async def answered(request: Request, api: Service, study: AskedStudy, questions: Sequence[Question]) -> list[Answer]:
+    """The answers to questions that were checked: those that are kept, and the others from a child process.
+
+    Raises:
+        NotFound: the study was deleted meanwhile.
+        LibraryMissing: importances by fANOVA without scikit-learn.
+        TooExpensive, Unready, ClientDisconnect: see `app.api.turns`.
+    """
+    found: dict[Question, Answer | None] = dict.fromkeys(questions)
+    for question in found:
+        if not (question.is_live and study.running):
+            found[question] = api.insights.find((study.id, study.finished, question))
+    missing = tuple(question for question, known in found.items() if known is None)
+    if missing:
+        url = api.database.url.render_as_string(hide_password=False)
+        computed = await api.turns.compute(request, answers, url, study.id, missing, bounds=BOUNDS)
+        for question, answer in zip(missing, computed, strict=True):
+            found[question] = answer
+            if answer.fault is not None:
+                log.error("insight failed: study %d, %s\n%s", study.id, question, answer.fault)
+            elif not (question.is_live and study.running):
+                api.insights.keep((study.id, study.finished, question), answer)
+    return [answer for answer in found.values() if answer is not None]
 
 
 @router.get("/v1/studies/{study_id:id}/importances", response_model=schemas.Importances)
 @needs(Scope.READ)
 async def get_importances(
-    study_id: str, api: Api, project: Project, method: MethodQuery = "fanova", metric: MetricQuery = None
+    study_id: str,
+    request: Request,
+    api: Api,
+    project: Project,
+    method: MethodQuery = "fanova",
+    metric: MetricQuery = None,
 ) -> Response:
     """How much each searched hyperparameter explains of an objective; no items, and why, where nothing can be said."""
-
-    def work() -> str:
-        study = _study(api.database, project, study_id)
-        return importances_text(api.insights, study, metric, method)
-
-    return Response(await api.turns.run(work), media_type=JSON)
-
-
-def importances_text(insights: Insights, study: tables.Study, metric: str | None, method: Method) -> str:
-    """`schemas.Importances` of a study as JSON text.
-
-    Raises:
-        Invalid: the metric is no objective of the study.
-    """
-    metrics = loads(study.objective_metrics)
+    study = await to_thread.run_sync(asked_study, api.database, project, study_id)
+    metrics = [objective.metric for objective in study.definition.objectives]
     chosen = metrics[0] if metric is None else metric
     if chosen not in metrics:
         text = f"Expected an objective of the study: {', '.join(metrics)}. Received: {chosen!r}"
         raise invalid_request([FieldError(("query", "metric"), text)])
-
-    def compute(snapshot: Snapshot) -> dict[str, Any]:
-        from app.tuning.importances import importances
-
-        found = importances(snapshot, chosen, method)
-        items = [{"hyperparameter": name, "importance": share} for name, share in found.items.items()]
-        return {
-            "items": items,
-            "next_cursor": None,
-            "method": method,
-            "metric": chosen,
-            "trials": found.trials,
-            "reason": found.reason,
-        }
-
-    return insights.text(study, ("importances", chosen, method), compute, live=False)
+    (answer,) = await answered(request, api, study, [Question(None, Wanted((chosen,), (), method))])
+    return Response(answer.text, media_type=JSON)
 
 
 @router.get(
@@ -137,6 +163,7 @@ def importances_text(insights: Insights, study: tables.Study, metric: str | None
 async def get_plot(
     study_id: str,
     kind: str,
+    request: Request,
     api: Api,
     project: Project,
     metric: Annotated[
@@ -150,38 +177,16 @@ async def get_plot(
     """A plot of the study as a Plotly figure: `history intermediate parallel slice contour edf timeline importances
     pareto`.
     """
+    study = await to_thread.run_sync(asked_study, api.database, project, study_id)
+    wanted = Wanted(tuple(metric or ()), tuple(hyperparameter or ()), method)
+    question = Question(_known(kind), wanted)
+    check(study.definition, _known(kind), wanted)
+    (answer,) = await answered(request, api, study, [question])
+    return Response(answer.text, media_type=JSON)
 
-    def work() -> str:
-        study = _study(api.database, project, study_id)
-        return figure_text(api.insights, study, kind, tuple(metric or ()), tuple(hyperparameter or ()), method)
 
-    return Response(await api.turns.run(work), media_type=JSON)
-
-
-def figure_text(
-    insights: Insights,
-    study: tables.Study,
-    kind: str,
-    metrics: tuple[str, ...] = (),
-    hyperparameters: tuple[str, ...] = (),
-    method: Method | None = None,
-) -> str:
-    """A figure of a study as JSON text.
-
-    Raises:
-        NotFound: there are no plots of this kind.
-        Invalid: the study has none, or not of what is asked.
-    """
-    from app.tuning.figures import KINDS, Wanted, figure
-
-    wanted = Wanted(metrics, hyperparameters, method)
+def _known(kind: str) -> Kind:
     found = next((known for known in KINDS if known == kind), None)
     if found is None:
         raise NotFound(f"Expected a plot among: {', '.join(KINDS)}. Received: {kind[:100]!r}", code="PLOT_NOT_FOUND")
-    live = found in {"intermediate", "timeline"}
-    return insights.text(study, (found, wanted), lambda snapshot: figure(snapshot, found, wanted), live=live)
-
-
-def _study(database: Database, project: str, study_id: str) -> tables.Study:
-    with database.read() as session:
-        return find_study(session, project, study_id)
+    return found

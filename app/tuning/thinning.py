@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from optuna.trial import FrozenTrial, TrialState
-
-from app.tuning.trials import CONSTRAINT_PREFIX
+if TYPE_CHECKING:
+    from app.tuning.snapshot import SeenTrial, Valued
 
 T = TypeVar("T")
 
@@ -22,38 +21,31 @@ def evenly(items: Sequence[T], most: int) -> list[T]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def with_steps(trials: Sequence[FrozenTrial], most: int, *, maximize: bool) -> list[FrozenTrial]:
-    """Trials evenly, and all that were the best so far when they came: the line of the best stays exact.
+def with_steps(trials: Sequence[Valued], most: int, *, maximize: bool) -> list[Valued]:
+    """Up to `most` trials evenly, and up to `most` of those that were the best so far when they came.
 
-    `trials` are COMPLETE ones of one objective, by number.
+    Where these are no more than that, which is so unless nearly every trial improves, the line of the best stays exact;
+    the best of all is always there. `trials` are by number.
     """
     steps, best = [], -math.inf
-    for trial in trials:
-        value = trial.values[0] * (1 if maximize else -1)
-        if value > best and is_feasible(trial):
-            best = value
-            steps.append(trial)
-    return _union(steps, evenly(trials, most))
+    for trial, value in trials:
+        better = value if maximize else -value
+        if better > best and trial.feasible:
+            best = better
+            steps.append((trial, value))
+    return _union(evenly(steps, most), evenly(trials, most))
 
 
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether the trial keeps all constraints (Optuna: positive is broken)."""
-    attributes = trial.system_attrs.items()
-    return not any(key.startswith(CONSTRAINT_PREFIX) and amount > 0 for key, amount in attributes)
-
-
-def curves(trials: Sequence[FrozenTrial], most: int, *, maximize: bool) -> list[FrozenTrial]:
-    """Trials with reports: the better half of `most`, and as many evenly over the others."""
-    reported = [trial for trial in trials if trial.intermediate_values]
-    if len(reported) <= most:
-        return reported
-    complete = [trial for trial in reported if trial.state == TrialState.COMPLETE]
-    ranked = sorted(complete, key=lambda trial: trial.values[0] * (-1 if maximize else 1))
-    best = ranked[: most // 2]
+def curves(trials: Sequence[SeenTrial], ranked: Sequence[Valued], most: int) -> list[SeenTrial]:
+    """Of trials with reports the better half of `most`, by what is `ranked` from the best on, and others evenly."""
+    if len(trials) <= most:
+        return list(trials)
+    best = [trial for trial, _ in ranked if trial.reported][: most // 2]
     chosen = {trial.number for trial in best}
-    return _union(best, evenly([trial for trial in reported if trial.number not in chosen], most - len(best)))
+    others = evenly([trial for trial in trials if trial.number not in chosen], most - len(best))
+    return sorted([*best, *others], key=lambda trial: trial.number)
 
 
-def _union(one: Sequence[FrozenTrial], other: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    by_number = {trial.number: trial for trial in [*one, *other]}
+def _union(one: Sequence[Valued], other: Sequence[Valued]) -> list[Valued]:
+    by_number = {trial.number: (trial, value) for trial, value in [*one, *other]}
     return [by_number[number] for number in sorted(by_number)]

@@ -70,7 +70,8 @@ def serving(database: Database, data_dir: Path, **settings: Any) -> Iterator[Run
         thread.join(0.005)
     assert server.started
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with httpx.Client(base_url=address, timeout=20) as client:
+    # The first insight waits until a child has imported what computes, on a machine that is busy enough.
+    with httpx.Client(base_url=address, timeout=60) as client:
         yield RunningService(address, client, database, chosen, app)
     server.should_exit = True
     thread.join(20)

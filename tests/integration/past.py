@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import insert, select
 
-from app.domain.json import dumps
+from app.domain.json import decode_number, dumps
 from app.store.engine import Database
 from app.store.locking import lock_study, tell
 from app.store.tables import Study, Trial
@@ -29,8 +30,13 @@ def past(database: Database, public_id: str, trials: Sequence[Mapping[str, Any]]
             study.finished_count += 1
             counter = state.lower()
             setattr(study, counter, getattr(study, counter) + 1)
-            feasible = not any(v > 0 for v in violations or ()) if state == "COMPLETE" else None
-            if feasible and values and (study.best_value is None or values[0] < study.best_value):
+            feasible = not any(decode_number(v) > 0 for v in violations or ()) if state == "COMPLETE" else None
+            if (
+                feasible
+                and values
+                and math.isfinite(values[0])
+                and (study.best_value is None or values[0] < study.best_value)
+            ):
                 study.best_number, study.best_value = number, values[0]
             code, message = trial.get("error", (None, None))
             rows.append(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from fastapi import Response
+from anyio import to_thread
+from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 
 from app.api.access import needs
 from app.api.deps import Api, Project
-from app.api.report.content import gathered
+from app.api.insights import answered, asked_study
+from app.api.report.content import gathered, questions_of
 from app.api.report.page import page_of, page_policy
 from app.api.routing import router as make_router
 from app.domain.access import Scope
@@ -27,11 +29,14 @@ router = make_router("results")
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 @needs(Scope.READ)
-async def get_report(study_id: str, api: Api, project: Project) -> Response:
+async def get_report(study_id: str, request: Request, api: Api, project: Project) -> Response:
     """A page about the study to keep, send or print; it works offline."""
+    study = await to_thread.run_sync(asked_study, api.database, project, study_id)
+    plots = questions_of(study.definition)
+    answers = await answered(request, api, study, list(plots.values()))
 
     def work() -> Response:
-        content = gathered(api, project, study_id)
+        content = gathered(api, project, study_id, dict(zip(plots, answers, strict=True)))
         name = quote(f"{content.name}-report.html")
         headers = {"Content-Disposition": f"inline; filename*=UTF-8''{name}", "Content-Security-Policy": page_policy()}
         return HTMLResponse(page_of(content), headers=headers)

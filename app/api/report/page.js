@@ -24,8 +24,17 @@
       ...axes(own, { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true }),
     };
   };
-  const draw = (dark) => Promise.all(figures.map(({ place, figure }) =>
-    Plotly.react(place, figure.data, dressed(figure.layout, dark, place.dataset.kind), { responsive: true, displaylogo: false })));
+  // One that can't be drawn says so, and the others are.
+  const drawOne = async ({ place, figure }, dark) => {
+    if (place.classList.contains("broken")) return;
+    try {
+      await Plotly.react(place, figure.data, dressed(figure.layout, dark, place.dataset.kind), { responsive: true, displaylogo: false });
+    } catch (error) {
+      place.classList.add("broken");
+      place.textContent = `This figure could not be drawn: ${error.message}`;
+    }
+  };
+  const draw = (dark) => Promise.all(figures.map((one) => drawOne(one, dark)));
   document.documentElement.dataset.drawn = "no";
   draw(query.matches).then(() => { document.documentElement.dataset.drawn = String(figures.length); });
   query.addEventListener("change", () => draw(query.matches));

@@ -143,6 +143,8 @@ def _pairs(heading: str, pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _figure(figure: Figure) -> str:
+    if figure.reason is not None:
+        return f"""<section><h2>{escape(figure.heading)}</h2><p class="reason">{escape(figure.reason)}</p></section>"""
     # In JSON text `<` stands in strings alone, where it may be written so: no tag can begin.
     text = figure.text.replace("<", "\\u003c")
     return f"""<section><h2>{escape(figure.heading)}</h2><p class="dim">{escape(figure.words)}</p>
