@@ -12,20 +12,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from app.data.assembly import read_dataset
+from app.compute import Bounds, run_alone
 from app.data.files import Damaged, DatasetFiles
-from app.data.limits import data_limits
-from app.data.normal import hash_of, write
+from app.data.keeping import Kept, Naming, keep
+from app.data.limits import READING_S, data_limits
+from app.data.normal import FORM, hash_of
 from app.data.reading import Reading
 from app.data.roots import TooLarge, locate, roots_of
 from app.domain.study import DatasetSpec
-from app.errors import InvalidDataset
+from app.errors import InvalidDataset, TooExpensive, Unready
 from app.settings import Settings
 from app.store import datasets
 from app.store.engine import Database
@@ -83,8 +84,9 @@ class DatasetCache:
                 path = self._fetched(spec.id)
             except Unusable as error:
                 return Local(problem=str(error))
-            except (OSError, DBAPIError) as error:
-                patience_s = MISSING_PATIENCE_S if isinstance(error, FileNotFoundError) else PATIENCE_S
+            except (OSError, DBAPIError, Unready) as error:
+                is_missing = FileNotFoundError in {type(error), type(error.__cause__)}
+                patience_s = MISSING_PATIENCE_S if is_missing else PATIENCE_S
                 if time.monotonic() - started > patience_s:
                     return Local(problem=f"{spec.name!r} could not be fetched for {patience_s:g} s: {_words(error)}")
                 log.warning("dataset_not_fetched", dataset=spec.name, error=_words(error))
@@ -102,18 +104,19 @@ class DatasetCache:
             row = datasets.find_by_id(session, public_id)
         if row is None:
             raise Unusable(f"Expected the data set {public_id}. Received none: it was deleted.")
-        path = self._folder / f"{row.object_hash}.npz"
         if row.uri is not None:
-            self._read_again(row, path)
-        elif not path.exists() or hash_of(path) != row.object_hash:
+            return self._read_again(row)
+        path = self._folder / f"{row.object_hash}.npz"
+        if not path.exists() or hash_of(path) != row.object_hash:
             try:
                 DatasetFiles(self._settings.resolved_dataset_url).fetch(row.object_hash, path)
             except Damaged as error:
                 raise Unusable(f"The file of {row.name!r} is damaged. {error}") from error
         return path
 
-    def _read_again(self, row: StoredDataset, path: Path) -> None:
-        """Read a file that is registered by its URI, once it was seen to be the same as then."""
+    def _read_again(self, row: StoredDataset) -> Path:
+        """Read a file that is registered by its URI, once it was seen to be the same as then; where it is kept."""
+        known = self._folder / f"{row.object_hash}.npz"
         with tempfile.TemporaryDirectory(prefix="fettle-dataset-") as folder:
             source = Path(folder) / "source"
             try:
@@ -125,16 +128,19 @@ class DatasetCache:
                         f"{row.content_hash}. Received a file that was changed since: register it again."
                     )
                 reading, limits = Reading.model_validate_json(row.reading), data_limits(self._settings)
-                if path.exists() and hash_of(path) == row.object_hash:
-                    return
-                normal = read_dataset(source, reading, limits, name=row.name, description="", origin="reference")
-                part = Path(folder) / "kept.npz"
-                if write(normal, part) != row.object_hash:
+                if known.exists() and hash_of(known) == row.object_hash:
+                    return known
+                part, naming = Path(folder) / "kept.npz", Naming(row.name, "", "reference")
+                bounds = Bounds(READING_S, limits.memory_bytes)
+                kept = run_alone(keep, source, reading, limits, naming, part, bounds=bounds)
+                if not _is_the_same(kept, row):
                     raise Unusable(f"This worker reads {row.uri} otherwise than the API did. Do their versions differ?")
                 self._folder.mkdir(parents=True, exist_ok=True)
+                path = self._folder / f"{kept.object_hash}.npz"
                 _move(part, path)
-            except (InvalidDataset, TooLarge) as error:
+            except (InvalidDataset, TooLarge, TooExpensive) as error:
                 raise Unusable(f"{row.name!r} can't be read by this worker: {error}") from error
+        return path
 
     def _make_room(self, used: Path) -> None:
         """Delete the files that were not used for longest, while all together take more than the setting allows."""
@@ -145,6 +151,18 @@ class DatasetCache:
                 return
             total -= path.stat().st_size
             path.unlink(missing_ok=True)
+
+
+def _is_the_same(kept: Kept, row: StoredDataset) -> bool:
+    """Whether what a worker reads is what the API read: by the hash of what is kept of it.
+
+    An API of before kept the same numbers in another form, whose hash is another: then by all that is said of them.
+    """
+    known = datasets.dataset_of(row)
+    if known.form == FORM:
+        return kept.object_hash == row.object_hash
+    read = replace(known, description="", id=None, form=FORM)
+    return read == replace(kept.dataset, description="", id=None, form=FORM)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -54,7 +54,9 @@ class DatasetInfo(BaseModel):
     sample_rate: int = Field(description="Samples a second of recordings, else 0.")
     warnings: list[str]
     content_hash: str | None = Field(description="SHA-256 of the file as it came.")
-    size_bytes: int | None
+    size_bytes: int | None = Field(
+        description="Bytes that are kept of an upload, which quotas count; of a file by its URI, the file's own."
+    )
     uri: str | None
     created_by: str | None = Field(description="The name of the key that brought it.")
     created_at: Time | None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from anyio import to_thread
@@ -29,12 +32,25 @@ from app.api.idempotency import once
 from app.api.openapi import Responses
 from app.api.pagination import Cursors
 from app.api.routing import router as make_router
-from app.api.uploads import FORM, Brought, DatasetOptions, UploadRoute, brought, fingerprint, source_of
+from app.api.uploads import (
+    FORM,
+    Brought,
+    DatasetOptions,
+    UploadRoute,
+    brought,
+    fingerprint,
+    folder_to_work_in,
+    source_of,
+)
+from app.compute import Bounds
+from app.data.limits import READING_S, data_limits
+from app.data.reading import no_room, refuse
 from app.domain.access import Caller, Scope
 from app.domain.datasets import BUILT_IN
-from app.errors import BodyTooLarge, NameTaken, NotFound, StateConflict, Unready
+from app.errors import NameTaken, NotFound, StateConflict, TooExpensive, Unready
 from app.store import datasets
 from app.store.projects import hold_project
+from app.store.quotas import admit_bytes
 from app.store.tables import StoredDataset
 
 router = make_router("datasets", UploadRoute)
@@ -69,56 +85,90 @@ async def create_dataset(
 
     The same file, read the same way under the same name, is the same data set: 200.
     """
-    async with brought(request) as what:
-        return await to_thread.run_sync(partial(_create, request, api, caller, change, key, what), limiter=api.readers)
+    try:
+        async with brought(request) as what:
+            return await _create(request, api, caller, change, key, what)
+    except OSError as error:  # a form's file is put aside while it arrives
+        raise no_room(error) from None
 
 
-def _create(request: Request, api: Service, caller: Caller, change: Change, key: str | None, what: Brought) -> Response:
-    from app.data.assembly import read_dataset
-    from app.data.files import DatasetFiles
-    from app.data.limits import data_limits
-    from app.data.normal import write
-
-    options = what.options
+async def _create(
+    request: Request, api: Service, caller: Caller, change: Change, key: str | None, what: Brought
+) -> Response:
+    """Put the file aside, have it read in a process with a limit on its memory, and publish what is kept of it."""
+    options, limits = what.options, data_limits(api.settings)
     if options.name in BUILT_IN:
         raise NameTaken(f"Expected a name that no data set has. Received that of a built-in one: {options.name!r}")
-    with source_of(what, api.settings) as (source, reading, folder):
+    with folder_to_work_in() as folder:
+        source, reading = await to_thread.run_sync(source_of, what, api.settings, folder, limiter=api.readers)
+        keeping = await to_thread.run_sync(_keeping)
+        naming = keeping.Naming(options.name, options.description, "upload" if options.uri is None else "reference")
+        path = folder / "kept.npz"
+        bounds = Bounds(READING_S, limits.memory_bytes)
         try:
-            normal = read_dataset(
-                source.path,
-                reading,
-                data_limits(api.settings),
-                name=options.name,
-                description=options.description,
-                origin="upload" if options.uri is None else "reference",
+            kept = await api.turns.compute(
+                request, keeping.keep, source.path, reading, limits, naming, path, bounds=bounds
             )
-        except MemoryError:
-            raise BodyTooLarge("Expected a file that can be read in the memory of this machine.") from None
-        kept = folder / "kept.npz"
-        object_hash = write(normal, kept)
+        except TooExpensive:
+            refuse(
+                ("file",),
+                f"Expected a file that is read in {bounds.seconds:g} s and {bounds.memory_bytes:,} bytes of memory. "
+                "Received one that takes more, or that its reader breaks down over",
+            )
         request.state.json = fingerprint(options, source.digest)
         new = datasets.NewDataset(
-            normal.dataset, source.digest, object_hash, source.size, reading.model_dump_json(), options.uri
+            kept.dataset,
+            source.digest,
+            kept.object_hash,
+            source.size if options.uri is not None else kept.size_bytes,
+            reading.model_dump_json(),
+            options.uri,
         )
-        work, project = partial(_add, new, caller, change), caller.project
-        if options.uri is not None:
-            return once(api, project, request, key, work)
+        publish = partial(_publish, request, api, key, new, path, partial(_add, new, caller, change), caller.project)
+        return await to_thread.run_sync(publish, limiter=api.readers)
+
+
+def _keeping() -> ModuleType:
+    """What reads a file: imported when it is first needed, since it brings NumPy along."""
+    from app.data import keeping
+
+    return keeping
+
+
+def _publish(
+    request: Request,
+    api: Service,
+    key: str | None,
+    new: datasets.NewDataset,
+    kept: Path,
+    work: Callable[[Session], Response],
+    project: str,
+) -> Response:
+    """Have the file that is kept of an upload at its place, and the row that names it."""
+    from app.data.files import DatasetFiles
+
+    if new.uri is not None:
+        return once(api, project, request, key, work)
+    object_hash = new.object_hash
+    try:
+        files = DatasetFiles(api.settings.resolved_dataset_url)
+        if not files.has(object_hash):
+            # Looked at before a file is copied to the store, and again where the row is written.
+            api.database.run(partial(admit_bytes, project=project, size=new.size_bytes))
+        files.ensure(object_hash, kept)
         try:
-            files = DatasetFiles(api.settings.resolved_dataset_url)
-            files.ensure(object_hash, kept)
-            try:
-                response = once(api, project, request, key, work)
-            except Exception:
-                files.remove(object_hash, lambda: _is_wanted(api, object_hash))
-                raise
-            if _is_wanted(api, object_hash):
-                files.ensure(object_hash, kept)  # a deletion may have come between
-            else:
-                files.remove(object_hash, lambda: _is_wanted(api, object_hash))  # an old answer, of one deleted since
-        except OSError as error:
-            log.exception("data sets can't be written")
-            raise Unready("Expected a place for data sets that can be written (FETTLE_DATASET_URL).") from error
-        return response
+            response = once(api, project, request, key, work)
+        except Exception:
+            files.remove(object_hash, lambda: _is_wanted(api, object_hash))
+            raise
+        if _is_wanted(api, object_hash):
+            files.ensure(object_hash, kept)  # a deletion may have come between
+        else:
+            files.remove(object_hash, lambda: _is_wanted(api, object_hash))  # an old answer, of one deleted since
+    except OSError as error:
+        log.exception("data sets can't be written")
+        raise Unready("Expected a place for data sets that can be written (FETTLE_DATASET_URL).") from error
+    return response
 
 
 def _add(new: datasets.NewDataset, caller: Caller, change: Change, session: Session) -> Response:

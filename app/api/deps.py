@@ -42,7 +42,7 @@ class Service:
     external: Callable[[], ExternalStudies]
     """Made when it is first called: Optuna takes a second to import."""
     readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
-    """Threads that read uploaded files: each may hold all of one in memory."""
+    """Threads that put uploaded files aside, and publish what is kept of them."""
     turns: Turns = field(default_factory=Turns)
     """For what computes: importances, plots, exports, reports."""
     checks: Turns = field(default_factory=Turns)

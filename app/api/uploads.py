@@ -24,8 +24,8 @@ from app.api.body import read_json, unstorable
 from app.api.field_errors import field_errors
 from app.api.problems import invalid_request
 from app.api.routing import JSON_TYPES, StrictRoute
-from app.data.reading import FileFormat, Reading, ReadingOptions, format_of, refuse
-from app.data.roots import TooLarge, locate, roots_of
+from app.data.reading import FileFormat, Reading, ReadingOptions, format_of, no_room, refuse
+from app.data.roots import TooLarge, Unreadable, locate, roots_of
 from app.domain.study import Name
 from app.errors import BadRequest, BodyTooLarge, InvalidDataset, UnsupportedMediaType
 from app.settings import Settings
@@ -226,38 +226,57 @@ def _checked(fields: Any) -> DatasetOptions:
 
 
 @contextmanager
-def source_of(what: Brought, settings: Settings) -> Iterator[tuple[Source, Reading, Path]]:
-    """The file that a request brings, how it is to be read, and a folder to work in; all gone with the block.
+def folder_to_work_in() -> Iterator[Path]:
+    """A folder of this machine, gone with the block.
+
+    Raises:
+        Unready: there is no room for one.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="fettle-upload-")
+    except OSError as error:
+        raise no_room(error) from None
+    with folder as path:
+        yield Path(path)
+
+
+def source_of(what: Brought, settings: Settings, folder: Path) -> tuple[Source, Reading]:
+    """The file that a request brings, in `folder`, and how it is to be read.
 
     Raises:
         InvalidDataset: it is not below the operator's roots, too large, or of no known format.
+        BodyTooLarge: what was uploaded is too large.
+        Unready: there is no room for it.
     """
-    with tempfile.TemporaryDirectory(prefix="fettle-upload-") as folder:
-        path = Path(folder) / "source"
-        if what.file is not None:
-            reading = what.options.reading(what.file.filename or "")
-            source = _saved(what.file, path)
-        else:
-            uri = str(what.options.uri)
-            named = locate(uri, roots_of(settings.dataset_roots))
-            reading = what.options.reading(uri)
-            try:
-                digest = named.copy(path, settings.max_upload_bytes)
-            except TooLarge as error:
-                refuse(("uri",), f"{error}")
-            except OSError as error:
-                refuse(("uri",), f"Expected a file that can be read. Received: {type(error).__name__}")
-            source = Source(path, digest, path.stat().st_size)
+    path = folder / "source"
+    if what.file is not None:
+        reading = what.options.reading(what.file.filename or "")
+        source = _saved(what.file, path)
         if source.size > settings.max_upload_bytes:
             raise BodyTooLarge(
                 f"Expected a file of at most {settings.max_upload_bytes:,} bytes. Received a larger one."
             )
-        yield source, reading, Path(folder)
+        return source, reading
+    uri = str(what.options.uri)
+    named = locate(uri, roots_of(settings.dataset_roots))
+    reading = what.options.reading(uri)
+    try:
+        digest = named.copy(path, settings.max_upload_bytes)
+    except TooLarge as error:
+        refuse(("uri",), f"{error}")
+    except Unreadable as error:
+        refuse(("uri",), f"Expected a file that can be read. Received: {error.kind}")
+    except OSError as error:
+        raise no_room(error) from None
+    return Source(path, digest, path.stat().st_size), reading
 
 
 def _saved(file: UploadFile, path: Path) -> Source:
-    with path.open("wb") as copy:
-        shutil.copyfileobj(file.file, copy, 2**20)
+    try:
+        with path.open("wb") as copy:
+            shutil.copyfileobj(file.file, copy, 2**20)
+    except OSError as error:
+        raise no_room(error) from None
     with path.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     return Source(path, digest, path.stat().st_size)

@@ -5,6 +5,6 @@ waits for its answer any more; its memory goes with it, and the kernel refuses i
 """
 
 from app.compute.bounds import Bounds
-from app.compute.pool import Pool
+from app.compute.pool import Pool, run_alone
 
-__all__ = ["Bounds", "Pool"]
+__all__ = ["Bounds", "Pool", "run_alone"]

@@ -124,6 +124,23 @@ class Pool:
             await asyncio.wait(self._dying)
 
 
+def run_alone(function: Callable[[*Args], T], *arguments: *Args, bounds: Bounds) -> T:
+    """The result of a module-level function in a child of its own, for callers without an event loop.
+
+    Raises:
+        FettleError, TooExpensive, Unready, RuntimeError: as `Pool.run` does.
+    """
+
+    async def once() -> T:
+        pool = Pool()
+        try:
+            return await pool.run(function, *arguments, bounds=bounds)
+        finally:
+            await pool.close()
+
+    return asyncio.run(once())
+
+
 class _Child:
     """One child. It does one thing at a time."""
 

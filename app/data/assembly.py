@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from app.data.arrays import from_arrays
 from app.data.cells import Cells
-from app.data.columns import Typed, feature, type_of
+from app.data.columns import Typed, feature, longest, type_of
 from app.data.limits import MAX_TEXT_CHARACTERS, DataLimits
-from app.data.normal import Normal, pack_texts
+from app.data.narrow import whole_type
+from app.data.normal import FORM, Normal, pack_words
 from app.data.reading import Reading, refuse
 from app.data.targets import Target, target_of
 from app.domain.datasets import Column, ColumnType, Dataset, Origin
@@ -34,7 +36,8 @@ def read_dataset(
         normal = from_arrays(path, reading, limits)
     else:
         normal = _from_table(_table(path, reading, limits), reading)
-    return Normal(replace(normal.dataset, name=name, description=description, origin=origin), normal.arrays)
+    dataset = replace(normal.dataset, name=name, description=description, origin=origin, form=FORM)
+    return Normal(dataset, normal.arrays)
 
 
 def _table(path: Path, reading: Reading, limits: DataLimits) -> list[Cells]:
@@ -56,7 +59,8 @@ def _refuse_array_fields(reading: Reading) -> None:
         refuse(("input_kind",), f"Expected a table of vectors or text, or a .npz. Received: {reading.input_kind!r}")
 
 
-def _from_table(table: Sequence[Cells], reading: Reading) -> Normal:
+def _from_table(table: list[Cells], reading: Reading) -> Normal:
+    """The data set in a table, which is emptied: a column is let go as soon as what is kept of it is made."""
     by_name = {cells.name: cells for cells in table}
     target_name = _target_name(by_name, reading)
     for name in reading.columns:
@@ -65,13 +69,16 @@ def _from_table(table: Sequence[Cells], reading: Reading) -> Normal:
     for i, name in enumerate(reading.drop):
         if name not in by_name or name == target_name:
             refuse(("drop", i), f"Expected a column other than the target: {_names(by_name)}. Received: {name!r}")
-    target = target_of(by_name[target_name], reading.task, ("target",))
-    columns = [
-        feature(cells, type_of(cells, reading), dropped=cells.name in reading.drop)
-        for cells in table
-        if cells.name != target_name
-    ]
-    rows = by_name[target_name].rows
+    names = list(by_name)
+    table.clear()
+    target = target_of(by_name.pop(target_name), reading.task, ("target",))
+    rows = len(target.y)
+    dropped = frozenset(reading.drop)
+    columns = []
+    for name in names:
+        if name != target_name:
+            cells = by_name.pop(name)
+            columns.append(feature(cells, type_of(cells, reading), dropped=name in dropped))
     normal = _texts(columns, target, rows) if _is_text(columns, reading) else _vectors(columns, target, reading)
     target_type: ColumnType = "number" if target.task == "regression" else "category"
     described = [*normal.dataset.columns, Column(target_name, target_type, "target", 0, target.labels)]
@@ -106,20 +113,19 @@ def _is_text(columns: Sequence[Typed], reading: Reading) -> bool:
 
 def _texts(columns: Sequence[Typed], target: Target, rows: int) -> Normal:
     (text,) = (typed for typed in columns if typed.column.role == "feature")
-    words, codes = text.cells.words, np.asarray(text.cells.codes)
-    if any(len(word) > MAX_TEXT_CHARACTERS for word in words):
+    if longest(text.cells) > MAX_TEXT_CHARACTERS:
         refuse(("file", text.column.name), f"Expected texts of at most {MAX_TEXT_CHARACTERS:,} characters.")
     warnings = _warnings(columns)
     if text.column.missing:
         warnings.append(f"{text.column.name}: {text.column.missing:,} empty texts are taken as they are.")
     described = tuple(typed.column for typed in columns)
-    arrays = pack_texts([words[code] if code >= 0 else "" for code in codes.tolist()])
+    arrays = pack_words(text.cells.words, np.asarray(text.cells.codes))
     return Normal(_described(target, "text", (), rows, described, warnings), {**arrays, "y": target.y})
 
 
-def _vectors(columns: Sequence[Typed], target: Target, reading: Reading) -> Normal:
+def _vectors(columns: list[Typed], target: Target, reading: Reading) -> Normal:
     warnings = _warnings(columns)
-    kept: list[Typed] = []
+    kept: deque[Typed] = deque()
     described: list[Column] = []
     for typed in columns:
         column = typed.column
@@ -133,19 +139,27 @@ def _vectors(columns: Sequence[Typed], target: Target, reading: Reading) -> Norm
         described.append(column)
     if not kept:
         refuse(("file",), f"Expected a column to learn from beside {reading.target!r}. Received: none that is kept")
-    numbers = [t for t in kept if t.codes is None]
-    categories = [t for t in kept if t.codes is not None]
-    arrays: dict[str, NDArray[Any]] = {"y": target.y}
-    rows = len(target.y)
-    arrays["numbers"] = np.empty((rows, len(numbers)), np.float32)
-    for i, typed in enumerate(numbers):
-        with np.errstate(over="ignore"):
-            arrays["numbers"][:, i] = typed.cells.numbers
-        if np.isinf(arrays["numbers"][:, i]).any():
-            refuse(("file", typed.column.name), "Expected numbers that fit 32 bits. Received larger ones")
-    codes = [np.asarray(t.codes, np.int32) for t in categories]
-    arrays["codes"] = np.stack(codes, 1) if codes else np.empty((rows, 0), np.int32)
-    return Normal(_described(target, "vector", (len(kept),), rows, tuple(described), warnings), arrays)
+    shape, rows = (len(kept),), len(target.y)
+    numbers = deque(np.asarray(t.cells.numbers) for t in kept if t.codes is None)
+    codes = deque(t.codes for t in kept if t.codes is not None)
+    kept.clear()
+    columns.clear()
+    arrays = {"numbers": _side_by_side(numbers, rows), "codes": _side_by_side(codes, rows), "y": target.y}
+    return Normal(_described(target, "vector", shape, rows, tuple(described), warnings), arrays)
+
+
+def _side_by_side(columns: deque[NDArray[Any]], rows: int) -> NDArray[Any]:
+    """Columns, [rows] each, as a matrix, [rows, columns], of the narrowest type that holds them; they are let go.
+
+    The type is float32 where 16 bits don't hold all of the numbers, or some are missing.
+    """
+    whole = [c for c in columns if c.dtype.kind in "iu"]
+    low, high = min((int(c.min()) for c in whole), default=0), max((int(c.max()) for c in whole), default=0)
+    kind = (whole_type(low, high) if len(whole) == len(columns) else None) or np.dtype(np.float32)
+    matrix = np.empty((rows, len(columns)), kind)
+    for i in range(len(columns)):
+        matrix[:, i] = columns.popleft()
+    return matrix
 
 
 def _described(
@@ -184,5 +198,5 @@ def _warnings(columns: Sequence[Typed]) -> list[str]:
 
 
 def _is_constant(typed: Typed) -> bool:
-    values = typed.cells.numbers if typed.cells.numbers is not None else typed.cells.codes
-    return values is not None and len(np.unique(values)) == 1
+    values = next((v for v in (typed.codes, typed.cells.numbers, typed.cells.codes) if v is not None), None)
+    return values is not None and bool((values == values[0]).all() or np.isnan(values).all())

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from app.data.narrow import narrowest
+
 TRUTHS = {"true": 1.0, "false": 0.0}
 MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 """What an empty cell of a CSV file may say."""
@@ -18,16 +19,18 @@ MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 class Cells:
     """The cells of a column.
 
-    Numbers and truth values are `numbers`, [n], NaN where missing. Strings are `codes`, [n] int32 indices in `words`,
-    -1 where missing; `words` are in the order of the file. Times have neither.
+    Numbers and truth values are `numbers`, [n] of the narrowest dtype that holds them exactly, NaN where missing.
+    Strings are `codes`, [n] int32 indices in `words`, -1 where missing; `words` is an Arrow array of the strings that
+    there are, in the order of the file: each takes its bytes there, and several times as much in Python. Times have
+    neither.
     """
 
     name: str
     kind: Literal["number", "boolean", "time", "string"]
     rows: int
-    numbers: Floats | None = None
+    numbers: NDArray[Any] | None = None
     codes: NDArray[np.int32] | None = None
-    words: tuple[str, ...] = ()
+    words: Any = None
 
     @property
     def missing(self) -> int:
@@ -46,12 +49,25 @@ class Cells:
         """Whether all of its cells are whole numbers."""
         if self.numbers is None:
             return False
+        if self.numbers.dtype.kind in "iu":
+            return True
         present = self.numbers[~np.isnan(self.numbers)]
         return bool((present == np.floor(present)).all())
 
 
+def count_distinct(cells: Cells) -> int:
+    """How many values the cells have, empty ones apart."""
+    if cells.numbers is not None:
+        present = np.sort(cells.numbers[~np.isnan(cells.numbers)])  # np.unique takes several times as much memory
+        return int((present[1:] != present[:-1]).sum()) + min(1, len(present))
+    return len(cells.words)
+
+
 def distinct(cells: Cells) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """The cells as codes, [n] int32 with -1 where missing, of their distinct values in order: numbers by size."""
+    """The cells as codes, [n] int32 with -1 where missing, of their distinct values in order: numbers by size.
+
+    For few values: each is a Python string of the result (`count_distinct`).
+    """
     if cells.numbers is not None:
         present = ~np.isnan(cells.numbers)
         values, inverse = np.unique(cells.numbers[present], return_inverse=True)
@@ -59,14 +75,11 @@ def distinct(cells: Cells) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         codes[present] = inverse
         names = ("false", "true") if cells.kind == "boolean" else None
         return codes, tuple(names[int(v)] if names else number_word(v) for v in values.tolist())
-    codes = np.asarray(cells.codes)
-    used = np.unique(codes[codes >= 0])
-    words = [cells.words[i] for i in used.tolist()]
+    words = cells.words.to_pylist()
     order = sorted(range(len(words)), key=words.__getitem__)
-    renamed = np.full(len(cells.words) + 1, -1, np.int32)  # the last one stands for -1
-    for code, index in enumerate(order):
-        renamed[used[index]] = code
-    return renamed[codes], tuple(words[i] for i in order)
+    renamed = np.full(len(words) + 1, -1, np.int32)  # the last one stands for -1
+    renamed[order] = np.arange(len(order))
+    return renamed[np.asarray(cells.codes)], tuple(words[i] for i in order)
 
 
 def number_word(value: float) -> str:
@@ -75,6 +88,6 @@ def number_word(value: float) -> str:
 
 
 def number_cells(name: str, kind: Literal["number", "boolean"], values: Any) -> Cells:
-    """Cells of numbers."""
-    numbers = np.asarray(values, np.float64)
+    """Cells of numbers, NaN where missing."""
+    numbers = narrowest(np.asarray(values))
     return Cells(name, kind, len(numbers), numbers=numbers)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.cells import Cells, distinct
+from app.data.cells import Cells, count_distinct, distinct
 from app.data.limits import MAX_CATEGORIES, MAX_VALUE_CHARACTERS
-from app.data.reading import Reading, refuse
+from app.data.narrow import narrowest
+from app.data.reading import Loc, Reading, refuse
 from app.domain.datasets import Column, ColumnType
 
 FEW_VALUES = 20
@@ -40,10 +41,11 @@ def infer_type(cells: Cells) -> ColumnType:
     named_id = ID_NAME.search(cells.name) is not None and cells.missing == 0
     if cells.kind == "number":
         return "id" if named_id and cells.is_integral and _all_differ(cells) else "number"
+    import pyarrow.compute as pc
+
     count = len(cells.words)
-    lengths = [len(word) for word in cells.words]
-    spaced = sum(word.count(" ") + 1 for word in cells.words) / max(1, count)
-    is_short = max(lengths, default=0) <= MAX_VALUE_CHARACTERS
+    spaced = (pc.sum(pc.count_substring(cells.words, " ")).as_py() or 0) / count + 1 if count else 0.0
+    is_short = longest(cells) <= MAX_VALUE_CHARACTERS
     is_key = cells.missing == 0 and spaced == 1 and is_short and _all_differ(cells)
     if is_key and (named_id or cells.rows >= ID_ROWS):
         return "id"
@@ -54,9 +56,15 @@ def infer_type(cells: Cells) -> ColumnType:
     return "category" if is_short else "text"
 
 
+def longest(cells: Cells) -> int:
+    """Characters of the longest of its strings."""
+    import pyarrow.compute as pc
+
+    return int(pc.max(pc.utf8_length(cells.words)).as_py() or 0)
+
+
 def _all_differ(cells: Cells) -> bool:
-    values = cells.numbers if cells.numbers is not None else cells.codes
-    return len(np.unique(np.asarray(values))) == cells.rows > 1
+    return count_distinct(cells) == cells.rows > 1
 
 
 def type_of(cells: Cells, reading: Reading) -> ColumnType:
@@ -92,21 +100,45 @@ def _are(cells: Cells) -> str:
 def feature(cells: Cells, kind: ColumnType, *, dropped: bool) -> Typed:
     """The column as a feature, or as one that is left out."""
     if dropped or kind in ("time", "id"):
-        return Typed(Column(cells.name, kind, "dropped", cells.missing), cells)
+        return Typed(Column(cells.name, kind, "dropped", cells.missing), _emptied(cells))
     if kind == "category":
-        codes, values = distinct(cells)
-        check_values(cells.name, values, MAX_CATEGORIES, "a category")
-        return Typed(Column(cells.name, kind, "feature", cells.missing, values), cells, codes)
-    return Typed(Column(cells.name, kind, "feature", cells.missing), cells)
+        codes, values = values_of(cells, MAX_CATEGORIES, ("file", cells.name), "values of a category")
+        column = Column(cells.name, kind, "feature", cells.missing, values)
+        return Typed(column, _emptied(cells), narrowest(codes))
+    return Typed(Column(cells.name, kind, "feature", cells.missing), _single(cells))
 
 
-def check_values(name: str, values: tuple[str, ...], most: int, of: str) -> None:
-    """Refuse values of a category or classes that are too many or too long."""
-    if len(values) > most:
-        refuse(("file", name), f"Expected at most {most:,} values of {of}. Received: {len(values):,}")
-    longest = max(values, key=len, default="")
-    if len(longest) > MAX_VALUE_CHARACTERS:
-        refuse(
-            ("file", name),
-            f"Expected values of {of} of at most {MAX_VALUE_CHARACTERS} characters. Received: {longest[:40]!r}…",
-        )
+def _emptied(cells: Cells) -> Cells:
+    """The cells without what they hold, which nobody needs any more."""
+    return replace(cells, numbers=None, codes=None, words=None)
+
+
+def _single(cells: Cells) -> Cells:
+    """The cells with the numbers that a model takes of them, which have 32 bits.
+
+    Raises:
+        InvalidDataset: one is larger than that.
+    """
+    if cells.numbers is None or cells.numbers.dtype != np.float64:
+        return cells
+    with np.errstate(over="ignore"):
+        numbers = cells.numbers.astype(np.float32)
+    if np.isinf(numbers).any():
+        refuse(("file", cells.name), "Expected numbers that fit 32 bits. Received larger ones")
+    return replace(cells, numbers=numbers)
+
+
+def values_of(
+    cells: Cells, most: int, loc: Loc, what: str, hint: str = ""
+) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """The cells as codes, [n] int32 with -1 where missing, and the values that they stand for, in order.
+
+    Raises:
+        InvalidDataset: there are more than `most`, or long ones.
+    """
+    count = count_distinct(cells)
+    if count > most:
+        refuse(loc, f"Expected at most {most:,} {what}. Received: {count:,}{hint}")
+    if cells.words is not None and (found := longest(cells)) > MAX_VALUE_CHARACTERS:
+        refuse(loc, f"Expected {what} of at most {MAX_VALUE_CHARACTERS} characters. Received one of {found:,}")
+    return distinct(cells)

@@ -19,6 +19,10 @@ MAX_MEMBERS = 64
 """Files in a `.npz` archive: more is something else."""
 MAX_WIDTH = 1_000_000
 """Numbers in one sample."""
+READERS_BYTES = 128 * 2**20
+"""What the libraries take that read files, and a block of a file in each of its forms."""
+READING_S = 180.0
+"""How long it may take to read a file: the largest ones take half a minute, on a machine that does nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,11 @@ class DataLimits:
     file_bytes: int = 200_000_000
     unpacked_bytes: int = 1_000_000_000
     rows: int = 10_000_000
+
+    @property
+    def memory_bytes(self) -> int:
+        """What reading a file may take of memory, beyond what a process takes that has read nothing."""
+        return self.unpacked_bytes * 3 // 2 + READERS_BYTES
 
 
 def data_limits(settings: Settings) -> DataLimits:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.datasets import ColumnType
-from app.errors import FieldError, InvalidDataset
+from app.errors import FettleError, FieldError, InvalidDataset, Unready
 
 FileFormat = Literal["csv", "parquet", "npz"]
 Loc = tuple[str | int, ...]
@@ -47,6 +49,36 @@ def refuse(loc: Loc, message: str) -> NoReturn:
         InvalidDataset: always.
     """
     raise InvalidDataset(f"{'.'.join(map(str, loc))}: {message}", errors=[FieldError(loc, message)])
+
+
+@contextmanager
+def parsing(what: str, loc: Loc = ("file",)) -> Iterator[None]:
+    """Refuse a file over which a library stumbles within the block: it expected `what`.
+
+    Bytes of anybody's making come to parsers here, and what those raise over them is not bounded by what they say:
+    names that are no text, indices into nothing, numbers beyond 64 bits. Only calls of such libraries belong within.
+
+    Raises:
+        InvalidDataset: the library raised anything but that it lacks memory.
+    """
+    try:
+        yield
+    except (FettleError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        refuse(loc, f"Expected {what}. Received: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    """What an error says, in a line that can be sent: parsers quote the bytes that they stumble over."""
+    said = "".join(c if c.isprintable() else " " for c in str(error)[:3_000])
+    return " ".join(said.split())[:300] or type(error).__name__
+
+
+def no_room(error: OSError) -> Unready:
+    """What is said where this machine can't hold a file for as long as it is read."""
+    words = error.strerror or type(error).__name__
+    return Unready(f"Expected room for a file on the service's machine. Received: {words}. Try again later.")
 
 
 def format_of(name: str) -> FileFormat | None:

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,18 @@ class TooLarge(Exception):
     """A file over the limit."""
 
 
+class Unreadable(OSError):
+    """A file that can't be read: it is gone, or was swapped since it was found, or its store is away.
+
+    What a store says may hold names and addresses that are not the caller's: the caller is told the `kind` alone.
+    """
+
+    @property
+    def kind(self) -> str:
+        """The name of the error that caused this one."""
+        return type(self.__cause__).__name__
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A file below a root: its protocol, and its path as fsspec takes it."""
@@ -38,12 +51,13 @@ class Named:
         """Copy the file to `target`; its SHA-256.
 
         Raises:
-            OSError: it can't be read.
+            Unreadable: it can't be read.
             TooLarge: it has more than `most_bytes`.
+            OSError: `target` can't be written.
         """
         digest, size = hashlib.sha256(), 0
         with self._opened() as source, target.open("wb") as copy:
-            while chunk := source.read(COPIED_AT_ONCE):
+            while chunk := _read(source):
                 size += len(chunk)
                 if size > most_bytes:
                     raise TooLarge(f"Expected a file of at most {most_bytes:,} bytes. Received a larger one")
@@ -52,14 +66,22 @@ class Named:
         return digest.hexdigest()
 
     def _opened(self) -> Any:
-        if self.protocol == "file":
-            return open_resolved(self.path)
-        import fsspec
-
         try:
+            if self.protocol == "file":
+                return open_resolved(self.path)
+            import fsspec
+
             return fsspec.filesystem(self.protocol).open(self.path, "rb")
-        except ValueError as error:  # of a store's library, about a name that it doesn't take
-            raise OSError(str(error)) from error
+        except Exception as error:  # stores raise errors of their own making
+            raise Unreadable(f"{error}") from error
+
+
+def _read(source: Any) -> bytes:
+    try:
+        content: bytes = source.read(COPIED_AT_ONCE)
+    except Exception as error:
+        raise Unreadable(f"{error}") from error
+    return content
 
 
 def open_resolved(path: str) -> BinaryIO:
@@ -127,10 +149,11 @@ def _split(root: str) -> tuple[str, str]:
 
 def _local(uri: str, path: str, roots: Sequence[str]) -> Named:
     """A file of this machine. What lies outside of all roots is not told from what doesn't exist."""
-    if path.startswith("/"):
-        real = Path(os.path.realpath(path))
-        inside = any(real.is_relative_to(os.path.realpath(root)) for root in roots)
-        if inside and os.path.isfile(real):  # noqa: PTH113 - a name that is too long is no file, and no error
+    # A name may be longer than the system takes, or become another thing from one call to the next.
+    with suppress(OSError, ValueError):
+        real = Path(os.path.realpath(path)) if path.startswith("/") else None
+        inside = real is not None and any(real.is_relative_to(os.path.realpath(root)) for root in roots)
+        if inside and stat.S_ISREG(os.lstat(str(real)).st_mode):
             return Named("file", str(real))
     return refuse(
         ("uri",), f"Expected a file below the roots that this service's operator allows. Received: {uri[:200]!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow.parquet
 
 from app.data.cells import MISSING_WORDS, TRUTHS, Cells, number_cells
 from app.data.limits import MAX_COLUMNS, DataLimits
-from app.data.reading import refuse
+from app.data.reading import parsing, refuse
 
 DELIMITERS = ",;\t|"
 HEAD_BYTES = 65_536
@@ -24,8 +23,15 @@ BLOCK_BYTES_A_COLUMN = 2**13
 """Wide tables are read in larger blocks: each block makes an array of every column, a kilobyte and more of overhead."""
 CELL_BYTES = 8
 """What a cell of a table takes in memory at least, however short it is in the file."""
+LONGEST_TRUTH = 5
+MOST_TRUTHS = 48
+"""Ways to write true and false in upper and lower case."""
 ROWS_AT_ONCE = 65_536
-ISO_TIME = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
+BUFFERS_BYTES = 2**24
+LEAST_BUFFER_BYTES = 2**12
+"""Of a Parquet file, what is read ahead of all columns together, and of each: without a bound, all of a row group."""
+ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+"""For Arrow's regular expressions (RE2): `$` is the end of the text alone."""
 
 
 def read_csv(path: Path, delimiter: str | None, limits: DataLimits) -> list[Cells]:
@@ -51,17 +57,23 @@ def read_csv(path: Path, delimiter: str | None, limits: DataLimits) -> list[Cell
     read = pa.csv.ReadOptions(use_threads=False, block_size=block)
     parts: list[list[pa.Array]] = [[] for _ in names]
     rows = size = 0
-    try:
-        with pa.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as batches:
-            for batch in batches:
-                rows, size = rows + batch.num_rows, size + batch.nbytes
-                _check_size(rows, max(size, rows * len(names) * CELL_BYTES), limits)
-                for part, column in zip(parts, batch.columns, strict=True):
-                    part.append(pc.utf8_trim_whitespace(column).dictionary_encode())
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        refuse(("file",), f"Expected a CSV file in UTF-8 whose rows have {len(names)} cells. Received: {_words(error)}")
+    with (
+        parsing(f"a CSV file in UTF-8 whose rows have {len(names)} cells"),
+        pa.csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as batches,
+    ):
+        for batch in batches:
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+            _check_size(rows, max(size, rows * len(names) * CELL_BYTES), limits)
+            for part, column in zip(parts, batch.columns, strict=True):
+                part.append(pc.utf8_trim_whitespace(column).dictionary_encode())
     _check_rows(rows)
-    return [_of_strings(name, _joined(part)) for name, part in zip(names, parts, strict=True)]
+    table: list[Cells] = []
+    for i, name in enumerate(names):
+        with parsing("a CSV file", ("file", name)):
+            column = joined(parts[i])
+        parts[i] = []  # let go column by column: not all of them are held in both forms
+        table.append(of_strings(name, column))
+    return table
 
 
 def _likely_delimiter(head: bytes) -> str:
@@ -83,11 +95,11 @@ def _check_header(head: bytes, delimiter: str) -> None:
 
 def _header(path: Path, parse: pa.csv.ParseOptions) -> list[str]:
     read = pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES)
-    try:
-        with pa.csv.open_csv(path, read_options=read, parse_options=parse) as batches:
-            names = list(batches.schema.names)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        refuse(("file",), f"Expected a CSV file with a header and rows in UTF-8. Received: {_words(error)}")
+    with (
+        parsing("a CSV file with a header and rows in UTF-8"),
+        pa.csv.open_csv(path, read_options=read, parse_options=parse) as batches,
+    ):
+        names = list(batches.schema.names)
     check_names(names)
     return names
 
@@ -98,39 +110,85 @@ def read_parquet(path: Path, limits: DataLimits) -> list[Cells]:
     Raises:
         InvalidDataset: it is none, over the limits, or has columns of a type that no model takes.
     """
-    try:
-        with pa.parquet.ParquetFile(path) as file:
-            meta, schema = file.metadata, file.schema_arrow
-            unpacked = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-            _check_size(meta.num_rows, max(unpacked, meta.num_rows * len(schema) * CELL_BYTES), limits)
+    with parsing("a Parquet file"):
+        arrow = pa.parquet.ParquetFile(path)
+    with arrow as file:
+        with parsing("a Parquet file whose columns have names and types"):
+            schema, rows = file.schema_arrow, file.metadata.num_rows
             check_names(list(schema.names))
-            _check_rows(meta.num_rows)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        refuse(("file",), f"Expected a Parquet file. Received: {_words(error)}")
-    kinds = {field.name: _kind(field) for field in schema}
+            kinds = {field.name: _kind(field) for field in schema}
+            needed = _needed(file.metadata, schema, kinds)
+        _check_size(rows, needed, limits)
+        _check_rows(rows)
+    parts = _parquet_parts(path, kinds, limits)
+    table: list[Cells] = []
+    for name, kind in kinds.items():
+        if kind == "time":
+            table.append(Cells(name, "time", rows))
+            continue
+        with parsing("a Parquet file that can be read", ("file", name)):
+            cells = _of_arrow(name, kind, parts.pop(name))
+        if cells.rows != rows:
+            refuse(("file", name), f"Expected {rows:,} rows, as the file says. Received: {cells.rows:,}")
+        table.append(cells)
+    return table
+
+
+def _needed(meta: pa.parquet.FileMetaData, schema: pa.Schema, kinds: dict[str, str]) -> int:
+    """The bytes that columns take once they are read, by what the file says of itself.
+
+    Strings stay in their dictionaries, so that they take what their pages do and a code for each row; a number takes
+    the widest type that it is held in on the way. Times are not read.
+    """
+    cells: int = sum(_cell_bytes(schema.field(name)) * meta.num_rows for name, kind in kinds.items() if kind != "time")
+    strings, pages = [i for i, kind in enumerate(kinds.values()) if kind == "string"], 0
+    for group in range(meta.num_row_groups):
+        for column in strings:
+            pages += meta.row_group(group).column(column).total_uncompressed_size
+    return cells + pages
+
+
+def _cell_bytes(field: pa.Field) -> int:
+    return max(CELL_BYTES, int(field.type.byte_width) if pa.types.is_decimal(field.type) else 0)
+
+
+def _parquet_parts(path: Path, kinds: dict[str, str], limits: DataLimits) -> dict[str, list[pa.Array]]:
+    """The columns in pieces, strings as codes and words. What they take is measured: files may say less of themselves.
+
+    Each piece of a column of strings brings its words along; they are put together whenever all takes too much.
+    """
     strings = [name for name, kind in kinds.items() if kind == "string"]
     parts: dict[str, list[pa.Array]] = {name: [] for name, kind in kinds.items() if kind != "time"}
+    buffer = min(max(BUFFERS_BYTES // len(kinds), LEAST_BUFFER_BYTES), BLOCK_BYTES)
     rows = size = 0
-    try:
-        # Strings stay in their dictionaries: a long one that is repeated a million times is held once.
-        with pa.parquet.ParquetFile(path, read_dictionary=strings, pre_buffer=False) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(parts), use_threads=False):
-                rows, size = rows + batch.num_rows, size + batch.nbytes
-                _check_size(rows, size, limits)
-                for name, part in parts.items():
-                    part.append(_dictionary(batch.column(name)) if name in strings else batch.column(name))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
-        refuse(("file",), f"Expected a Parquet file that can be read. Received: {_words(error)}")
-    return [
-        Cells(name, "time", meta.num_rows) if kind == "time" else _of_arrow(name, kind, parts[name])
-        for name, kind in kinds.items()
-    ]
+    with (
+        parsing("a Parquet file that can be read"),
+        pa.parquet.ParquetFile(path, read_dictionary=strings, pre_buffer=False, buffer_size=buffer) as file,
+    ):
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(parts), use_threads=False):
+            batch.validate(full=True)
+            rows += batch.num_rows
+            for name, part in parts.items():
+                piece = _dictionary(batch.column(name)) if name in strings else batch.column(name)
+                size += piece.get_total_buffer_size()
+                part.append(piece)
+            if size > limits.unpacked_bytes:
+                for name in strings:
+                    parts[name] = [joined(parts[name])]
+                size = sum(pa.chunked_array(part).get_total_buffer_size() for part in parts.values())
+            _check_size(rows, size, limits)
+    return parts
 
 
 def _dictionary(column: pa.Array) -> pa.DictionaryArray:
+    """Strings as codes of words that differ: the dictionary of a file may have one twice, or none in a place."""
     if not pa.types.is_dictionary(column.type):
         return column.cast(pa.string()).dictionary_encode()
-    return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.string()))
+    words, codes = column.dictionary.cast(pa.string()), column.indices.cast(pa.int32())
+    encoded = words.dictionary_encode()
+    if len(encoded.dictionary) == len(words):
+        return pa.DictionaryArray.from_arrays(codes, words)
+    return pa.DictionaryArray.from_arrays(encoded.indices.take(codes), encoded.dictionary)
 
 
 def _kind(field: pa.Field) -> str:
@@ -143,44 +201,62 @@ def _kind(field: pa.Field) -> str:
         return "time"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "string"
-    return refuse(("file", field.name), f"Expected numbers, truth values, times or strings. Received: {kind}")
+    found = str(kind)[:100]
+    return refuse(("file", field.name), f"Expected numbers, truth values, times or strings. Received: {found}")
 
 
 def _of_arrow(name: str, kind: str, parts: list[pa.Array]) -> Cells:
     if kind == "string":
-        return _of_strings(name, _joined(parts), infer=False)
+        return of_strings(name, joined(parts), infer=False)
     column = pa.chunked_array(parts)
+    parts.clear()
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    numbers = np.array(numbers, np.float64)  # missing cells are NaN by now
+    numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # missing cells are NaN by now
+    del column
     _check_finite(name, numbers)
     return number_cells(name, "boolean" if kind == "boolean" else "number", numbers)
 
 
-def _joined(parts: list[pa.Array]) -> pa.DictionaryArray:
-    return pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+def joined(parts: list[pa.Array]) -> pa.DictionaryArray:
+    """Pieces of a column of strings as one, whose words all differ and are all used."""
+    whole = pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+    whole = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+    codes = whole.indices.fill_null(-1).to_numpy()
+    is_used = np.zeros(len(whole.dictionary), bool)
+    is_used[codes[codes >= 0]] = True
+    if is_used.all():
+        return whole
+    used = np.flatnonzero(is_used)
+    renamed = np.full(len(is_used) + 1, -1, np.int32)  # the last one stands for -1
+    renamed[used] = np.arange(len(used))
+    found = renamed[codes]
+    return pa.DictionaryArray.from_arrays(pa.array(found, mask=found < 0), whole.dictionary.take(used))
 
 
-def _of_strings(name: str, column: Any, *, infer: bool = True) -> Cells:
+def of_strings(name: str, column: pa.DictionaryArray, *, infer: bool = True) -> Cells:
     """Strings as cells; as numbers, truth values or times where `infer` and all of them are."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     words = column.dictionary
-    codes = column.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    codes = column.indices.cast(pa.int32()).fill_null(-1).to_numpy()
     rows = len(codes)
     if infer and not len(words):
-        return number_cells(name, "number", np.full(rows, np.nan))
+        return number_cells(name, "number", np.full(rows, np.nan, np.float32))
     if infer and (numbers := _numbers(words)) is not None:
         values = np.append(numbers, np.nan)[codes]
         _check_finite(name, values)
         return number_cells(name, "number", values)
-    texts = tuple(words.to_pylist())
-    if infer and {text.lower() for text in texts} <= TRUTHS.keys():
-        truths = np.array([*(TRUTHS[text.lower()] for text in texts), np.nan])
+    if infer and _are_truths(words):
+        truths = np.array([*(TRUTHS[text.lower()] for text in words.to_pylist()), np.nan])
         return number_cells(name, "boolean", truths[codes])
-    if infer and all(ISO_TIME.fullmatch(text) for text in texts):
+    if infer and pc.all(pc.match_substring_regex(words, ISO_TIME)).as_py():
         return Cells(name, "time", rows)
-    return Cells(name, "string", rows, codes=codes, words=texts)
+    return Cells(name, "string", rows, codes=codes, words=words)
+
+
+def _are_truths(words: pa.Array) -> bool:
+    if len(words) > MOST_TRUTHS or pc.max(pc.binary_length(words)).as_py() > LONGEST_TRUTH:
+        return False
+    return {text.lower() for text in words.to_pylist()} <= TRUTHS.keys()
 
 
 def _numbers(words: pa.Array) -> Any:
@@ -219,7 +295,3 @@ def _check_size(rows: int, size: int, limits: DataLimits) -> None:
 def _check_rows(rows: int) -> None:
     if rows == 0:
         refuse(("file",), "Expected rows below the header. Received none")
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

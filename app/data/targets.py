@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.cells import Cells, distinct
-from app.data.columns import check_values
+from app.data.cells import Cells
+from app.data.columns import values_of
 from app.data.limits import MAX_CLASSES
+from app.data.narrow import narrowest
 from app.data.reading import Loc, refuse
 from app.domain.families import Task
 
@@ -22,7 +23,7 @@ ROWS_A_CLASS = 2
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is predicted: `y` is [n], int32 indices in `labels` or float32 values; rows of the rarest class."""
+    """What is predicted: `y` is [n], indices in `labels` or float32 values; `rarest` counts the rarest class' rows."""
 
     task: Task
     y: NDArray[Any]
@@ -48,14 +49,11 @@ def target_of(cells: Cells, task: Literal["auto", "classification", "regression"
         task = _likely_task(cells)
     if task == "regression":
         return _values(cells, loc)
-    codes, labels = distinct(cells)
+    codes, labels = values_of(cells, MAX_CLASSES, loc, "classes", ". Is it regression?")
     if len(labels) < 2:
         refuse(loc, f"Expected at least two classes. Received: {', '.join(map(repr, labels))}")
-    if len(labels) > MAX_CLASSES:
-        refuse(loc, f"Expected at most {MAX_CLASSES:,} classes. Received: {len(labels):,}. Is it regression?")
     if "" in labels:
         refuse(loc, "Expected classes with names. Received an empty one")
-    check_values(cells.name, labels, MAX_CLASSES, "the target")
     counts = np.bincount(codes, minlength=len(labels))
     rarest = int(counts.min())
     if rarest < ROWS_A_CLASS:
@@ -64,7 +62,7 @@ def target_of(cells: Cells, task: Literal["auto", "classification", "regression"
             f"Expected at least {ROWS_A_CLASS} rows of every class, to train on and to validate by. "
             f"Received {rarest} of {labels[int(counts.argmin())]!r}",
         )
-    return Target("classification", codes, labels, rarest)
+    return Target("classification", narrowest(codes), labels, rarest)
 
 
 def _likely_task(cells: Cells) -> Task:
@@ -76,7 +74,7 @@ def _likely_task(cells: Cells) -> Task:
 
 def _values(cells: Cells, loc: Loc) -> Target:
     if cells.numbers is None:
-        refuse(loc, f"Expected numbers for regression. Received strings, such as {cells.words[0][:40]!r}")
+        refuse(loc, f"Expected numbers for regression. Received strings, such as {cells.words[0].as_py()[:40]!r}")
     with np.errstate(over="ignore"):
         values = cells.numbers.astype(np.float32)
     if not np.isfinite(values).all():

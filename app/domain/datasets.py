@@ -43,7 +43,7 @@ class Dataset:
     `class_names` are in the order of a model's outputs; empty where classes are known by their index alone. Recordings
     have `sample_rate` samples a second. Where samples belong together, there are `groups` equal groups. What follows is
     known of uploads: their `id`; the rows of the rarest class; the columns of a table; the brightest value that a pixel
-    may have; and `warnings` about how the file was read.
+    may have; `warnings` about how the file was read; and the `form` that it is kept in, see `app.data.normal`.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Dataset:
     columns: tuple[Column, ...] = ()
     maximum: float = 1.0
     warnings: tuple[str, ...] = ()
+    form: int = 1
 
     @property
     def inputs(self) -> tuple[Column, ...]:

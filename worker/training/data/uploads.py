@@ -53,14 +53,14 @@ def _samples(kept: normal.Normal) -> Samples:
     Images, recordings and vectors are [n, *shape], texts [n] strings (an array of objects). Tables of numbers are
     [n, columns] float32, NaN where missing; with categories they are a structured array, [n], a field each column.
     """
-    arrays, dataset = kept.arrays, kept.dataset
+    arrays, dataset, targets = kept.arrays, kept.dataset, normal.targets(kept)
     if dataset.input_kind == "text":
-        return normal.unpack_texts(arrays), arrays["y"]
+        return normal.unpack_texts(arrays), targets
     if "x" in arrays:
-        return arrays["x"], arrays["y"]
+        return normal.samples(kept), targets
     if not dataset.is_mixed:
-        return arrays["numbers"], arrays["y"]
-    return _rows(dataset.inputs, arrays), arrays["y"]
+        return normal.numbers(kept), targets
+    return _rows(dataset.inputs, arrays), targets
 
 
 def _rows(columns: tuple[Column, ...], arrays: normal.Arrays) -> NDArray[np.void]:
