@@ -15,7 +15,6 @@ from typing import Any
 from app.domain.families import Scalar
 from worker.protocol import KeepModel, KeptFile, Member, TrainStack
 from worker.training import assessment, event_file
-from worker.training.export import prepared_model
 from worker.training.program import Program
 from worker.training.recipe import NoRecipe, recipe
 from worker.training.rows import Weights
@@ -78,7 +77,7 @@ def write_beside(
 
 
 def _assessed(program: Program, run: Run, weights: Weights) -> dict[str, Any]:
-    return assessment.assess(program.split, prepared_model(program, run.hyperparameters, *weights))
+    return assessment.assess(program, run.hyperparameters, weights)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -361,7 +361,7 @@ def _write(program: Program, run: Run, best: Weights, model: KeepModel, more: Ma
         path=model.path,
         size_bytes=size,
         metadata=metadata,
-        test_metrics=test_metrics(exported, program.split),
+        test_metrics=test_metrics(program, run.hyperparameters, best),
         files=files,
         notes=notes,
     )

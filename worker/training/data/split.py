@@ -73,6 +73,11 @@ class Split:
         """Numbers that a network gives for a sample: one a class, or the value."""
         return max(1, len(self.info.classes))
 
+    @property
+    def prepared_test(self) -> Part:
+        """The test part as a network takes it, made anew."""
+        return Part(self.preparation.prepared(self.test.x), self.targets.prepared(self.test.y))
+
 
 def load_split(
     spec: DatasetSpec,
