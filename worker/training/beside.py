@@ -70,7 +70,7 @@ def write_beside(
     name = assessment.name_of(program.split)
     if name is not None:
         add(name, "application/json", lambda path: _write_json(path, _assessed(program, run, weights)))
-    add(RECIPE, "text/x-python", lambda path: _write_text(path, recipe(program, run, exported, weights[0])))
+    add(RECIPE, "text/x-python", lambda path: _write_text(path, recipe(program, run, exported)))
     if "tensorboard" in model.extras:
         add(event_file.NAME, "application/octet-stream", lambda path: event_file.write(path, run.history))
     return files, notes
