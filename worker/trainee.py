@@ -17,6 +17,7 @@ from worker.protocol import (
     KeptModel,
     Member,
     MembersDone,
+    Noted,
     Prepare,
     Request,
     Resumed,
@@ -32,7 +33,7 @@ class Refused(Exception):
 class Channel(Protocol):
     """The pipe to the supervisor. Its calls raise `ChannelBroken` once the other end is gone."""
 
-    def send(self, message: Resumed | EpochDone | MembersDone | Kept) -> None:
+    def send(self, message: Noted | Resumed | EpochDone | MembersDone | Kept) -> None:
         """Send one message."""
         ...
 

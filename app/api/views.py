@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -15,6 +16,7 @@ from app.store.fleet import Offer
 from app.store.log import rfc3339
 from app.store.quotas import TrialRoom, trial_room
 from app.store.settling import best_of, progress_of
+from app.store.warnings import warnings_of
 
 
 def definition_of(study: tables.Study) -> StudyDefinition:
@@ -31,10 +33,14 @@ def _time(at: float | None) -> str | None:
 
 
 def study_view(
-    study: tables.Study, offers: Sequence[Offer], unread: Mapping[int, Mapping[str, str]], room: TrialRoom | None
+    study: tables.Study,
+    offers: Sequence[Offer],
+    unread: Mapping[int, Mapping[str, str]],
+    room: TrialRoom | None,
+    warnings: Sequence[Mapping[str, Any]],
 ) -> schemas.Study:
     """A study; `offers` are what live workers offer, `unread` says which of them can't read which study, `room` is what
-    its project has for trials.
+    its project has for trials, `warnings` are those about the study.
     """
     return schemas.Study.model_validate(
         {
@@ -48,6 +54,7 @@ def study_view(
             "definition": loads(study.definition or "{}"),
             "progress": progress_of(study),
             "best": best_of(study),
+            "warnings": list(warnings),
             "created_by": study.created_by,
             "created_at": rfc3339(study.created_at),
             "started_at": _time(study.started_at),
@@ -67,7 +74,8 @@ def study_views(session: Session, studies: Sequence[tables.Study]) -> list[schem
     pending = next(filter(workers.is_pending, studies), None)
     room = None if pending is None else trial_room(session, pending.project)
     offers, unread = workers.live_offers(session), workers.unread(session, studies)
-    return [study_view(study, offers, unread, room) for study in studies]
+    warnings = warnings_of(session, [study.id for study in studies])
+    return [study_view(study, offers, unread, room, warnings[study.id]) for study in studies]
 
 
 def artifact_view(file: tables.Artifact) -> schemas.Artifact:

@@ -19,7 +19,7 @@ from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
 from worker.conversation import converse, fail_all, refuse_all
 from worker.progress import RESULT_METRICS
-from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
+from worker.protocol import DataNote, KeepModel, KeptModel, Member, Noted, Prepare, TrainStack
 from worker.snapshots import Arrays, Shelf
 from worker.trainee import Channel, Refused, check_metrics
 from worker.training.beside import Run, write_beside
@@ -90,7 +90,7 @@ def _train_stack(
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
         check_fits(signature, request.memory_mb)
         cache.memory_mb = request.memory_mb
-        stack_of = partial(_stack_of, request, signature, cache, lanes, peak)
+        stack_of = partial(_stack_of, request, channel, signature, cache, lanes, peak)
         trainee: StackTrainee | FoldedTrainee = stack_of(0)
         if request.training.instances > 1:
             from worker.training.folds import FoldedTrainee
@@ -114,6 +114,7 @@ def _train_stack(
 
 def _stack_of(
     request: TrainStack,
+    channel: Channel,
     signature: Signature,
     cache: ProgramCache,
     lanes: ThreadPoolExecutor | None,
@@ -121,6 +122,8 @@ def _stack_of(
     fold: int,
 ) -> StackTrainee:
     """A stack without members, in a program that is compiled, which holds out one of the folds where there are any.
+
+    What the study's owner should know of its data is told.
 
     Raises:
         Refused: the data set or the network is impossible.
@@ -139,6 +142,9 @@ def _stack_of(
             raise
         program = cache.give_up(program)
         program.compile()
+    if program.split.warnings:
+        notes = [DataNote(code=warning.code, message=warning.message) for warning in program.split.warnings]
+        channel.send(Noted(stack=request.stack, notes=notes))
     return StackTrainee(request, program, cache, lanes, peak, weights)
 
 
@@ -363,7 +369,7 @@ def _write(program: Program, run: Run, best: Weights, model: KeepModel, more: Ma
         metadata=metadata,
         test_metrics=test_metrics(program, run.hyperparameters, best),
         files=files,
-        notes=notes,
+        notes=[*(f"{warning.code}: {warning.message}" for warning in program.split.warnings), *notes],
     )
 
 

@@ -15,7 +15,7 @@ from app.domain.families import InputKind, Scalar
 from app.domain.study import DatasetSpec
 from worker.trainee import Refused
 from worker.training.data.keras_sets import KERAS_SETS, keras_source
-from worker.training.data.preparation import FITS, Preparation, Targets, targets_of
+from worker.training.data.preparation import FITS, DataWarning, Preparation, Targets, targets_of, warnings_of
 from worker.training.data.sources import SOURCES, DatasetInfo, Source, source
 from worker.training.data.uploads import uploaded
 
@@ -67,6 +67,7 @@ class Split:
     train: Part
     validation: Part
     test: Part
+    warnings: tuple[DataWarning, ...] = ()
 
     @property
     def outputs(self) -> int:
@@ -118,7 +119,7 @@ def _load(
         features = features.reshape(len(features), -1)
     train, validation, test = parts_of(origin, spec, targets, fold)
     preparation = FITS[kind].fit(info, features[train], dict(options))
-    scale = targets_of(info, targets[train])
+    scale = targets_of(info, targets, train)
     x, y = preparation.prepared(features), scale.prepared(targets)
     return Split(
         info=info,
@@ -129,6 +130,7 @@ def _load(
         train=Part(x[train], y[train]),
         validation=Part(x[validation], y[validation]),
         test=Part(features[test], targets[test]),
+        warnings=warnings_of(info, preparation, targets, train),
     )
 
 

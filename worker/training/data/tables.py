@@ -1,7 +1,8 @@
 """Tables with named columns: numbers are normalised, categories become one-hot, empty cells are filled and marked.
 
 Everything is learned from the training part alone: means, bounds, and which values a category has. A value that the
-training part has not is unknown, and all of its category's numbers are 0.
+training part has not is unknown, and all of its category's numbers are 0. A number that is the same in all of the
+training part says nothing, and is always 0.
 
 Prepared rows are, side by side: the numbers and truth values in the order of the columns; a mark, 1 where the cell was
 empty, for each of them that has empty cells anywhere; then each category, whose first number is always 0: it stands for
@@ -29,30 +30,53 @@ UNKNOWN = "[unknown]"
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How numbers are normalised: `(x - shift) / √variance`, both [k] float32, as Keras' Normalization does it."""
+    """How numbers are normalised: `(x - shift) / √variance`, both [k] float32, as Keras' Normalization does it.
+
+    What does not vary, [k] bool, in the training part is left out: it becomes 0 whatever it is. There is nothing to
+    scale it by, and a network learns nothing from it.
+    """
 
     shift: Floats
     variance: Floats
+    varies: NDArray[np.bool_]
 
     def __call__(self, x: NDArray[Any]) -> Floats:
         deviation = np.maximum(np.sqrt(self.variance), np.float32(SMALLEST_DEVIATION))
-        scaled: Floats = ((x - self.shift) / deviation).astype(np.float32)
+        scaled: Floats = np.where(self.varies, (x - self.shift) / deviation, 0.0).astype(np.float32)
         return scaled
+
+    def layers(self) -> list[Any]:
+        """The built-in Keras layers that do it, in order."""
+        import keras
+
+        normalize = keras.layers.Normalization(mean=self.shift, variance=self.variance)
+        if self.varies.all():
+            return [normalize]
+        return [normalize, keras.layers.Rescaling(self.varies.astype(float).tolist())]
 
 
 SMALLEST_DEVIATION = 1e-7
 """What Keras' Normalization divides by at least."""
+ROUNDING = 2
+"""Units in the last place of a float32 that the same number may differ by, once it was calculated in two ways."""
 
 
 def fit_scale(x: NDArray[Any], normalization: Scalar) -> Scale:
     """What normalises the columns of `x`, [n, k] without NaN: `standard`, `minmax` (to 0 and 1), or `none`."""
     if normalization == "none":
-        return Scale(np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32))
+        return Scale(np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32), np.ones(x.shape[1], bool))
+    low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
+    varies = ~is_constant(low, high)
     if normalization == "minmax":
-        low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
-        return Scale(low.astype(np.float32), np.square(high - low).astype(np.float32))
-    mean, variance = x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64)
-    return Scale(mean.astype(np.float32), variance.astype(np.float32))
+        shift, variance = low, np.square(high - low)
+    else:
+        shift, variance = x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64)
+    return Scale(shift.astype(np.float32), np.where(varies, variance, 1.0).astype(np.float32), varies)
+
+
+def is_constant(low: NDArray[np.float64], high: NDArray[np.float64]) -> Any:
+    """Whether numbers from `low` to `high` are one and the same, as far as float32 can tell them apart."""
+    return high - low <= ROUNDING * np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +114,9 @@ class Table:
 
     def layers(self) -> list[Any]:
         """The layers of a chain from a matrix of numbers without empty cells; other tables have `entry` alone."""
-        import keras
-
         if self.marked or self.vocabularies:
             raise TypeError("Expected a table of numbers without empty cells. Received one that is no chain of layers.")
-        return [keras.layers.Normalization(mean=self.scale.shift, variance=self.scale.variance)]
+        return self.scale.layers()
 
     def entry(self) -> tuple[Any, Any]:
         """What a model takes, a matrix or a dictionary of columns by name, each [n, 1]; and the prepared rows."""
@@ -124,13 +146,14 @@ class Table:
         """Normalised numbers, and the marks."""
         import keras
 
-        normalize = keras.layers.Normalization(mean=self.scale.shift, variance=self.scale.variance)
-        if not self.marked:
-            return normalize(x)
         missing = keras.ops.isnan(x)
-        filled = keras.ops.where(missing, self.fill[np.newaxis], x)
+        scaled = keras.ops.where(missing, self.fill[np.newaxis], x) if self.marked else x
+        for layer in self.scale.layers():
+            scaled = layer(scaled)
+        if not self.marked:
+            return scaled
         marks = keras.ops.take(keras.ops.cast(missing, "float32"), list(self.marked), axis=1)
-        return keras.layers.Concatenate()([normalize(filled), marks])
+        return keras.layers.Concatenate()([scaled, marks])
 
 
 def fit_table(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Table:
@@ -143,7 +166,7 @@ def fit_table(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, S
     scale = fit_scale(np.where(missing, fill, x), options.get("normalization", "standard"))
     for i, column in enumerate(numeric):
         if column.type == "boolean":
-            scale.shift[i], scale.variance[i] = 0.0, 1.0
+            scale.shift[i], scale.variance[i], scale.varies[i] = 0.0, 1.0, True
     return Table(
         columns=info.columns,
         fill=fill,
