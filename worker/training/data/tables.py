@@ -6,13 +6,14 @@ training part says nothing, and is always 0.
 
 Prepared rows are, side by side: the numbers and truth values in the order of the columns; a mark, 1 where the cell was
 empty, for each of them that has empty cells anywhere; then each category, whose first number is always 0: it stands for
-unknown values, which Keras' StringLookup gives a place.
+unknown values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,12 @@ from numpy.typing import NDArray
 
 from app.domain.datasets import Column
 from app.domain.families import Scalar
+from worker.training.data.cells import as_uploaded, one_hot
 from worker.training.data.sources import DatasetInfo
 
 Floats = NDArray[np.float32]
 MATRIX = "raw_features"
 """The name of the one input of a model whose columns are all numbers."""
-UNKNOWN = "[unknown]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class Table:
         missing = np.isnan(x)
         parts = [self.scale(np.where(missing, self.fill, x)), missing[:, list(self.marked)].astype(np.float32)]
         for column, vocabulary in zip(self.categories, self.vocabularies, strict=True):
-            parts.append(_one_hot(features[column.name], vocabulary))
+            parts.append(_one_hot(as_uploaded(features[column.name], vocabulary), vocabulary))
         return np.concatenate(parts, axis=1)
 
     def layers(self) -> list[Any]:
@@ -133,13 +134,11 @@ class Table:
         parts = []
         if self.numeric:
             numbers = [by_column[column.name] for column in self.numeric]
-            parts.append(self._numbers(keras.layers.Concatenate()(numbers) if len(numbers) > 1 else numbers[0]))
+            together = keras.layers.Concatenate()(numbers) if len(numbers) > 1 else numbers[0]
+            parts.append(_apart(self._numbers, together, "numbers", inputs))
         for column, vocabulary in zip(self.categories, self.vocabularies, strict=True):
-            lookup = keras.layers.StringLookup(
-                vocabulary=list(vocabulary), oov_token=_unknown(vocabulary), output_mode="one_hot"
-            )
-            known = keras.layers.Rescaling([0.0, *[1.0] * len(vocabulary)])
-            parts.append(known(lookup(by_column[column.name])))
+            make = partial(one_hot, vocabulary=vocabulary)
+            parts.append(_apart(make, by_column[column.name], f"category_{len(parts)}", inputs))
         return inputs, keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
 
     def _numbers(self, x: Any) -> Any:
@@ -154,6 +153,16 @@ class Table:
             return scaled
         marks = keras.ops.take(keras.ops.cast(missing, "float32"), list(self.marked), axis=1)
         return keras.layers.Concatenate()([scaled, marks])
+
+
+def _apart(make: Callable[[Any], Any], x: Any, name: str, taken: Container[str]) -> Any:
+    """What `make` makes of a Keras tensor, as a model within the model: no column is called like one of its parts."""
+    import keras
+
+    while name in taken:
+        name += "_"
+    inner = keras.Input(x.shape[1:], dtype=x.dtype)
+    return keras.Model(inner, make(inner), name=name)(x)
 
 
 def fit_table(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Table:
@@ -172,7 +181,11 @@ def fit_table(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, S
         fill=fill,
         scale=scale,
         marked=tuple(i for i, column in enumerate(numeric) if column.missing),
-        vocabularies=tuple(tuple(np.unique(training[c.name]).tolist()) for c in info.columns if c.type == "category"),
+        vocabularies=tuple(
+            tuple(np.unique(as_uploaded(training[c.name], c.values)).tolist())
+            for c in info.columns
+            if c.type == "category"
+        ),
     )
 
 
@@ -191,14 +204,6 @@ def _one_hot(values: NDArray[Any], vocabulary: tuple[str, ...]) -> Floats:
     hot = np.zeros((len(values), 1 + len(known)), np.float32)
     hot[np.arange(len(values)), 1 + places] = known[places] == values
     return hot
-
-
-def _unknown(vocabulary: tuple[str, ...]) -> str:
-    """A word for unknown values that is none of the vocabulary."""
-    word = UNKNOWN
-    while word in vocabulary:
-        word = f"[{word}]"
-    return word
 
 
 def input_names(columns: tuple[Column, ...]) -> list[str]:
