@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
 import structlog
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.domain.metrics import values_of
 from app.domain.population import HANDED_ON_KEY
 from app.domain.trial import FailureReason, Outcome, Reservation
 from app.errors import NotFound
-from app.store import leases, recording, turnover
+from app.store import leases, recording, turnover, warnings
 from app.store.engine import Database
+from app.store.warnings import StudyWarning
 from worker.artifacts import ArtifactWriter
 from worker.checkpoints import Checkpoints
 from worker.claims import Claims
@@ -28,7 +31,7 @@ from worker.keeper import Keeper
 from worker.keeping import Keeping
 from worker.outcomes import outcome_of
 from worker.pool import PooledTrial, StudyRef
-from worker.protocol import EpochReport, KeptModel, KeptSnapshot, MemberResult, ResumedMember
+from worker.protocol import DataNote, EpochReport, KeptModel, KeptSnapshot, MemberResult, ResumedMember
 
 T = TypeVar("T")
 
@@ -221,6 +224,12 @@ class Ledger:
         for epoch, *values in member.curve:
             if len(values) == len(self._study.definition.objectives):
                 self._view.report(member.trial_id, int(epoch), values)
+
+    def warn(self, notes: Sequence[DataNote]) -> None:
+        """Keep what the study's owner should know of the data."""
+        told = [StudyWarning(note.code, note.message, ("dataset",)) for note in notes]
+        with suppress(IntegrityError):  # the study was deleted
+            self._database.run(lambda session: warnings.warn(session, self._study.study_id, told))
 
     def report(self, member: Running, report: EpochReport) -> bool:
         """Note an epoch of a member; whether the pruner ends it.

@@ -14,6 +14,7 @@ A stack's conversation, the supervisor's messages on the left:
     (EpochDone … until every member has ended)
                ← Kept             what was written, for each Keep or TakeSnapshots that asked for it: between any two
                                   messages above
+               ← Noted            what the study's owner should know of the data: whenever a split of them is first used
                ← Resumed          members that went on from a snapshot, or could not: before their first EpochDone
                ← Faulted          once at most, when the framework itself has failed: nobody joins, the trainer is
                                   replaced after the stack
@@ -304,6 +305,21 @@ class Kept(Message):
     snapshots: list[KeptSnapshot] = []
 
 
+class DataNote(Message):
+    """Something about the data that the study's owner should know."""
+
+    code: str
+    message: str
+
+
+class Noted(Message):
+    """What was found out about the data of a stack while they were prepared."""
+
+    kind: Literal["noted"] = "noted"
+    stack: str
+    notes: list[DataNote]
+
+
 class ResumedMember(Message):
     """Where a member starts: with `epochs` of its own behind it. `problems` are snapshots that could not be used.
 
@@ -332,6 +348,6 @@ class Resumed(Message):
 
 
 Request = TrainStack | Join | Halt | TakeSnapshots | Prepare | Verdict | Keep | Shutdown
-Answer = Ready | Resumed | EpochDone | MembersDone | Kept | Faulted
+Answer = Ready | Noted | Resumed | EpochDone | MembersDone | Kept | Faulted
 to_trainer: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])
 from_trainer: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="kind")])

@@ -31,6 +31,7 @@ from worker.protocol import (
     Member,
     MemberResult,
     MembersDone,
+    Noted,
     Ready,
     Resumed,
     Stop,
@@ -192,6 +193,8 @@ class StackRun:
         elif isinstance(message, Resumed):
             for told in message.members:
                 self._ledger.resumed(self._member(told.member), told)
+        elif isinstance(message, Noted):
+            self._ledger.warn(message.notes)
         elif not isinstance(message, Ready | Faulted):
             raise ChannelBroken(f"Expected epoch_done or members_done. Received: {message.kind}")
 

@@ -18,6 +18,7 @@ from worker.protocol import (
     KeptModel,
     Member,
     MembersDone,
+    Noted,
     Prepare,
     Request,
     Resumed,
@@ -45,7 +46,7 @@ class TryElsewhere(Exception):
 class Channel(Protocol):
     """The pipe to the supervisor. Its calls raise `ChannelBroken` once the other end is gone."""
 
-    def send(self, message: Resumed | EpochDone | MembersDone | Kept | Faulted) -> None:
+    def send(self, message: Noted | Resumed | EpochDone | MembersDone | Kept | Faulted) -> None:
         """Send one message."""
         ...
 

@@ -35,6 +35,14 @@ class Best(BaseModel):
     values: Values
 
 
+class StudyWarning(BaseModel):
+    """Something about a study that its owner should know: what kind it is, in words, and where in the definition."""
+
+    code: str
+    message: str
+    loc: list[str | int]
+
+
 class Study(BaseModel):
     """A study: its definition, state and progress."""
 
@@ -48,6 +56,7 @@ class Study(BaseModel):
     definition: dict[str, Any] = Field(description="As posted, all defaults filled in.")
     progress: Progress
     best: Best | None
+    warnings: list[StudyWarning] = Field(description="What was found out about it while it was trained.")
     created_by: str | None
     created_at: Time
     started_at: Time | None

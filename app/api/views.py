@@ -16,6 +16,7 @@ from app.store.fleet import Offer
 from app.store.log import rfc3339
 from app.store.quotas import TrialRoom, trial_room
 from app.store.settling import best_of, progress_of
+from app.store.warnings import warnings_of
 
 
 def definition_of(study: tables.Study) -> StudyDefinition:
@@ -36,10 +37,12 @@ def study_view(
     offers: Sequence[Offer],
     unread: Mapping[int, Mapping[str, str]],
     room: TrialRoom | None,
+    warnings: Sequence[Mapping[str, Any]],
     definition: dict[str, Any] | None = None,
 ) -> schemas.Study:
     """A study; `offers` are what live workers offer, `unread` says which of them can't read which study, `room` is what
-    its project has for trials. `definition` is shown in the place of the stored one.
+    its project has for trials, `warnings` are those about the study. `definition` is shown in the place of the stored
+    one.
     """
     return schemas.Study.model_validate(
         {
@@ -53,6 +56,7 @@ def study_view(
             "definition": loads(study.definition or "{}") if definition is None else definition,
             "progress": progress_of(study),
             "best": best_of(study),
+            "warnings": list(warnings),
             "created_by": study.created_by,
             "created_at": rfc3339(study.created_at),
             "started_at": _time(study.started_at),
@@ -84,7 +88,8 @@ def study_views(
     pending = next(filter(workers.is_pending, studies), None)
     room = None if pending is None else trial_room(session, pending.project)
     offers, unread = workers.live_offers(session), workers.unread(session, studies)
-    return [study_view(study, offers, unread, room, definition) for study in studies]
+    warnings = warnings_of(session, [study.id for study in studies])
+    return [study_view(study, offers, unread, room, warnings[study.id], definition) for study in studies]
 
 
 def artifact_view(file: tables.Artifact) -> schemas.Artifact:

@@ -54,6 +54,7 @@ class Study(Answer):
     definition: dict[str, Any] = {}
     progress: Progress = Progress()
     best: Best | None = None
+    warnings: list[dict[str, Any]] = []
     created_by: str | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None

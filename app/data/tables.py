@@ -50,8 +50,7 @@ def read_csv(path: Path, delimiter: str | None, limits: DataLimits) -> list[Cell
     parse = pa.csv.ParseOptions(delimiter=delimiter or _likely_delimiter(head), newlines_in_values=True)
     names = _header(path, parse)
     convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), null_values=list(MISSING_WORDS), strings_can_be_null=True,
-        quoted_strings_can_be_null=True,
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False,
     )  # fmt: skip
     block = max(BLOCK_BYTES, BLOCK_BYTES_A_COLUMN * len(names))
     read = pa.csv.ReadOptions(use_threads=False, block_size=block)
@@ -65,7 +64,7 @@ def read_csv(path: Path, delimiter: str | None, limits: DataLimits) -> list[Cell
             rows, size = rows + batch.num_rows, size + batch.nbytes
             _check_size(rows, max(size, rows * len(names) * CELL_BYTES), limits)
             for part, column in zip(parts, batch.columns, strict=True):
-                part.append(pc.utf8_trim_whitespace(column).dictionary_encode())
+                part.append(_trimmed(column).dictionary_encode())
     _check_rows(rows)
     table: list[Cells] = []
     for i, name in enumerate(names):
@@ -74,6 +73,12 @@ def read_csv(path: Path, delimiter: str | None, limits: DataLimits) -> list[Cell
         parts[i] = []  # let go column by column: not all of them are held in both forms
         table.append(of_strings(name, column))
     return table
+
+
+def _trimmed(column: pa.Array) -> pa.Array:
+    """Cells without white space around them, null where they are empty; of ASCII, as an exported model can trim it."""
+    trimmed = pc.ascii_trim_whitespace(column)
+    return pc.if_else(pc.is_in(trimmed, value_set=pa.array(MISSING_WORDS)), pa.scalar(None, pa.string()), trimmed)
 
 
 def _likely_delimiter(head: bytes) -> str:
@@ -261,7 +266,7 @@ def _are_truths(words: pa.Array) -> bool:
 
 def _numbers(words: pa.Array) -> Any:
     try:
-        return words.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return pc.utf8_trim_whitespace(words).cast(pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:
         return None
 

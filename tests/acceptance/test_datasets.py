@@ -184,3 +184,30 @@ def test_a_registered_file_trains_until_it_is_changed_and_what_is_missing_is_tol
         arrays = {"x_train": x[:40], "y_train": y[:40], "x_test": x[40:], "y_test": y[40:]}
         (tmp_path / "keras" / "datasets" / "mnist.npz").write_bytes(npz(**arrays))
         assert finish(client, small("provided", "mnist")).progress.complete == 1
+
+
+def test_a_column_that_only_held_out_rows_vary_in_is_told_at_the_study_and_spoils_no_loss(
+    client: FettleClient, tmp_path: Path
+) -> None:
+    path = tmp_path / "rare.csv"
+    # One row in 200 differs: whichever part it falls into, it is in one fold's training part or another's validation.
+    rows = [f"{i % 17},{'1e6' if i == 7 else '2.5'},{('no', 'yes')[i % 17 > 8]}" for i in range(200)]
+    path.write_text("\n".join(["size,rare,large", *rows]))
+    client.upload_dataset(path, name="rare", target="large")
+    study = client.create_study(
+        {
+            "name": "rare",
+            "model": {"family": "mlp"},
+            "dataset": {"name": "rare"},
+            "hyperparameters": {"units": 8},
+            "training": {"epochs": 2, "folds": 4},
+            "objectives": [{"metric": "val_loss", "direction": "minimize"}],
+            "budget": {"trials": 1},
+        }
+    )
+    list(client.events(study.id))
+    over = client.study(study.id)
+    assert over.state == "COMPLETED", over.state_reason
+    assert [(w["code"], w["loc"]) for w in over.warnings] == [("CONSTANT_COLUMN", ["dataset"])]
+    assert over.warnings[0]["message"].endswith(": rare.")
+    assert client.best(study.id)[0].values["val_loss"] < 10

@@ -19,8 +19,9 @@ from app.data.normal import write
 from app.data.reading import Reading
 from app.domain.study import DatasetSpec
 from worker.trainee import Refused
-from worker.training.data import Split, load_split, model_entry, model_input
-from worker.training.data.tables import Table
+from worker.training.data import DatasetInfo, Split, load_split, model_entry, model_input
+from worker.training.data.preparation import targets_of
+from worker.training.data.tables import Table, fit_scale
 
 pytestmark = pytest.mark.tensorflow
 
@@ -108,3 +109,68 @@ def test_an_upload_without_its_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.npz").write_bytes(b"other")
     with pytest.raises(Refused, match="Expected the file of the upload"):
         load_split(spec, "vector", {}, str(tmp_path / "other.npz"))
+
+
+def part_of(tmp_path: Path, row: Any, normalization: str, target: str = "y") -> Split:
+    """A split whose rows are `row(i, held out)`: a first reading tells which rows will be held out."""
+    fields = {"validation_fraction": 0.2, "test_fraction": 0.1}
+    header = f"a,b,c,{target}"
+    (tmp_path / "first").mkdir()
+    first = split_of(tmp_path / "first", (header, lambda i: f"{i},0,0,{('p', 'q')[i % 2]}"), "none", **fields)
+    trained_on = {int(i) for i in first.train.x[:, 0]}
+    (tmp_path / "second").mkdir()
+    return split_of(tmp_path / "second", (header, lambda i: row(i, i not in trained_on)), normalization, **fields)
+
+
+@pytest.mark.parametrize("normalization", ["standard", "minmax"])
+@pytest.mark.parametrize("same", ["5", "0.1", "16777216", "1e-30", ""], ids=["5", "tenth", "large", "tiny", "empty"])
+def test_a_number_that_is_constant_in_training_is_left_out_and_told(
+    tmp_path: Path, same: str, normalization: str
+) -> None:
+    split = part_of(tmp_path, lambda i, held: f"{i},{'7e5' if held else same},3,{('p', 'q')[i % 2]}", normalization)
+    assert np.abs(split.validation.x[:, 1]).max() == 0
+    assert np.abs(split.train.x[:, 1]).max() == 0
+    assert np.abs(split.validation.x).max() < 10
+    (warning,) = split.warnings
+    assert warning.code == "CONSTANT_COLUMN"
+    assert warning.message.endswith(": b, c.")
+    model = keras.Model(*model_entry(split.preparation, split.raw_shape))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(split.test.x).numpy(), split.prepared_test.x, rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_rounded_in_two_ways_is_constant_and_small_numbers_are_not() -> None:
+    x = np.zeros((6, 4), np.float32)
+    x[:, 0] = [0.3, np.nextafter(np.float32(0.3), np.float32(1)), 0.3, 0.3, 0.3, 0.3]
+    x[:, 1] = [1e-9, 2e-9, 3e-9, 1e-9, 2e-9, 3e-9]
+    x[:, 2] = [1000.0, 1000.001, 1000.0, 1000.0, 1000.0, 1000.0]
+    assert fit_scale(x, "standard").varies.tolist() == [False, True, True, False]
+    assert fit_scale(x, "minmax").varies.tolist() == [False, True, True, False]
+    assert fit_scale(x, "none").varies.all()
+
+
+def test_a_vectors_constant_features_are_named_by_their_place(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 40)).astype(np.float32)
+    x[:, 3:30] = 2.5
+    source, kept = tmp_path / "v.npz", tmp_path / "kept.npz"
+    np.savez(source, x=x, y=np.arange(60) % 2)
+    reading = Reading(format="npz")
+    write(read_dataset(source, reading, DataLimits(), name="v", description="", origin="upload"), kept)
+    split = load_split(DatasetSpec(name="v", id="ds_v"), "vector", {"normalization": "standard"}, str(kept))
+    (warning,) = split.warnings
+    assert "feature 3, feature 4, " in warning.message
+    assert warning.message.endswith(" and 7 more.")
+    assert np.abs(split.train.x[:, 3:30]).max() == 0
+    assert load_split(DatasetSpec(name="v", id="ds_v"), "vector", {"normalization": "none"}, str(kept)).warnings == ()
+
+
+def test_a_target_that_is_constant_in_training_is_scaled_by_all_rows(tmp_path: Path) -> None:
+    info = DatasetInfo("t", "regression", "vector", (1,), (), 100)
+    targets = np.full(100, 0.1, np.float32)
+    targets[80:] = 50.1
+    scale = targets_of(info, targets, np.arange(80))
+    assert (scale.mean, scale.deviation) == (pytest.approx(0.1), pytest.approx(20.0))
+    assert np.abs(scale.prepared(targets)).max() < 3
+    assert targets_of(info, targets[:80], np.arange(60)).deviation == 1.0
+    assert targets_of(info, targets, np.arange(81)).deviation == pytest.approx(targets[:81].std())

@@ -1,14 +1,18 @@
-"""How an exported model does on the validation part: a confusion matrix of classes, or the residuals of values."""
+"""How a member does on the validation part: a confusion matrix of classes, or the residuals of values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.families import Scalar
 from worker.training.data import Split
-from worker.training.export import ROWS_AT_ONCE
+from worker.training.evaluation import outputs_of
+from worker.training.program import Program
+from worker.training.rows import Weights
 
 MOST_CLASSES = 500
 """A matrix of more classes would be larger than its model."""
@@ -24,24 +28,15 @@ def name_of(split: Split) -> str | None:
     return "confusion_matrix.json" if len(split.info.classes) <= MOST_CLASSES else None
 
 
-def assess(split: Split, network: Any) -> dict[str, Any]:
-    """The artifact's content as JSON values; `network` takes prepared samples."""
-    outputs = validation_outputs(split, network)
+def assess(program: Program, hyperparameters: Mapping[str, Scalar], weights: Weights) -> dict[str, Any]:
+    """The artifact's content as JSON values, of the member with these weights."""
+    split = program.split
+    outputs = outputs_of(program, hyperparameters, weights, split.validation)
     if split.info.task == "classification":
         return confusion(split.info.classes, split.validation.y, outputs.argmax(1))
-    targets = split.validation.y.astype(np.float64) * split.targets.deviation + split.targets.mean
-    return residuals(targets, outputs[:, 0])
-
-
-def validation_outputs(split: Split, network: Any) -> NDArray[np.float64]:
-    """What a network gives for the validation part, [n, outputs]: probabilities, or values in their unit.
-
-    The part is prepared already, and kept as that alone: `network` is a model without its preparation.
-    """
-    starts = range(0, len(split.validation), ROWS_AT_ONCE)
-    pieces = [network(split.validation.x[start : start + ROWS_AT_ONCE], training=False) for start in starts]
-    outputs: NDArray[np.float64] = np.concatenate([piece.numpy().astype(np.float64) for piece in pieces])
-    return outputs
+    unit = split.targets.deviation, split.targets.mean
+    targets, predicted = (values * unit[0] + unit[1] for values in (split.validation.y.astype(np.float64), outputs))
+    return residuals(targets, predicted[:, 0])
 
 
 def confusion(classes: tuple[str, ...], labels: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Any]:

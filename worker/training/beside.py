@@ -15,7 +15,6 @@ from typing import Any
 from app.domain.families import Scalar
 from worker.protocol import KeepModel, KeptFile, Member, TrainStack
 from worker.training import assessment, event_file
-from worker.training.export import prepared_model
 from worker.training.program import Program
 from worker.training.recipe import NoRecipe, recipe
 from worker.training.rows import Weights
@@ -71,14 +70,14 @@ def write_beside(
     name = assessment.name_of(program.split)
     if name is not None:
         add(name, "application/json", lambda path: _write_json(path, _assessed(program, run, weights)))
-    add(RECIPE, "text/x-python", lambda path: _write_text(path, recipe(program, run, exported, weights[0])))
+    add(RECIPE, "text/x-python", lambda path: _write_text(path, recipe(program, run, exported)))
     if "tensorboard" in model.extras:
         add(event_file.NAME, "application/octet-stream", lambda path: event_file.write(path, run.history))
     return files, notes
 
 
 def _assessed(program: Program, run: Run, weights: Weights) -> dict[str, Any]:
-    return assessment.assess(program.split, prepared_model(program, run.hyperparameters, *weights))
+    return assessment.assess(program, run.hyperparameters, weights)
 
 
 def _write_text(path: Path, text: str) -> None:

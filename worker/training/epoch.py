@@ -15,15 +15,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from worker.training import optimizers, precision, regularizers
+from worker.training.evaluation import Evaluation, alone
 from worker.training.knobs import Knobs, class_weights_of, columns_of, knobs_of, own_columns_of, schedule_of
-from worker.training.losses import Losses
 from worker.training.schedules import learning_rates
 
 if TYPE_CHECKING:
     from worker.training.program import Program
-
-EVALUATION_ROWS = 512
-"""Most validation samples of a member that are evaluated at once."""
 
 
 class State(NamedTuple):
@@ -83,10 +80,9 @@ class Epoch:
         split = program.split
         self._train = split.train.tensors
         self._validation = split.validation.tensors
-        self._losses = Losses(split.info.task, split.targets.deviation)
+        self.evaluation = Evaluation(program)
+        self._losses, self._is_kernel = self.evaluation.losses, self.evaluation.is_kernel
         self._metrics = program.metrics
-        kernels = [np.full(v.size, v.kind == "kernel", np.float32) for v in program.architecture.weights]
-        self._is_kernel = tf.constant(np.concatenate(kernels))
         self._function = tf.function(self._trace, jit_compile=program.variant.xla, autograph=False)
 
     def __call__(self, state: State, runtime: NDArray[np.float64], order: NDArray[np.int32]) -> tuple[State, Any]:
@@ -152,15 +148,15 @@ class Epoch:
         if rest:
             carried = step(*carried, rest=rest)
         _, losses, scores, sums, weights, statistics, *slots = carried
-        val_loss, val_score, val_sums = self._evaluate(weights, statistics, knobs)
+        held_out = self.evaluation(self._validation, weights, statistics, knobs)
         samples = float(len(program.split.train))
-        table = [losses / samples, scores / samples, val_loss, val_score]
+        table = [losses / samples, scores / samples, held_out.loss + held_out.penalty, held_out.score]
         last = rates[:, -1]
         if len(slots) > self._rule.slots:
             done = counts[:, -1:] - tf.cast(slots[-1], tf.float64)
             last = self._rates(column, tf.maximum(done, 0.0))[0][:, 0]
         own_metrics = self._metrics.values(sums, len(program.split.train), program.split.outputs)
-        own_metrics += self._metrics.values(val_sums, len(program.split.validation), program.split.outputs)
+        own_metrics += self._metrics.values(held_out.sums, len(program.split.validation), program.split.outputs)
         metrics = tf.stack([tf.cast(column, tf.float64) for column in (*table, last, *own_metrics)], axis=1)
         return State(weights, statistics, state.counts + program.steps_per_epoch, tuple(slots)), metrics
 
@@ -239,9 +235,9 @@ class Epoch:
         weighs = part.class_weights is not None
 
         def of_one(given: Any) -> tuple[Any, ...]:
-            mine, values = tf.nest.map_structure(_alone, given)
-            alone = mine if weighs else mine._replace(class_weights=None)
-            found, statistics = self._gradients(alone, knobs.with_members(values), valid, size, share)
+            mine, values = tf.nest.map_structure(alone, given)
+            member = mine if weighs else mine._replace(class_weights=None)
+            found, statistics = self._gradients(member, knobs.with_members(values), valid, size, share)
             return tuple(value[0] for value in (*found, statistics))
 
         # The gradient lies inside the map: XLA can't compile the gradient of a map inside a loop.
@@ -264,50 +260,6 @@ class Epoch:
         penalty = tf.zeros_like(losses) if penalty is None else penalty * share
         return Descent(losses, scores, sums, penalty, gradients), statistics
 
-    def _outputs(self, weights: Any, statistics: Any, x: Any, knobs: Knobs, valid: Any) -> tuple[Any, Any]:
-        """What the members give in validation, [K, B, outputs], and the penalties of their networks' own, [K]."""
-        network = self._program.network
-
-        def of(weights: Any, statistics: Any, x: Any, knobs: Knobs) -> tuple[Any, Any]:
-            outputs, _, penalty = network.forward(weights, statistics, x, knobs, None, valid, None)
-            return outputs, tf.zeros(outputs.shape[:1]) if penalty is None else penalty
-
-        if not network.member_by_member or self._program.members == 1:
-            return of(weights, statistics, x, knobs)
-
-        def of_one(mine: Any) -> tuple[Any, ...]:
-            weights, statistics, x, values = tf.nest.map_structure(_alone, mine)
-            return tuple(part[0] for part in of(weights, statistics, x, knobs.with_members(values)))
-
-        mapped: tuple[Any, Any] = tf.vectorized_map(of_one, (weights, statistics, x, knobs.of_members()))
-        return mapped
-
-    def _evaluate(self, weights: Any, statistics: Any, knobs: Knobs) -> tuple[Any, Any, Any]:
-        """Validation loss with the penalties, and score, each [K]: the mean over all samples; sums of own metrics."""
-        program = self._program
-        samples = len(program.split.validation)
-        passes = -(-samples // EVALUATION_ROWS)
-        rows = -(-samples // passes)
-
-        def part(k: Any, losses: Any, scores: Any, sums: Any, _: Any) -> tuple[Any, ...]:
-            numbers = k * rows + tf.range(rows)
-            valid = tf.cast(numbers < samples, tf.float32)
-            numbers = tf.minimum(numbers, samples - 1)
-            x, y = (tf.gather(values, numbers) for values in self._validation)
-            x = tf.broadcast_to(x[tf.newaxis], [program.members, *x.shape])
-            y = tf.broadcast_to(y[tf.newaxis], [program.members, *y.shape])
-            outputs, penalty = self._outputs(weights, statistics, x, knobs, valid)
-            found, right = self._losses(outputs, y, valid, knobs.label_smoothing)
-            return k + 1, losses + found, scores + right, sums + self._metrics.sum(outputs, y, valid), penalty
-
-        zeros = tf.zeros([program.members])
-        start = (tf.constant(0), zeros, zeros, self._no_sums(), zeros)
-        _, losses, scores, sums, own = (
-            part(*start) if passes == 1 else tf.while_loop(lambda k, *_: k < passes, part, start)
-        )
-        penalty = regularizers.penalties(weights, self._is_kernel, knobs.l1, knobs.l2) + own
-        return losses / samples + penalty, scores / samples, sums
-
     def _penalised(self, weights: Any, gradients: Any, knobs: Knobs) -> tuple[Any, Any]:
         """The penalty of each member, [K], and the gradients with the penalty's added."""
 
@@ -321,8 +273,3 @@ class Epoch:
     def masks(self, knobs: Knobs, counts: Any, rows: int | None = None) -> list[Any]:
         """What a training pass over `rows` samples draws, as many as go through at once where not given."""
         return self._program.network.masks(knobs, counts, self._program.samples_at_once if rows is None else rows)
-
-
-def _alone(value: Any) -> Any:
-    """One member's tensor with an axis of members of its own."""
-    return value[tf.newaxis]

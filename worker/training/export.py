@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
-from worker.training.data import Split, model_entry, model_input
+from worker.training.data import Split, model_entry
+from worker.training.evaluation import scores_of
 from worker.training.network import load
 from worker.training.program import Program
-
-ROWS_AT_ONCE = 1024
-"""Samples that go through an exported model together."""
+from worker.training.rows import Weights
 
 
 def exported_model(
@@ -36,20 +35,6 @@ def exported_model(
     features, x = model_entry(split.preparation, split.raw_shape)
     x = program.network.applied(x, hyperparameters)
     model = keras.Model(features, _made_sense_of(split)(x), name=program.signature.family.replace("-", "_"))
-    load(program.network, model, weights, statistics)
-    return model
-
-
-def prepared_model(
-    program: Program,
-    hyperparameters: Mapping[str, Scalar],
-    weights: NDArray[np.float32],
-    statistics: NDArray[np.float32],
-) -> Any:
-    """As `exported_model`, for samples that are prepared already, as the split has them."""
-    split = program.split
-    x = keras.Input(split.validation.x.shape[1:], dtype=str(split.validation.x.dtype))
-    model = keras.Model(x, _made_sense_of(split)(program.network.applied(x, hyperparameters)))
     load(program.network, model, weights, statistics)
     return model
 
@@ -79,23 +64,17 @@ def save_model(model: Any, path: str) -> int:
     return target.stat().st_size
 
 
-def test_metrics(model: Any, split: Split) -> dict[str, float]:
-    """How an exported model does on the test part: `test_accuracy` and `test_loss`, or `test_mae` and `test_mse`.
+def test_metrics(program: Program, hyperparameters: Mapping[str, Scalar], weights: Weights) -> dict[str, float]:
+    """How a member does on the test part: `test_loss` and `test_accuracy`, or `test_loss`, `test_mae` and `test_mse`.
 
-    The loss is the cross-entropy without smoothing or penalties; both errors are in the target's own unit. Empty where
-    the split has no test part.
+    The loss is what `val_loss` is of the validation part; both errors are in the target's own unit. Empty where the
+    split has no test part.
     """
+    split = program.split
     if not len(split.test):
         return {}
-    starts = range(0, len(split.test), ROWS_AT_ONCE)
-    pieces = [model(model_input(split.test.x[start : start + ROWS_AT_ONCE]), training=False) for start in starts]
-    outputs = np.concatenate([piece.numpy().astype(np.float64) for piece in pieces])
-    if split.info.task == "regression":
-        error = outputs[:, 0] - split.test.y
-        return {"test_mae": float(np.abs(error).mean()), "test_mse": float(np.square(error).mean())}
-    of_label = np.take_along_axis(outputs, split.test.y[:, np.newaxis].astype(np.int64), 1)
-    smallest = float(np.finfo(np.float32).tiny)
-    return {
-        "test_accuracy": float((outputs.argmax(1) == split.test.y).mean()),
-        "test_loss": float(-np.log(np.maximum(of_label, smallest)).mean()),
-    }
+    found = scores_of(program, hyperparameters, weights, split.prepared_test)
+    if split.info.task == "classification":
+        return {"test_loss": found.loss, "test_accuracy": found.score}
+    squared = (found.loss - found.penalty) * split.targets.deviation**2
+    return {"test_loss": found.loss, "test_mae": found.score, "test_mse": squared}

@@ -26,9 +26,7 @@ def fresh_weights(architecture: Architecture, seed: int) -> NDArray[np.float32]:
     defaults.
     """
     random = np.random.default_rng([seed, WEIGHTS_STREAM])
-    return _joined(
-        [_drawn(v, random) if v.kind in ("kernel", "embedding") else _constant(v) for v in architecture.weights]
-    )
+    return _joined([_started(v, random) for v in architecture.weights])
 
 
 def fresh_statistics(architecture: Architecture) -> NDArray[np.float32]:
@@ -41,12 +39,17 @@ def shuffled(seed: int, epoch: int, samples: int) -> NDArray[np.int32]:
     return np.random.default_rng([seed, SHUFFLE_STREAM, epoch]).permutation(samples).astype(np.int32)
 
 
-def _drawn(variable: VariableSpec, random: np.random.Generator) -> NDArray[np.float32]:
+def limit_of(variable: VariableSpec) -> float | None:
+    """The largest number that a variable may start with, which is uniform up to it; None where it starts constant."""
     if variable.kind == "embedding":
-        limit = EMBEDDING_LIMIT
-    else:
-        *receptive, inputs, outputs = variable.shape
-        limit = math.sqrt(6.0 / ((inputs + outputs) * math.prod(receptive)))
+        return EMBEDDING_LIMIT
+    return math.sqrt(6.0 / sum(variable.fans)) if variable.kind == "kernel" else None
+
+
+def _started(variable: VariableSpec, random: np.random.Generator) -> NDArray[np.float32]:
+    limit = limit_of(variable)
+    if limit is None:
+        return _constant(variable)
     return (random.random(variable.size, np.float32) * 2.0 - 1.0) * np.float32(limit)
 
 

@@ -140,6 +140,10 @@ class KerasNetwork:
     def fresh(self, seed: int) -> tuple[Floats, Floats]:
         return self._values(self._trained, seed, 0), self._values(self._kept, seed, len(self._trained))
 
+    def initializers(self, seed: int) -> list[Any]:
+        """What makes the weights of `fresh`, an initializer each of the variables in order."""
+        return [self._initializer(variable, seed, number) for number, variable in enumerate(self._trained)]
+
     def masks(self, knobs: Knobs, counts: Any, rows: int) -> list[Any]:
         """The numbers of each drawing layer, [K, rows, …] float32; then states for other generators, [K, 2] int64."""
         drawn = []
@@ -198,14 +202,18 @@ class KerasNetwork:
         """Fresh values of variables end to end, from the initializers of the layers that made them."""
         parts = [np.zeros(0, np.float32)]
         for number, variable in enumerate(variables, start=first):
-            initializer = self._made_by[id(variable)]
-            if hasattr(initializer, "seed"):
-                initializer = copy.copy(initializer)
-                mine = np.random.SeedSequence([seed, WEIGHTS_STREAM, number])
-                initializer.seed = int(mine.generate_state(1)[0] >> 1)
-            value = initializer(tuple(variable.shape), dtype=variable.dtype)
+            value = self._initializer(variable, seed, number)(tuple(variable.shape), dtype=variable.dtype)
             parts.append(np.asarray(value, np.float32).reshape(-1))
         return np.concatenate(parts)
+
+    def _initializer(self, variable: Any, seed: int, number: int) -> Any:
+        """What makes the first value of a variable, the one of this `number`, seeded where it draws."""
+        initializer = self._made_by[id(variable)]
+        if not hasattr(initializer, "seed"):
+            return initializer
+        initializer = copy.copy(initializer)
+        initializer.seed = int(np.random.SeedSequence([seed, WEIGHTS_STREAM, number]).generate_state(1)[0] >> 1)
+        return initializer
 
     def _rate(self, draw: Draw, knobs: Knobs) -> Any:
         """The rate of a drawing layer, a number or [K, 1]."""

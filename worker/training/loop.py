@@ -19,7 +19,7 @@ from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
 from worker.conversation import converse, fail_all, give_all_back, refuse_all
 from worker.progress import RESULT_METRICS
-from worker.protocol import Faulted, KeepModel, KeptModel, Member, Prepare, TrainStack
+from worker.protocol import DataNote, Faulted, KeepModel, KeptModel, Member, Noted, Prepare, TrainStack
 from worker.snapshots import Arrays, Shelf
 from worker.trainee import Channel, Explained, Refused, TryElsewhere, check_metrics
 from worker.training.beside import Run, write_beside
@@ -96,7 +96,7 @@ def _train_stack(
         check_metrics(request, epoch_metrics(signature), RESULT_METRICS)
         check_fits(signature, request.memory_mb)
         cache.memory_mb = request.memory_mb
-        stack_of = partial(_stack_of, request, signature, cache, lanes, peak)
+        stack_of = partial(_stack_of, request, channel, signature, cache, lanes, peak)
         trainee: StackTrainee | FoldedTrainee = stack_of(0)
         if request.training.instances > 1:
             from worker.training.folds import FoldedTrainee
@@ -126,6 +126,7 @@ def _train_stack(
 
 def _stack_of(
     request: TrainStack,
+    channel: Channel,
     signature: Signature,
     cache: ProgramCache,
     lanes: ThreadPoolExecutor | None,
@@ -133,6 +134,8 @@ def _stack_of(
     fold: int,
 ) -> StackTrainee:
     """A stack without members, in a program that is compiled, which holds out one of the folds where there are any.
+
+    What the study's owner should know of its data is told.
 
     Raises:
         Refused: the data set or the network is impossible.
@@ -145,6 +148,9 @@ def _stack_of(
     else:
         program = cache.program(signature, request.slots, request.expected)
     program = _compiled(program, cache, may_differ=not training.deterministic)
+    if program.split.warnings:
+        notes = [DataNote(code=warning.code, message=warning.message) for warning in program.split.warnings]
+        channel.send(Noted(stack=request.stack, notes=notes))
     return StackTrainee(request, program, cache, lanes, peak, weights)
 
 
@@ -408,9 +414,9 @@ def _written(program: Program, run: Run, best: Weights, model: KeepModel, more: 
         path=model.path,
         size_bytes=size,
         metadata=metadata,
-        test_metrics=test_metrics(exported, program.split),
+        test_metrics=test_metrics(program, run.hyperparameters, best),
         files=files,
-        notes=notes,
+        notes=[*(f"{warning.code}: {warning.message}" for warning in program.split.warnings), *notes],
     )
 
 

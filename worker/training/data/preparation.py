@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from app.domain.families import InputKind, Scalar
 from worker.training.data.sources import DatasetInfo
 from worker.training.data.spectrogram import fit_log_mel
-from worker.training.data.tables import MATRIX, Scale, Table, fit_scale, fit_table
+from worker.training.data.tables import MATRIX, Scale, Table, fit_scale, fit_table, is_constant
 from worker.training.data.texts import Vocabulary, fit_texts
 
 Floats = NDArray[np.float32]
+SHOWN_NAMES = 20
+"""Columns that a warning names."""
 
 
 class Preparation(Protocol):
@@ -52,18 +54,23 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Standardised:
-    """Vectors: `(x - mean) / deviation`, both [features] float32 of the training part."""
+    """Vectors, by the means and deviations, or bounds, of the training part."""
 
-    mean: Floats
-    variance: Floats
+    scale: Scale
 
     def prepared(self, features: NDArray[Any]) -> Floats:
-        return Scale(self.mean, self.variance)(features)
+        return self.scale(features)
 
     def layers(self) -> list[Any]:
-        import keras
+        return self.scale.layers()
 
-        return [keras.layers.Normalization(mean=self.mean, variance=self.variance)]
+
+@dataclass(frozen=True, slots=True)
+class DataWarning:
+    """Something about a study's data that its owner should know."""
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +88,41 @@ class Targets:
         return standardised
 
 
-def targets_of(info: DatasetInfo, training: NDArray[Any]) -> Targets:
-    """What standardises the targets, by those of the training part."""
+def targets_of(info: DatasetInfo, targets: NDArray[Any], training: NDArray[np.int64]) -> Targets:
+    """What standardises the targets: those of the training part; where all of them are the same, those of all rows."""
     if info.task == "classification":
         return Targets()
-    return Targets(float(training.mean()), float(training.std()) or 1.0)
+    mine = targets[training]
+    if _is_constant(mine):
+        return Targets(float(mine[0]), 1.0 if _is_constant(targets) else float(targets.std(dtype=np.float64)))
+    return Targets(float(mine.mean()), float(mine.std()))
+
+
+def _is_constant(values: NDArray[Any]) -> bool:
+    return bool(is_constant(values.min().astype(np.float64), values.max().astype(np.float64)))
+
+
+def warnings_of(
+    info: DatasetInfo, preparation: Preparation, targets: NDArray[Any], training: NDArray[np.int64]
+) -> tuple[DataWarning, ...]:
+    """What a study should be told of the data's training part."""
+    found = []
+    scale = preparation.scale if isinstance(preparation, Standardised | Table) else None
+    if scale is not None and not scale.varies.all():
+        columns = preparation.numeric if isinstance(preparation, Table) else ()
+        names = [columns[i].name if columns else f"feature {i}" for i in np.flatnonzero(~scale.varies)]
+        shown = ", ".join(names[:SHOWN_NAMES]) + (f" and {len(names) - SHOWN_NAMES} more" * (len(names) > SHOWN_NAMES))
+        found.append(
+            DataWarning(
+                "CONSTANT_COLUMN",
+                f"{info.name}: the same in all rows of the training part, and left out of what networks get: {shown}.",
+            )
+        )
+    if info.task == "regression" and _is_constant(targets[training]):
+        found.append(
+            DataWarning("CONSTANT_TARGET", f"{info.name}: the target is the same in all rows of the training part.")
+        )
+    return tuple(found)
 
 
 def fit_vectors(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Preparation:
@@ -95,7 +132,7 @@ def fit_vectors(info: DatasetInfo, training: NDArray[Any], options: Mapping[str,
     if info.columns:
         return fit_table(info, training, options)
     scale = fit_scale(training, options.get("normalization", "standard"))
-    return Standardised(scale.shift, scale.variance)
+    return Standardised(scale)
 
 
 def fit_images(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Preparation:  # noqa: ARG001

@@ -15,7 +15,7 @@ from app.domain.families import InputKind, Scalar
 from app.domain.study import DatasetSpec
 from worker.trainee import Refused
 from worker.training.data.keras_sets import KERAS_SETS, keras_source
-from worker.training.data.preparation import FITS, Preparation, Targets, targets_of
+from worker.training.data.preparation import FITS, DataWarning, Preparation, Targets, targets_of, warnings_of
 from worker.training.data.sources import SOURCES, DatasetInfo, Source, source
 from worker.training.data.uploads import uploaded
 
@@ -67,11 +67,17 @@ class Split:
     train: Part
     validation: Part
     test: Part
+    warnings: tuple[DataWarning, ...] = ()
 
     @property
     def outputs(self) -> int:
         """Numbers that a network gives for a sample: one a class, or the value."""
         return max(1, len(self.info.classes))
+
+    @property
+    def prepared_test(self) -> Part:
+        """The test part as a network takes it, made anew."""
+        return Part(self.preparation.prepared(self.test.x), self.targets.prepared(self.test.y))
 
 
 def load_split(
@@ -113,7 +119,7 @@ def _load(
         features = features.reshape(len(features), -1)
     train, validation, test = parts_of(origin, spec, targets, fold)
     preparation = FITS[kind].fit(info, features[train], dict(options))
-    scale = targets_of(info, targets[train])
+    scale = targets_of(info, targets, train)
     x, y = preparation.prepared(features), scale.prepared(targets)
     return Split(
         info=info,
@@ -124,6 +130,7 @@ def _load(
         train=Part(x[train], y[train]),
         validation=Part(x[validation], y[validation]),
         test=Part(features[test], targets[test]),
+        warnings=warnings_of(info, preparation, targets, train),
     )
 
 

@@ -1,17 +1,19 @@
 """Tables with named columns: numbers are normalised, categories become one-hot, empty cells are filled and marked.
 
 Everything is learned from the training part alone: means, bounds, and which values a category has. A value that the
-training part has not is unknown, and all of its category's numbers are 0.
+training part has not is unknown, and all of its category's numbers are 0. A number that is the same in all of the
+training part says nothing, and is always 0.
 
 Prepared rows are, side by side: the numbers and truth values in the order of the columns; a mark, 1 where the cell was
 empty, for each of them that has empty cells anywhere; then each category, whose first number is always 0: it stands for
-unknown values, which Keras' StringLookup gives a place.
+unknown values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,40 +21,63 @@ from numpy.typing import NDArray
 
 from app.domain.datasets import Column
 from app.domain.families import Scalar
+from worker.training.data.cells import as_uploaded, one_hot
 from worker.training.data.sources import DatasetInfo
 
 Floats = NDArray[np.float32]
 MATRIX = "raw_features"
 """The name of the one input of a model whose columns are all numbers."""
-UNKNOWN = "[unknown]"
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How numbers are normalised: `(x - shift) / √variance`, both [k] float32, as Keras' Normalization does it."""
+    """How numbers are normalised: `(x - shift) / √variance`, both [k] float32, as Keras' Normalization does it.
+
+    What does not vary, [k] bool, in the training part is left out: it becomes 0 whatever it is. There is nothing to
+    scale it by, and a network learns nothing from it.
+    """
 
     shift: Floats
     variance: Floats
+    varies: NDArray[np.bool_]
 
     def __call__(self, x: NDArray[Any]) -> Floats:
         deviation = np.maximum(np.sqrt(self.variance), np.float32(SMALLEST_DEVIATION))
-        scaled: Floats = ((x - self.shift) / deviation).astype(np.float32)
+        scaled: Floats = np.where(self.varies, (x - self.shift) / deviation, 0.0).astype(np.float32)
         return scaled
+
+    def layers(self) -> list[Any]:
+        """The built-in Keras layers that do it, in order."""
+        import keras
+
+        normalize = keras.layers.Normalization(mean=self.shift, variance=self.variance)
+        if self.varies.all():
+            return [normalize]
+        return [normalize, keras.layers.Rescaling(self.varies.astype(float).tolist())]
 
 
 SMALLEST_DEVIATION = 1e-7
 """What Keras' Normalization divides by at least."""
+ROUNDING = 2
+"""Units in the last place of a float32 that the same number may differ by, once it was calculated in two ways."""
 
 
 def fit_scale(x: NDArray[Any], normalization: Scalar) -> Scale:
     """What normalises the columns of `x`, [n, k] without NaN: `standard`, `minmax` (to 0 and 1), or `none`."""
     if normalization == "none":
-        return Scale(np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32))
+        return Scale(np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32), np.ones(x.shape[1], bool))
+    low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
+    varies = ~is_constant(low, high)
     if normalization == "minmax":
-        low, high = x.min(0).astype(np.float64), x.max(0).astype(np.float64)
-        return Scale(low.astype(np.float32), np.square(high - low).astype(np.float32))
-    mean, variance = x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64)
-    return Scale(mean.astype(np.float32), variance.astype(np.float32))
+        shift, variance = low, np.square(high - low)
+    else:
+        shift, variance = x.mean(0, dtype=np.float64), x.var(0, dtype=np.float64)
+    return Scale(shift.astype(np.float32), np.where(varies, variance, 1.0).astype(np.float32), varies)
+
+
+def is_constant(low: NDArray[np.float64], high: NDArray[np.float64]) -> Any:
+    """Whether numbers from `low` to `high` are one and the same, as far as float32 can tell them apart."""
+    return high - low <= ROUNDING * np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +110,14 @@ class Table:
         missing = np.isnan(x)
         parts = [self.scale(np.where(missing, self.fill, x)), missing[:, list(self.marked)].astype(np.float32)]
         for column, vocabulary in zip(self.categories, self.vocabularies, strict=True):
-            parts.append(_one_hot(features[column.name], vocabulary))
+            parts.append(_one_hot(as_uploaded(features[column.name], vocabulary), vocabulary))
         return np.concatenate(parts, axis=1)
 
     def layers(self) -> list[Any]:
         """The layers of a chain from a matrix of numbers without empty cells; other tables have `entry` alone."""
-        import keras
-
         if self.marked or self.vocabularies:
             raise TypeError("Expected a table of numbers without empty cells. Received one that is no chain of layers.")
-        return [keras.layers.Normalization(mean=self.scale.shift, variance=self.scale.variance)]
+        return self.scale.layers()
 
     def entry(self) -> tuple[Any, Any]:
         """What a model takes, a matrix or a dictionary of columns by name, each [n, 1]; and the prepared rows."""
@@ -111,26 +134,35 @@ class Table:
         parts = []
         if self.numeric:
             numbers = [by_column[column.name] for column in self.numeric]
-            parts.append(self._numbers(keras.layers.Concatenate()(numbers) if len(numbers) > 1 else numbers[0]))
+            together = keras.layers.Concatenate()(numbers) if len(numbers) > 1 else numbers[0]
+            parts.append(_apart(self._numbers, together, "numbers", inputs))
         for column, vocabulary in zip(self.categories, self.vocabularies, strict=True):
-            lookup = keras.layers.StringLookup(
-                vocabulary=list(vocabulary), oov_token=_unknown(vocabulary), output_mode="one_hot"
-            )
-            known = keras.layers.Rescaling([0.0, *[1.0] * len(vocabulary)])
-            parts.append(known(lookup(by_column[column.name])))
+            make = partial(one_hot, vocabulary=vocabulary)
+            parts.append(_apart(make, by_column[column.name], f"category_{len(parts)}", inputs))
         return inputs, keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
 
     def _numbers(self, x: Any) -> Any:
         """Normalised numbers, and the marks."""
         import keras
 
-        normalize = keras.layers.Normalization(mean=self.scale.shift, variance=self.scale.variance)
-        if not self.marked:
-            return normalize(x)
         missing = keras.ops.isnan(x)
-        filled = keras.ops.where(missing, self.fill[np.newaxis], x)
+        scaled = keras.ops.where(missing, self.fill[np.newaxis], x) if self.marked else x
+        for layer in self.scale.layers():
+            scaled = layer(scaled)
+        if not self.marked:
+            return scaled
         marks = keras.ops.take(keras.ops.cast(missing, "float32"), list(self.marked), axis=1)
-        return keras.layers.Concatenate()([normalize(filled), marks])
+        return keras.layers.Concatenate()([scaled, marks])
+
+
+def _apart(make: Callable[[Any], Any], x: Any, name: str, taken: Container[str]) -> Any:
+    """What `make` makes of a Keras tensor, as a model within the model: no column is called like one of its parts."""
+    import keras
+
+    while name in taken:
+        name += "_"
+    inner = keras.Input(x.shape[1:], dtype=x.dtype)
+    return keras.Model(inner, make(inner), name=name)(x)
 
 
 def fit_table(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Table:
@@ -143,13 +175,17 @@ def fit_table(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, S
     scale = fit_scale(np.where(missing, fill, x), options.get("normalization", "standard"))
     for i, column in enumerate(numeric):
         if column.type == "boolean":
-            scale.shift[i], scale.variance[i] = 0.0, 1.0
+            scale.shift[i], scale.variance[i], scale.varies[i] = 0.0, 1.0, True
     return Table(
         columns=info.columns,
         fill=fill,
         scale=scale,
         marked=tuple(i for i, column in enumerate(numeric) if column.missing),
-        vocabularies=tuple(tuple(np.unique(training[c.name]).tolist()) for c in info.columns if c.type == "category"),
+        vocabularies=tuple(
+            tuple(np.unique(as_uploaded(training[c.name], c.values)).tolist())
+            for c in info.columns
+            if c.type == "category"
+        ),
     )
 
 
@@ -168,14 +204,6 @@ def _one_hot(values: NDArray[Any], vocabulary: tuple[str, ...]) -> Floats:
     hot = np.zeros((len(values), 1 + len(known)), np.float32)
     hot[np.arange(len(values)), 1 + places] = known[places] == values
     return hot
-
-
-def _unknown(vocabulary: tuple[str, ...]) -> str:
-    """A word for unknown values that is none of the vocabulary."""
-    word = UNKNOWN
-    while word in vocabulary:
-        word = f"[{word}]"
-    return word
 
 
 def input_names(columns: tuple[Column, ...]) -> list[str]:

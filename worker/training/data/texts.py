@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.families import Scalar
+from worker.training.data.cells import WHITE_SPACE, trimmed
 from worker.training.data.sources import DatasetInfo
 
 PADDING, UNKNOWN = 0, 1
@@ -39,7 +40,7 @@ class Cutting:
         if self.standardize == "lower_and_strip_punctuation":
             data = PUNCTUATION.sub(b"", data)
         if self.split == "character":
-            return list(data.decode())[:most]
+            return list(data.strip(WHITE_SPACE.encode()).decode())[:most]
         return [token.decode() for token in data.split()[:most]]
 
 
@@ -72,17 +73,29 @@ class Vocabulary:
         return rows
 
     def layers(self) -> list[Any]:
+        """Characters are cut at any length, for those around a text to be passed over; words have none around them."""
         import keras
 
-        return [
-            keras.layers.TextVectorization(
-                standardize=self.cutting.standardize,
-                split=self.cutting.split,
-                output_sequence_length=self.length,
-                vocabulary=list(self.tokens),
-                name="tokens",
-            )
-        ]
+        by_letter = self.cutting.split == "character"
+        around = [letter for letter in WHITE_SPACE if letter not in self.numbers] if by_letter else []
+        cut = keras.layers.TextVectorization(
+            standardize=self.cutting.standardize,
+            split=self.cutting.split,
+            output_sequence_length=None if by_letter else self.length,
+            vocabulary=[*self.tokens, *around],
+            name="tokens",
+        )
+        return [cut, self._within] if by_letter else [cut]
+
+    def _within(self, numbers: Any) -> Any:
+        """The numbers of a text's characters without white space at its ends, [n, length]."""
+        from keras import ops
+
+        end = UNKNOWN + 1 + len(self.tokens)
+        absent = iter(range(end, end + len(WHITE_SPACE)))
+        blanks = [self.numbers[letter] if letter in self.numbers else next(absent) for letter in WHITE_SPACE]
+        numbers = trimmed(numbers, blanks, self.length)
+        return ops.where(ops.less(numbers, end), numbers, ops.full_like(numbers, UNKNOWN))
 
 
 def fit_texts(info: DatasetInfo, training: NDArray[Any], options: Mapping[str, Scalar]) -> Vocabulary:

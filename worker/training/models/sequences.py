@@ -101,8 +101,8 @@ class DeclareSequences:
             )
         inner = (heads, width // heads)
         for _ in ("query", "key", "value"):
-            self.weights += [VariableSpec("kernel", (width, *inner)), VariableSpec("bias", inner)]
-        self.weights += [VariableSpec("kernel", (*inner, width)), VariableSpec("bias", (width,))]
+            self.weights += [VariableSpec("kernel", (width, *inner), (width, width)), VariableSpec("bias", inner)]
+        self.weights += [VariableSpec("kernel", (*inner, width), (width, width)), VariableSpec("bias", (width,))]
         self.activations += length * (5 * width + 2 * heads * length)
         return x
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 
 class NoRecipe(Exception):
@@ -141,7 +142,8 @@ def _spelled(value: Any, layer: Any) -> str:
         return _object(value, layer)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_spelled(item, layer)}" for key, item in value.items()) + "}"
-    raise NoRecipe(f"The layer {layer.name} has a {type(value).__name__} in its configuration.")
+    where = getattr(layer, "name", type(layer).__name__)
+    raise NoRecipe(f"{where} has a {type(value).__name__} in its configuration.")
 
 
 def _object(value: Mapping[str, Any], layer: Any) -> str:
@@ -155,6 +157,31 @@ def _object(value: Mapping[str, Any], layer: Any) -> str:
     given = {key: item for key, item in config.items() if not (key == "seed" and item is None)}
     inner = ", ".join(f"{key}={_spelled(item, layer)}" for key, item in given.items())
     return f"{module}.{name}({inner})"
+
+
+def seeded_code(initializer: Any, shape: tuple[int, ...]) -> str | None:
+    """The code of a seeded initializer; None where what it makes is the same whenever a layer makes it.
+
+    Raises:
+        NoRecipe: a script can't draw the same numbers, of this `shape`.
+    """
+    if not hasattr(initializer, "seed"):
+        first, second = (np.asarray(initializer(shape, dtype="float32")) for _ in range(2))
+        if not np.array_equal(first, second):
+            raise NoRecipe(f"A weight starts from numbers that {_name(initializer)} draws without a seed.")
+        return None
+    name = type(initializer).__name__
+    if getattr(keras.initializers, name, None) is not type(initializer):
+        raise NoRecipe(f"A weight starts from what {_name(initializer)} draws, which is no initializer of Keras'.")
+    config = {key: value for key, value in initializer.get_config().items() if value is not None and key != "seed"}
+    given = {**config, "seed": initializer.seed}
+    return (
+        f"keras.initializers.{name}({', '.join(f'{key}={_spelled(item, initializer)}' for key, item in given.items())})"
+    )
+
+
+def _name(initializer: Any) -> str:
+    return str(getattr(initializer, "__name__", type(initializer).__name__))
 
 
 def _code(value: Any, names: Mapping[int, str]) -> str:

@@ -25,17 +25,32 @@ START = '''
 def start(network):
     """Give the network the weights that the trial started from, which its seed alone decides."""
     random = np.random.default_rng([SEED, 0])
-    kernels = [v for layer in network.layers for v in layer.trainable_variables if v.name == "kernel"]
-    for place in @ORDER:
-        kernel = kernels[place]
-        *receptive, inputs, outputs = kernel.shape
-        limit = math.sqrt(6.0 / ((inputs + outputs) * math.prod(receptive)))
-        drawn = (random.random(math.prod(kernel.shape), np.float32) * 2.0 - 1.0) * np.float32(limit)
-        kernel.assign(drawn.reshape(kernel.shape))
-@KERAS
-def start(network):
-    """Leave the network with the weights that Keras drew: of the distributions that the trial started from."""
+    variables = [v for layer in network.layers for v in layer.trainable_variables]
+    for place, limit in @LIMITS:
+        shape = variables[place].shape
+        drawn = (random.random(math.prod(shape), np.float32) * 2.0 - 1.0) * np.float32(limit)
+        variables[place].assign(drawn.reshape(shape))
 '''
+
+KERAS_START = '''
+def start(network):
+    """Give the network the weights that the trial started from: what Keras' layers draw by these seeds."""
+    variables = [v for layer in network.layers for v in layer.trainable_variables]
+    initializers = {
+@INITIALIZERS    }
+    for place, initializer in initializers.items():
+        variables[place].assign(initializer(variables[place].shape, variables[place].dtype))
+'''
+
+PENALISE = """    for variable in variables:
+        if variable.name.endswith("kernel"):
+            variable.regularizer = keras.regularizers.L1L2(@L1, @L2)
+"""
+
+DECIBELS = """    decibels = keras.Model(raw, @BEFORE).predict(x_train, batch_size=256, verbose=0)
+    mean = decibels.mean((0, 1), dtype="float64").astype("float32")
+    variance = np.maximum(decibels.var((0, 1), dtype="float64").astype("float32"), @LEAST)
+    normalization = @FITTED"""
 
 RATES = {
     "constant": "keras.ops.ones_like(epoch)",
@@ -47,7 +62,7 @@ RATES = {
 }
 """What the learning rate is multiplied by after any warmup, by schedule."""
 
-PROGRESS = "        progress = keras.ops.clip(epoch / (EPOCHS - WARMUP_EPOCHS), 0.0, 1.0)\n"
+PROGRESS = "        progress = keras.ops.clip(epoch / (SCHEDULED_EPOCHS - WARMUP_EPOCHS), 0.0, 1.0)\n"
 
 SCHEDULE = '''
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):

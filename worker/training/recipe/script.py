@@ -9,21 +9,33 @@ Text from users reaches the script as Python literals only (`repr`): none of it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from app.domain.families import FAMILIES, Scalar
-from app.domain.families.layered import KERAS_LAYERS
+from app.domain.families import Scalar
 from app.domain.metrics import GAINS
 from app.domain.study import DatasetSpec, TrainingSpec
-from worker.training.models.plain import split_flat
+from worker.training.data.spectrogram import SMALLEST_DEVIATION_DB, LogMel
+from worker.training.data.texts import Vocabulary
+from worker.training.initializers import limit_of
+from worker.training.keras_network import KerasNetwork
+from worker.training.knobs import AUGMENTS
 from worker.training.program import Program
 from worker.training.recipe.data import loading
-from worker.training.recipe.graph import Call, NoRecipe, calls, constructor
-from worker.training.recipe.parts import MAIN, OPTIMIZERS, PROGRESS, RATES, SCHEDULE, SPLIT, START, STRATIFIED
+from worker.training.recipe.graph import Call, NoRecipe, calls, constructor, seeded_code
+from worker.training.recipe.parts import (
+    DECIBELS,
+    KERAS_START,
+    MAIN,
+    OPTIMIZERS,
+    PENALISE,
+    PROGRESS,
+    RATES,
+    SCHEDULE,
+    SPLIT,
+    START,
+    STRATIFIED,
+)
 
 if TYPE_CHECKING:
     from worker.training.beside import Run
@@ -36,14 +48,14 @@ REPEATED = frozenset({
 """The hyperparameters that a recipe repeats by itself. Structural ones beyond these show in the model's layers."""
 TRAINING = frozenset({"epochs", "seed", "precision", "select_epoch", "early_stopping", "deterministic"})
 DATASET = frozenset({"name", "validation_fraction", "test_fraction", "split_seed"})
-NOT_IN_LAYERS = frozenset({"gradient_accumulation_steps"})
-"""Structural hyperparameters that no layer shows."""
-DRAWN = frozenset({"kernel", "bias", "gamma", "beta"})
-"""The kinds of variables whose initial values a recipe knows how to draw."""
+WITHOUT_EFFECT: dict[str, Scalar] = {
+    "gradient_accumulation_steps": 1, **{f"augment_{name}": 0.0 for name in AUGMENTS},
+}  # fmt: skip
+"""Hyperparameters that neither a recipe repeats nor layers show, and the value of each that changes nothing."""
 
 
-def recipe(program: Program, run: Run, exported: Any, weights: NDArray[np.float32]) -> str:
-    """The script that trains the member again. `exported` is its model, `weights`, [P], are the member's.
+def recipe(program: Program, run: Run, exported: Any) -> str:
+    """The script that trains the member again, whose model is `exported`.
 
     Raises:
         NoRecipe: the trial used something that a script would have to leave out.
@@ -57,8 +69,8 @@ def recipe(program: Program, run: Run, exported: Any, weights: NDArray[np.float3
         load,
         _split(program),
         _network(program, layers),
-        _start(program, layers, weights),
-        _optimizer(run.hyperparameters),
+        _start(program, run, layers, exported),
+        _optimizer(run),
         _metrics(program, run),
         MAIN.replace("@FILE", _FILE_ARGUMENT if needs_file else "").replace(
             "@DATA", "arguments.data" if needs_file else "None"
@@ -74,13 +86,16 @@ _FILE_ARGUMENT = """    parser.add_argument("--data", required=True, help="an .n
 def _check_repeatable(program: Program, run: Run) -> None:
     if any(not resume.own for resume in run.member.resume):
         raise NoRecipe("The trial went on from the weights of another one: see its lineage.")
-    # A plugin's own hyperparameters show in its layers; the others are those of any list of layers.
-    family = FAMILIES.get(program.signature.family, KERAS_LAYERS)
     for name, value in run.hyperparameters.items():
-        declared = family.declared(name)
-        shows = declared is not None and declared.structural and name not in NOT_IN_LAYERS
-        if name not in REPEATED and not shows and declared is not None and value != declared.default:
+        declared = program.signature.declaration.declared(name)
+        # Structural ones show in the layers, and so do the rates that a network reads by itself.
+        shows = name in program.network.columns or (declared is not None and declared.structural)
+        if name in WITHOUT_EFFECT:
+            shows = value == WITHOUT_EFFECT[name]
+        if name not in REPEATED and not shows:
             raise NoRecipe(f"A recipe can't repeat {name} = {value!r} yet.")
+    if isinstance(program.split.preparation, Vocabulary):
+        raise NoRecipe("A recipe can't repeat the preparation of texts yet.")
     for spec, known, what in ((run.request.training, TRAINING, "training"), (run.request.dataset, DATASET, "dataset")):
         _check_fields(spec, known, what)
     if run.request.training.precision != "float32":
@@ -101,6 +116,8 @@ def _head(program: Program, run: Run, needs_file: bool) -> str:
     shown = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items() if name != "seconds")
     words += [f"Family {program.signature.family}, data set {program.split.info.name}, trial {run.member.number}."]
     words += [f"Its selected epoch, number {run.selected_epoch} of {len(run.history)}, had:", f"{shown}."]
+    if _draws(program, run):
+        words += ["", "Dropout and noise are drawn anew: its metrics will be near these, and not the same."]
     if needs_file:
         words += ["", "The data come from an .npz file with the arrays x (features) and y (targets): --data FILE."]
     text = "\n".join(words).replace("\\", "\\\\").replace('"""', "'''")
@@ -115,6 +132,13 @@ import numpy as np
 from sklearn.model_selection import train_test_split'''
 
 
+def _draws(program: Program, run: Run) -> bool:
+    """Whether training draws at random beyond weights and the order of samples."""
+    if isinstance(program.network, KerasNetwork):
+        return bool(program.architecture.masks)
+    return bool(run.hyperparameters.get("dropout")) and bool(program.architecture.masks)
+
+
 def _constants(program: Program, run: Run) -> str:
     training, dataset = run.request.training, run.request.dataset
     if dataset is None:
@@ -122,7 +146,7 @@ def _constants(program: Program, run: Run) -> str:
     stopping = training.early_stopping
     rows = {
         "SEED": run.member.seed,
-        "EPOCHS": training.epochs,
+        "EPOCHS": run.member.epochs or training.epochs,
         "BATCH_SIZE": program.batch_size,
         "VALIDATION_FRACTION": dataset.validation_fraction,
         "TEST_FRACTION": dataset.test_fraction,
@@ -166,8 +190,14 @@ def _split(program: Program) -> str:
     return SPLIT.replace("@STRATA", stratify)
 
 
-def _normalization(layer: Any, how: Scalar) -> list[str]:
-    """The lines that fit the layer to the training part, as `worker.training.data.tables.fit_scale` does."""
+def _normalization(program: Program, layer: Any, before: str) -> list[str]:
+    """The lines that fit the layer to the training part, as `worker.training.data` does; it takes `before`."""
+    if isinstance(program.split.preparation, LogMel):
+        fitted = constructor(layer, mean="mean", variance="variance")
+        least = repr(SMALLEST_DEVIATION_DB**2)
+        text = DECIBELS.replace("@BEFORE", before).replace("@LEAST", least).replace("@FITTED", fitted)
+        return text.splitlines()
+    how = program.signature.hyperparameters.get("normalization", "standard")
     if how == "minmax":
         fitted = constructor(layer, mean="low", variance="np.square(high - low)")
         return ["    low, high = x_train.min(0), x_train.max(0)", f"    normalization = {fitted}"]
@@ -190,7 +220,7 @@ def _network(program: Program, layers: Sequence[Call]) -> str:
     for i, call in enumerate(own):
         code = constructor(call.layer)
         if i < before and type(call.layer).__name__ == "Normalization":
-            lines += _normalization(call.layer, dict(program.signature.structure).get("normalization", "standard"))
+            lines += _normalization(program, call.layer, call.arguments)
             code = "normalization"
         lines.append(f"    {call.name} = {code}({call.arguments})")
     if split.info.task == "regression":
@@ -214,35 +244,38 @@ def _network(program: Program, layers: Sequence[Call]) -> str:
     return "\n".join(lines)
 
 
-def _start(program: Program, layers: Sequence[Call], weights: NDArray[np.float32]) -> str:
-    """The code that gives the network the initial weights of the trial, where a script can draw them."""
-    specs = program.architecture.weights
-    order = None
-    if all(spec.kind in DRAWN for spec in specs):
-        order = _drawing_order(program, layers, weights)
-    if order is None:
-        return START.partition("@KERAS")[2].strip("\n")
-    return START.partition("@KERAS")[0].replace("@ORDER", repr(order))
+def _start(program: Program, run: Run, layers: Sequence[Call], exported: Any) -> str:
+    """The code that gives the network the initial weights of the trial, and the penalties that its layers lack.
+
+    Raises:
+        NoRecipe: a script can't give it the same.
+    """
+    order = {id(v): i for i, v in enumerate(v for call in layers for v in call.layer.trainable_variables)}
+    own, _ = program.network.variables(exported)
+    places = [order[id(variable)] for variable in own]
+    if not isinstance(program.network, KerasNetwork):
+        limits = [(place, limit_of(spec)) for place, spec in zip(places, program.architecture.weights, strict=True)]
+        return START.replace("@LIMITS", repr([pair for pair in limits if pair[1] is not None]))
+    lines = []
+    for place, variable, initializer in zip(places, own, program.network.initializers(run.member.seed), strict=True):
+        code = seeded_code(initializer, tuple(variable.shape))
+        if code is not None:
+            lines.append(f"        {place}: {code},\n")
+    return KERAS_START.strip("\n").replace("@INITIALIZERS", "".join(lines)) + "\n" + _penalties(run, own)
 
 
-def _drawing_order(program: Program, layers: Sequence[Call], weights: NDArray[np.float32]) -> list[int] | None:
-    """Which of the network's kernels, by the order of its layers, each drawn kernel is; None where it isn't clear."""
-    specs = program.architecture.weights
-    kernels = [v.numpy() for call in layers for v in call.layer.trainable_variables if v.name == "kernel"]
-    order: list[int] = []
-    for spec, values in zip(specs, split_flat(weights, specs), strict=True):
-        if spec.kind != "kernel":
-            continue
-        found = [
-            i for i, kernel in enumerate(kernels) if kernel.shape == values.shape and np.array_equal(kernel, values)
-        ]
-        if len(found) != 1:
-            return None
-        order += found
-    return order if sorted(order) == list(range(len(kernels))) else None
+def _penalties(run: Run, variables: Sequence[Any]) -> str:
+    """The lines that penalise the kernels of a list of layers, whose layers know nothing of it."""
+    l1, l2 = float(run.hyperparameters["l1"]), float(run.hyperparameters["l2"])
+    if not l1 and not l2:
+        return ""
+    if any(variable.regularizer is not None for variable in variables):
+        raise NoRecipe("A recipe can't repeat l1 or l2 beside penalties that layers bring along.")
+    return PENALISE.replace("@L1", repr(l1)).replace("@L2", repr(l2))
 
 
-def _optimizer(values: Mapping[str, Scalar]) -> str:
+def _optimizer(run: Run) -> str:
+    values = run.hyperparameters
     numbers = {name: float(values[name]) for name in ("learning_rate", "momentum", "weight_decay", "global_clipnorm")}
     name = str(values["optimizer"])
     common = ["learning_rate"]
@@ -266,6 +299,8 @@ def _optimizer(values: Mapping[str, Scalar]) -> str:
     names = ("decay_rate", "decay_epochs", "final_fraction", "power")
     constants = {name: float(values[name]) for name in names if name.upper() in RATES[schedule]}
     lines = [f"{name.upper()} = {value!r}" for name, value in constants.items()]
+    if "progress" in RATES[schedule]:
+        lines.append(f"SCHEDULED_EPOCHS = {run.request.training.epochs}")
     lines += [f"LEARNING_RATE = {rate}", f"WARMUP_EPOCHS = {warmup!r}"]
     progress = PROGRESS if "progress" in RATES[schedule] else ""
     body = SCHEDULE.replace("@PROGRESS", progress).replace("@FACTOR", RATES[schedule]).replace("@MAKE", make)
