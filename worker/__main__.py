@@ -32,9 +32,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", help="auto, cpu, gpu or gpu:<index>")
     parser.add_argument("--families", help="comma-separated families to offer")
     parser.add_argument("--labels", dest="worker_labels", help="comma-separated key=value labels to offer")
+    parser.add_argument(
+        "--drained-status", type=int, default=0, help="exit status where it was drained over HTTP, not by a signal"
+    )
     parser.add_argument("--check", action="store_true", help="say as JSON what a worker would find here, and end")
     options = vars(parser.parse_args(arguments))
-    is_check = options.pop("check")
+    is_check, drained_status = options.pop("check"), options.pop("drained_status")
     given = {name: value for name, value in options.items() if value is not None}
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)  # until the supervisor takes them: while the database is waited for
@@ -58,7 +61,9 @@ def main(arguments: Sequence[str]) -> int:
             raise
         log.warning("statement_failed", error=str(error.orig))
         return _refused(misfit)
-    return 0 if supervisor.misfit is None else _refused(supervisor.misfit)
+    if supervisor.misfit is not None:
+        return _refused(supervisor.misfit)
+    return drained_status if supervisor.drained_on_request else 0
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -67,7 +67,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._draining = False
+        self._draining = self._signalled = False
         # Without the database a worker has nothing else to do, and its trials go on where it left them.
         self._database = Database(settings.resolved_database_url, is_patient=lambda: not self._draining)
         self._device: Device = resolve(settings.device)
@@ -112,6 +112,11 @@ class Supervisor:
     def misfit(self) -> str | None:
         """Why the worker had to stop: the database's schema was changed to one that it doesn't fit."""
         return self._keeper.misfit
+
+    @property
+    def drained_on_request(self) -> bool:
+        """Whether somebody asked the service to drain this worker, and nobody this process to end."""
+        return self._keeper.drain_requested.is_set() and self._keeper.misfit is None and not self._signalled
 
     def why_misfit(self) -> str | None:
         """As `misfit`, looked at now: what a statement that failed may come of."""
@@ -293,6 +298,7 @@ class Supervisor:
         """First signal: drain. Second: give everything back now."""
         if self._draining:
             self._drain_at = 0.0
+        self._signalled = True
         self._drain()
 
     def _leave(self) -> None:
