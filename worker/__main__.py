@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from app import logs
 from app.errors import FettleError
 from app.settings import Settings
+from app.store.presence import is_moved
 from worker.checkup import checkup
 from worker.device import DeviceError
 from worker.supervisor import Supervisor, TrainerBroken
@@ -56,6 +57,10 @@ def main(arguments: Sequence[str]) -> int:
     except TrainerBroken as error:
         return _refused(error)
     except DBAPIError as error:
+        if is_moved(error.orig):
+            # Whoever starts it again has it work with the database that is there now.
+            sys.stderr.write(f"fettle worker: {error.orig}\n")
+            return 1
         misfit = supervisor.why_misfit()
         if misfit is None:
             raise
