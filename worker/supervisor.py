@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.registry import BUILT_IN, Families
 from app.errors import Unready
+from app.scratch import sweep
 from app.settings import Settings
 from app.store import fleet
 from app.store.arrival import await_database
@@ -132,6 +133,9 @@ class Supervisor:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        swept = sweep() + self._datasets.sweep()
+        if swept:
+            log.info("scratch_swept", worker=self._worker_id, folders=swept)
         self._trainer = self._new_trainer()
         self._database.run(self._register)
         self._keeper.start()

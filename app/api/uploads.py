@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from app.data.reading import FileFormat, Reading, ReadingOptions, format_of, ref
 from app.data.roots import TooLarge, locate, roots_of
 from app.domain.study import Name
 from app.errors import BadRequest, BodyTooLarge, InvalidDataset, UnsupportedMediaType
+from app.scratch import Scratch
 from app.settings import Settings
 
 FORM = "multipart/form-data"
@@ -189,8 +189,8 @@ def source_of(what: Brought, settings: Settings) -> Iterator[tuple[Source, Readi
     Raises:
         InvalidDataset: it is not below the operator's roots, too large, or of no known format.
     """
-    with tempfile.TemporaryDirectory(prefix="fettle-upload-") as folder:
-        path = Path(folder) / "source"
+    with Scratch("upload") as scratch:
+        path = scratch.path / "source"
         if what.file is not None:
             reading = what.options.reading(what.file.filename or "")
             source = _saved(what.file, path)
@@ -209,7 +209,7 @@ def source_of(what: Brought, settings: Settings) -> Iterator[tuple[Source, Readi
             raise BodyTooLarge(
                 f"Expected a file of at most {settings.max_upload_bytes:,} bytes. Received a larger one."
             )
-        yield source, reading, Path(folder)
+        yield source, reading, scratch.path
 
 
 def _saved(file: UploadFile, path: Path) -> Source:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+import structlog
 from sqlalchemy import Double, create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
@@ -46,6 +47,7 @@ PATIENT_DELAY_S = 1.0
 """Wait between the tries after these, of who has nothing to do without the database."""
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 
 class now(FunctionElement[float]):  # noqa: N801 - reads as SQL
@@ -120,11 +122,16 @@ class Database:
 
     def retrying(self, call: Callable[[], T]) -> T:
         """The result of `call`, made again where the database's connection broke or a deadlock was lost."""
+        told = False
         for delay_s in self._delays_s():
             try:
                 return call()
             except DBAPIError as error:
-                if not (is_transient(error) or self._may_return(error)):
+                if self._may_return(error):
+                    if not told:
+                        log.warning("database_gone", error=str(error.orig))
+                    told = True
+                elif not is_transient(error):
                     raise
                 time.sleep(delay_s)
         return call()

@@ -5,6 +5,7 @@ What such a file takes is lost, so nothing may be told as done from then on; and
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -150,11 +151,12 @@ def test_a_file_that_comes_back_is_taken_up_and_nothing_that_was_acknowledged_is
     service: ServiceProcess, tmp_path: Path
 ) -> None:
     file = file_of(service)
+    wait_for(lambda: "worker_started" in service.log(), NOTICED_S, "a worker")
     with service.client() as client, Submitters(service) as load:
         wait_for(lambda: len(load.acknowledged()) >= 10, NOTICED_S, "studies")
         file.rename(tmp_path / "aside.db")
         wait_for(lambda: problem(client).get("code") == "UNREADY", NOTICED_S, "readiness gone")
-        wait_for(lambda: "database_unreachable" in service.log(), NOTICED_S, "the worker's word")
+        wait_for(lambda: re.search("database_(unreachable|gone)", service.log()), NOTICED_S, "the worker's word")
         assert not file.exists(), "nobody may make another"
         (tmp_path / "aside.db").rename(file)
         back = time.monotonic()
