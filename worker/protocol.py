@@ -32,6 +32,9 @@ from app.domain.families import Scalar
 from app.domain.study import DatasetSpec, ModelSpec, Objective, TrainingSpec
 from app.domain.trial import FailureReason
 
+MADE_DATASETS = "datasets-made"
+"""The folder beside the file of timings, in the data directory, that keeps data sets which trainers make."""
+
 StopReason = Literal["PRUNED", "TIMEOUT", "CANCELLED", "LEASE_LOST"]
 
 

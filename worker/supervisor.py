@@ -42,7 +42,7 @@ from worker.ledger import Ledger, StackSettings
 from worker.memory import KILL_SHARE, device_memory_mb, host_memory_mb
 from worker.plugins import installed
 from worker.pool import PooledTrial
-from worker.protocol import Prepare
+from worker.protocol import MADE_DATASETS, Prepare
 from worker.stack import StackRun, slots_of
 from worker.trainer import Trainer, TrainerCrashed, TrainerLost
 
@@ -133,7 +133,8 @@ class Supervisor:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        swept = sweep() + self._datasets.sweep()
+        data_dir = self._settings.data_dir
+        swept = sweep() + self._datasets.sweep() + sweep(data_dir) + sweep(data_dir / MADE_DATASETS)
         if swept:
             log.info("scratch_swept", worker=self._worker_id, folders=swept)
         self._trainer = self._new_trainer()

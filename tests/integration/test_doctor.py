@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, text, update
 
-from app.doctor import Examination, Finding, Status, examine
+from app.doctor import Examination, Finding, Status
 from app.doctor.consistency import counters_and_logs
 from app.doctor.database import clock_finding
 from app.doctor.fleet import workers_and_leases
+from app.doctor.open_files import open_files
 from app.doctor.postgresql import postgresql_server
 from app.doctor.sqlite import sqlite_file
 from app.settings import Settings
@@ -131,7 +132,7 @@ def test_processes_whose_file_was_deleted_or_replaced_are_named(
     def look() -> dict[str, Finding]:
         examination = Examination(Settings(data_dir=tmp_path, database_url=f"sqlite:///{file}"))
         try:
-            return {f.check: f for f in examine(examination) if f.check.startswith("sqlite open")}
+            return {f.check: f for f in open_files(examination)}
         finally:
             examination.close()
 
