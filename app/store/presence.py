@@ -45,7 +45,7 @@ class FilePresence:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path).absolute()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open = 0
         self.forget()
 
@@ -122,10 +122,8 @@ class FilePresence:
         about = self._stat()
         if (about.st_dev, about.st_ino) != self._file:
             raise _moved(f"{self.path} was replaced by another file while it is in use")
-        written = (about.st_mtime_ns, about.st_size)
-        if written != self._written:
-            self._look_inside(about.st_size)
-            self._written = written
+        if (about.st_mtime_ns, about.st_size) != self._written:
+            self._look_inside()
 
     def mark(self, connection: Connection, *, anew: bool = False) -> None:
         """Give a database its mark where it has none, or another `anew`, in a transaction of its own engine's."""
@@ -140,11 +138,14 @@ class FilePresence:
         except OSError as error:
             raise _moved(f"{self.path} was deleted or moved while it is in use ({error.strerror})") from None
 
-    def _look_inside(self, size: int) -> None:
-        if size < self._written[1]:
-            self._overwritten = f"{self.path} was written over with another file while it is in use"
-            raise _moved(self._overwritten)
-        self._compare_mark(self._mark_of_file())
+    def _look_inside(self) -> None:
+        with self._lock:
+            about = self._stat()  # anew: another thread may have seen a later state, and a larger file
+            if about.st_size < self._written[1]:
+                self._overwritten = f"{self.path} was written over with another file while it is in use"
+                raise _moved(self._overwritten)
+            self._compare_mark(self._mark_of_file())
+            self._written = (about.st_mtime_ns, about.st_size)
 
     def _compare_mark(self, mark: int) -> None:
         # A new mark is in the log beside the file at first: the head has none until the next checkpoint.
