@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -48,6 +49,7 @@ from app.api.keyring import Keyring
 from app.api.readiness import Readiness, ReadinessGate
 from app.api.request_log import RequestLog
 from app.errors import Unready
+from app.scratch import sweep
 from app.settings import Settings
 from app.store.engine import Database
 from app.webhooks.deliveries import Deliveries
@@ -55,6 +57,8 @@ from app.webhooks.deliveries import Deliveries
 if TYPE_CHECKING:
     from app.tuning.external import ExternalStudies
 
+
+log = structlog.get_logger("fettle.api")
 
 NOTE_USE_INTERVAL_S = 60.0
 """Pause between two notes of when keys were last used."""
@@ -127,6 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         background.extend(asyncio.create_task(work) for work in (hub.run(), deliveries.run()))
         background.extend(chores.start(database, [*chores.chores_of(settings), noting_use]))
 
+    background.append(asyncio.create_task(asyncio.to_thread(_sweep)))
     await readiness.start()
     background.append(asyncio.create_task(readiness.run(begin)))
     try:
@@ -142,6 +147,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await asyncio.to_thread(keyring.write_used, database)
         await service.turns.close()
         database.dispose()
+
+
+def _sweep() -> None:
+    """Delete what processes of this machine that were killed had in work, such as uploads."""
+    swept = sweep()
+    if swept:
+        log.info("scratch_swept", folders=swept)
 
 
 def _external_studies(database: Database) -> ExternalStudies:

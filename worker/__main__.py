@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from app import logs
 from app.errors import FettleError
 from app.settings import Settings
+from app.store.presence import is_moved
 from worker.checkup import checkup
 from worker.device import DeviceError
 from worker.supervisor import Supervisor, TrainerBroken
@@ -32,9 +33,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", help="auto, cpu, gpu or gpu:<index>")
     parser.add_argument("--families", help="comma-separated families to offer")
     parser.add_argument("--labels", dest="worker_labels", help="comma-separated key=value labels to offer")
+    parser.add_argument(
+        "--drained-status", type=int, default=0, help="exit status where it was drained over HTTP, not by a signal"
+    )
     parser.add_argument("--check", action="store_true", help="say as JSON what a worker would find here, and end")
     options = vars(parser.parse_args(arguments))
-    is_check = options.pop("check")
+    is_check, drained_status = options.pop("check"), options.pop("drained_status")
     given = {name: value for name, value in options.items() if value is not None}
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)  # until the supervisor takes them: while the database is waited for
@@ -53,12 +57,18 @@ def main(arguments: Sequence[str]) -> int:
     except TrainerBroken as error:
         return _refused(error)
     except DBAPIError as error:
+        if is_moved(error.orig):
+            # Whoever starts it again has it work with the database that is there now.
+            sys.stderr.write(f"fettle worker: {error.orig}\n")
+            return 1
         misfit = supervisor.why_misfit()
         if misfit is None:
             raise
         log.warning("statement_failed", error=str(error.orig))
         return _refused(misfit)
-    return 0 if supervisor.misfit is None else _refused(supervisor.misfit)
+    if supervisor.misfit is not None:
+        return _refused(supervisor.misfit)
+    return drained_status if supervisor.drained_on_request else 0
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

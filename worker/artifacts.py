@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import structlog
 from fsspec.implementations.local import LocalFileSystem
 
 from app.domain.trial import ArtifactPointer, CheckpointPointer
+from app.scratch import Scratch
 from worker.protocol import KeptFile, KeptModel, KeptSnapshot
 from worker.snapshots import snapshot_key
 
@@ -36,7 +36,8 @@ class ArtifactWriter:
 
     def __init__(self, url: str) -> None:
         self._files, self._root = fsspec.core.url_to_fs(url)
-        self._scratch = Path(tempfile.mkdtemp(prefix="fettle-worker-"))
+        self._folder = Scratch("worker")
+        self._scratch = self._folder.path
         self._snapshots = 0
 
     def scratch(self, token: str) -> str:
@@ -153,9 +154,11 @@ class ArtifactWriter:
     def clear_scratch(self) -> None:
         """Delete what a trainer that was lost had written, or begun to write: nobody else writes there."""
         for path in self._scratch.iterdir():
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Delete the scratch folder."""
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._scratch)
+        self._folder.close()

@@ -6,9 +6,7 @@ workers of one machine share them; those that were not used for longest go once 
 
 from __future__ import annotations
 
-import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +25,7 @@ from app.data.reading import Reading
 from app.data.roots import TooLarge, locate, roots_of
 from app.domain.study import DatasetSpec
 from app.errors import InvalidDataset, TooExpensive, Unready
+from app.scratch import Scratch, sweep
 from app.settings import Settings
 from app.store import datasets
 from app.store.engine import Database
@@ -65,6 +64,10 @@ class DatasetCache:
         self._database = database
         self._folder = settings.data_dir.absolute() / FOLDER
         self._ready: dict[str, Path] = {}
+
+    def sweep(self) -> int:
+        """Delete what workers of this machine left half-written when they were killed; how many folders there were."""
+        return sweep(self._folder)
 
     def known(self, spec: DatasetSpec | None) -> Local | None:
         """What a trainer is told, where that is known without waiting."""
@@ -117,8 +120,8 @@ class DatasetCache:
     def _read_again(self, row: StoredDataset) -> Path:
         """Read a file that is registered by its URI, once it was seen to be the same as then; where it is kept."""
         known = self._folder / f"{row.object_hash}.npz"
-        with tempfile.TemporaryDirectory(prefix="fettle-dataset-") as folder:
-            source = Path(folder) / "source"
+        with Scratch("dataset") as scratch:
+            source = scratch.path / "source"
             try:
                 named = locate(str(row.uri), roots_of(self._settings.dataset_roots))
                 digest = named.copy(source, self._settings.max_upload_bytes)
@@ -130,7 +133,7 @@ class DatasetCache:
                 reading, limits = Reading.model_validate_json(row.reading), data_limits(self._settings)
                 if known.exists() and hash_of(known) == row.object_hash:
                     return known
-                part, naming = Path(folder) / "kept.npz", Naming(row.name, "", "reference")
+                part, naming = scratch.path / "kept.npz", Naming(row.name, "", "reference")
                 bounds = Bounds(READING_S, limits.memory_bytes)
                 kept = run_alone(keep, source, reading, limits, naming, part, bounds=bounds)
                 if not _is_the_same(kept, row):
@@ -167,12 +170,8 @@ def _is_the_same(kept: Kept, row: StoredDataset) -> bool:
 
 def _move(source: Path, target: Path) -> None:
     """Move a file between file systems, whole or not at all."""
-    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-    try:
-        shutil.copyfile(source, part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with Scratch("part", within=target.parent) as beside:
+        shutil.copyfile(source, beside.path / target.name).replace(target)
 
 
 def _words(error: Exception) -> str:

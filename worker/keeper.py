@@ -48,6 +48,7 @@ class Keeper(threading.Thread):
         self._halted: set[int] = set()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
+        self._said: str | None = None
         self.drain_requested = threading.Event()
         self.misfit: str | None = None
         """Why this worker may not go on with the schema that the database has now; it is to drain then."""
@@ -90,10 +91,18 @@ class Keeper(threading.Thread):
                     self._tick(due)
                 except DBAPIError as error:
                     # The fence protects the trials; the next tick tries again.
-                    log.warning("database_unreachable", error=str(error.orig))
+                    self._say(str(error.orig))
+                else:
+                    self._said = None
         except BaseException as error:  # told to the supervisor by `check`
             self._failure = error
             log.exception("keeper_died")
+
+    def _say(self, error: str) -> None:
+        """Log why the database can't be used: once while it stays the same."""
+        if error != self._said:
+            log.warning("database_unreachable", worker=self._worker_id, error=error)
+        self._said = error
 
     def _tick(self, due: dict[str, float]) -> None:
         now = time.monotonic()

@@ -35,6 +35,9 @@ from app.domain.families import Scalar
 from app.domain.study import DatasetSpec, ModelSpec, Objective, TrainingSpec
 from app.domain.trial import FailureReason
 
+MADE_DATASETS = "datasets-made"
+"""The folder beside the file of timings, in the data directory, that keeps data sets which trainers make."""
+
 StopReason = Literal["PRUNED", "TIMEOUT", "CANCELLED", "LEASE_LOST", "FAULTED"]
 """Why a member is stopped. One that was `FAULTED`, in a trainer that had failed before, is tried again in another."""
 

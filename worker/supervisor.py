@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.registry import BUILT_IN, Families
 from app.errors import Unready
+from app.scratch import sweep
 from app.settings import Settings
 from app.store import fleet
 from app.store.arrival import await_database
@@ -41,7 +42,7 @@ from worker.ledger import Ledger, StackSettings
 from worker.memory import device_memory_mb, host_memory_mb, largest_trainer_mb
 from worker.plugins import installed
 from worker.pool import PooledTrial
-from worker.protocol import Prepare
+from worker.protocol import MADE_DATASETS, Prepare
 from worker.stack import StackRun, slots_of
 from worker.trainer import Trainer, TrainerCrashed, TrainerLost
 
@@ -67,7 +68,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._draining = False
+        self._draining = self._signalled = False
         # Without the database a worker has nothing else to do, and its trials go on where it left them.
         self._database = Database(settings.resolved_database_url, is_patient=lambda: not self._draining)
         self._device: Device = resolve(settings.device)
@@ -115,6 +116,11 @@ class Supervisor:
         """Why the worker had to stop: the database's schema was changed to one that it doesn't fit."""
         return self._keeper.misfit
 
+    @property
+    def drained_on_request(self) -> bool:
+        """Whether somebody asked the service to drain this worker, and nobody this process to end."""
+        return self._keeper.drain_requested.is_set() and self._keeper.misfit is None and not self._signalled
+
     def why_misfit(self) -> str | None:
         """As `misfit`, looked at now: what a statement that failed may come of."""
         try:
@@ -129,6 +135,10 @@ class Supervisor:
         """Work until SIGTERM, SIGINT or a request to drain; then finish or give back what runs."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        data_dir = self._settings.data_dir
+        swept = sweep() + self._datasets.sweep() + sweep(data_dir) + sweep(data_dir / MADE_DATASETS)
+        if swept:
+            log.info("scratch_swept", worker=self._worker_id, folders=swept)
         self._trainer = self._new_trainer()
         self._database.run(self._register)
         self._keeper.start()
@@ -302,6 +312,7 @@ class Supervisor:
         """First signal: drain. Second: give everything back now."""
         if self._draining:
             self._drain_at = 0.0
+        self._signalled = True
         self._drain()
 
     def _leave(self) -> None:

@@ -21,15 +21,23 @@ from worker.channel import Channel, ChannelBroken
 from worker.confinement import confine
 from worker.function import run_function
 from worker.plugins import installed
-from worker.protocol import Halt, Prepare, Ready, Request, Shutdown, TakeSnapshots, TrainStack, to_trainer
+from worker.protocol import (
+    MADE_DATASETS,
+    Halt,
+    Prepare,
+    Ready,
+    Request,
+    Shutdown,
+    TakeSnapshots,
+    TrainStack,
+    to_trainer,
+)
 from worker.snapshots import Shelf
 
 if TYPE_CHECKING:
     from worker.training.networks import Networks
     from worker.training.workshop import Workshop
 
-DATASETS = "datasets-made"
-"""The folder beside the file of timings that keeps data sets which trainers make."""
 WARMING_POLL_S = 0.05
 """How often a trainer that still imports TensorFlow looks for messages."""
 
@@ -111,7 +119,7 @@ def _serve(channel: Channel[Request], device: str, timings: Path, families: list
         from worker.training.data import cache
         from worker.training.workshop import Workshop
 
-        cache.keep_in(timings.with_name(DATASETS))
+        cache.keep_in(timings.with_name(MADE_DATASETS))
         workshop = Workshop(timings, networks)
     while True:
         _handle(channel, channel.receive(), workshop, shelf)

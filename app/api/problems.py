@@ -20,8 +20,9 @@ from app.api.headers import ALWAYS, DEFAULTS
 from app.api.request_log import HEADER, request_id
 from app.domain.json import dumps
 from app.domain.keys import masked
-from app.errors import FettleError, FieldError, Invalid, RequestTimeout
+from app.errors import FettleError, FieldError, Invalid, RequestTimeout, Unready
 from app.store.engine import is_transient
+from app.store.presence import is_moved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,10 @@ PROBLEM_TYPE = "application/problem+json"
 MAX_WORDS, MAX_PART = 2_000, 200
 """Characters of a message, and of one part of a place."""
 RETRY_AFTER_S = 2
+MOVED = (
+    "Expected the database's file that this service opened. Received another, or none: it was deleted, moved or "
+    "replaced. Nothing is read or written until it is back or the service is restarted; the service's log says more."
+)
 METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 
 
@@ -141,6 +146,9 @@ async def _on_validation(_request: Request, error: Any) -> Response:
 
 
 async def _on_database(request: Request, error: Any) -> Response:
+    if isinstance(error, DBAPIError) and is_moved(error.orig):
+        log.warning("database moved: %s %s: %s", request.method, request.url.path, error.orig)
+        return of_error(Unready(MOVED))
     if isinstance(error, DBAPIError) and not is_transient(error):
         return await _on_bug(request, error)
     log.warning("database unavailable: %s %s: %s", request.method, request.url.path, error)

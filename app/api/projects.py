@@ -102,7 +102,7 @@ def create_project(
     new: NewProject, request: Request, api: Api, caller: Calling, change: Changing, key: IdempotencyKey = None
 ) -> Response:
     """Make a project."""
-    _manages(caller)
+    manages(caller)
     quotas = Quotas(new.max_studies, new.max_running_trials, new.max_stored_bytes)
 
     def work(session: Session) -> Response:
@@ -128,7 +128,7 @@ def get_project(name: str, api: Api, caller: Calling) -> Response:
 @needs(Scope.ADMIN, change="project.change")
 def change_project(name: str, changes: ProjectChanges, api: Api, caller: Calling, change: Changing) -> Response:
     """Change the words or quotas of a project. What exceeds a lower quota stays and runs on; nothing is added."""
-    _manages(caller)
+    manages(caller)
     given = changes.model_dump(exclude_unset=True)
 
     def work(session: Session) -> Response:
@@ -144,7 +144,7 @@ def change_project(name: str, changes: ProjectChanges, api: Api, caller: Calling
 @needs(Scope.ADMIN, change="project.delete")
 def delete_project(name: str, api: Api, caller: Calling, change: Changing) -> Response:
     """Forget a project without studies, data sets and keys in force. Its audit log stays."""
-    _manages(caller)
+    manages(caller)
 
     def work(session: Session) -> None:
         projects.delete_project(session, name)
@@ -154,7 +154,12 @@ def delete_project(name: str, api: Api, caller: Calling, change: Changing) -> Re
     return Response(status_code=204)
 
 
-def _manages(caller: Caller) -> None:
+def manages(caller: Caller) -> None:
+    """Return where the caller may change what all projects share.
+
+    Raises:
+        Forbidden: their key is of one project.
+    """
     if not caller.manages_projects:
         raise Forbidden(
             f"Expected a key of all projects (`fettle keys create --all-projects`). Received one of {caller.project!r}."

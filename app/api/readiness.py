@@ -15,11 +15,12 @@ import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.problems import of_error
+from app.api.problems import MOVED, of_error
 from app.errors import FettleError, SchemaTooNew, Unready
 from app.store.arrival import await_database
 from app.store.engine import Database
 from app.store.migrate import check_schema, migrate
+from app.store.presence import is_moved
 
 LOOK_S = 5.0
 """Seconds between looks at the schema's revision."""
@@ -82,8 +83,13 @@ class Readiness:
                 if self.reason != error.detail:
                     log.error("schema_changed", error=error.detail)
                 self.reason = error.detail
+            except DBAPIError as error:
+                if is_moved(error.orig) and self.reason != MOVED:
+                    log.error("database_moved", error=str(error.orig))
+                    self.reason = MOVED
+                # Of other errors each request tells by itself.
             except SQLAlchemyError:
-                continue  # each request says so by itself
+                continue
             else:
                 self.reason = None
                 if not self.arrived:

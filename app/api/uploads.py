@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from app.data.reading import FileFormat, Reading, ReadingOptions, format_of, no_
 from app.data.roots import TooLarge, Unreadable, locate, roots_of
 from app.domain.study import Name
 from app.errors import BadRequest, BodyTooLarge, InvalidDataset, UnsupportedMediaType
+from app.scratch import Scratch
 from app.settings import Settings
 
 FORM = "multipart/form-data"
@@ -233,11 +233,11 @@ def folder_to_work_in() -> Iterator[Path]:
         Unready: there is no room for one.
     """
     try:
-        folder = tempfile.TemporaryDirectory(prefix="fettle-upload-")
+        scratch = Scratch("upload")
     except OSError as error:
         raise no_room(error) from None
-    with folder as path:
-        yield Path(path)
+    with scratch:
+        yield scratch.path
 
 
 def source_of(what: Brought, settings: Settings, folder: Path) -> tuple[Source, Reading]:

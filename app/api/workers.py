@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 from app.api import schemas
 from app.api.access import needs
 from app.api.answers import answer, page
-from app.api.deps import DEFAULT_LIMIT, Api, Changing, CursorText, Limit, Project
+from app.api.deps import DEFAULT_LIMIT, Api, Calling, Changing, CursorText, Limit, Project
 from app.api.pagination import Cursors
+from app.api.projects import manages
 from app.api.routing import router as make_router
 from app.api.views import worker_view
 from app.domain.access import Scope
@@ -33,13 +34,18 @@ def list_workers(api: Api, project: Project, limit: Limit = DEFAULT_LIMIT, curso
 
 @router.post("/v1/workers/{worker_id}:drain", response_model=schemas.Worker)
 @needs(Scope.ADMIN, change="worker.drain")
-def drain_worker(worker_id: str, api: Api, project: Project, change: Changing) -> Response:
-    """Let a worker finish what it holds, then stop."""
+def drain_worker(worker_id: str, api: Api, caller: Calling, change: Changing) -> Response:
+    """Let a worker finish what it holds, then stop. Workers are shared: a key of all projects is needed.
+
+    The audit log tells it in the caller's project, and in each whose trials the worker holds.
+    """
+    manages(caller)
 
     def work(session: Session) -> Response:
         worker, live = workers.drain_worker(session, worker_id)
-        change.note(session, worker_id)
-        held = workers.running_trials(session, project, [worker.id])
+        for project in {caller.project, *workers.projects_served(session, worker_id)}:
+            change.note(session, worker_id, project=project)
+        held = workers.running_trials(session, caller.project, [worker.id])
         return answer(worker_view(worker, live=live, held=held[worker.id]))
 
     return api.database.run(work)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import typer
 
 from app.cli import access, client, datasets, doctor, enqueue, external, lineage, results, serve, upkeep, webhooks
+from app.cli.printing import say
 
 OK, STUDY_LOST, USAGE, NO_SERVICE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -96,5 +97,6 @@ def main() -> None:
 
 
 def _leave(error: Exception, code: int) -> None:
-    typer.echo(f"fettle: {error}", err=True)
+    for line in f"fettle: {error}".split("\n"):
+        say(line, err=True)
     sys.exit(code)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.client import LOCAL, ApiKey, AsJson, Limit, Url, connect, print_items, print_json, print_table, time_text
+from app.cli.client import LOCAL, ApiKey, AsJson, Limit, Url, connect, time_text
+from app.cli.printing import print_items, print_json, print_table, say
 from app.cli.serve import DatabaseUrl, settings_of
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def revoke_key(
     """Revoke a key: refused within five seconds everywhere."""
     with _access(url, api_key, data_dir, database_url) as access:
         access.revoke_key(key)
-    typer.echo(f"Key {key} is revoked.")
+    say(f"Key {key} is revoked.")
 
 
 @projects.command("list")
@@ -199,7 +200,7 @@ def create_project(
     quotas = _quotas(max_studies, max_running_trials, max_stored_bytes)
     with _access(url, api_key, data_dir, database_url) as access:
         made = access.create_project(name, description, **quotas)
-    print_json(made) if as_json else typer.echo(f"Project {made.name} is made.")
+    print_json(made) if as_json else say(f"Project {made.name} is made.")
 
 
 @projects.command("change")
@@ -221,7 +222,7 @@ def change_project(
         patch["description"] = description
     with _access(url, api_key, data_dir, database_url) as access:
         changed = access.update_project(name, patch)
-    print_json(changed) if as_json else typer.echo(f"Project {changed.name} is changed.")
+    print_json(changed) if as_json else say(f"Project {changed.name} is changed.")
 
 
 @projects.command("delete")
@@ -235,7 +236,7 @@ def delete_project(
     """Delete a project without studies, data sets and keys."""
     with _access(url, api_key, data_dir, database_url) as access:
         access.delete_project(name)
-    typer.echo(f"Project {name} is deleted.")
+    say(f"Project {name} is deleted.")
 
 
 def audit(
@@ -275,9 +276,9 @@ def _tell(made: MadeKey, as_json: bool) -> None:
     if as_json:
         print_json(made)
         return
-    typer.echo(f"Key {made.name} ({made.id}) of the project {made.project} may: {', '.join(made.scopes)}.", err=True)
-    typer.echo("Keep it: it is not stored, and not shown again. Programs take it from FETTLE_API_KEY.", err=True)
-    typer.echo(made.key)
+    say(f"Key {made.name} ({made.id}) of the project {made.project} may: {', '.join(made.scopes)}.", err=True)
+    say("Keep it: it is not stored, and not shown again. Programs take it from FETTLE_API_KEY.", err=True)
+    say(made.key)
 
 
 def _seconds(text: str | None, option: str) -> float | None:

@@ -17,7 +17,9 @@ POLL_S = 0.2
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 FINAL_CODES = frozenset({0, 2})
-"""A worker ends with 0 where it was drained, with 2 where settings or schema are wrong: neither is started again."""
+"""A worker ends with 0 where it got a signal, with 2 where settings or schema are wrong: neither is started again."""
+DRAINED_CODE = 75
+"""A worker ends with it where it was drained over HTTP: others count on its place, so another takes it at once."""
 HURRY_S = 3.0
 """Time for a worker to give its trials back at once, before it is killed."""
 STEADY_S = 60.0
@@ -36,7 +38,8 @@ class _Slot:
 class Children:
     """`count` processes of one command, each in a process group of its own, so that a Ctrl-C reaches them through us.
 
-    One that dies is started again after a growing pause, unless it ended on purpose (`FINAL_CODES`).
+    One that dies is started again after a growing pause, unless it ended on purpose (`FINAL_CODES`), and one that was
+    drained (`DRAINED_CODE`) without a pause.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], count: int, *, grace_s: float) -> None:
@@ -108,6 +111,10 @@ class Children:
                 slot.retired = True
                 if code != 0:
                     typer.echo("fettle: a worker can't run here (see above) and is not started again", err=True)
+                return
+            if code == DRAINED_CODE:
+                typer.echo("fettle: a worker was drained; starting another in its place", err=True)
+                slot.backoff_s = FIRST_BACKOFF_S
                 return
             if now - slot.started_at > STEADY_S:
                 slot.backoff_s = FIRST_BACKOFF_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+from app.cli.printing import print_items, print_json, print_table, say
 
+if TYPE_CHECKING:
     from app.client import FettleClient, Study
 
 Url = Annotated[str, typer.Option(envvar="FETTLE_URL", help="Where the service is.")]
@@ -35,10 +35,10 @@ def validate(file: File, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJs
     if as_json:
         print_json(answer)
         return
-    typer.echo("The definition is fine.")
-    typer.echo(f"Each value of these needs a compiled program of its own: {', '.join(answer.structural) or 'none'}.")
+    say("The definition is fine.")
+    say(f"Each value of these needs a compiled program of its own: {', '.join(answer.structural) or 'none'}.")
     for warning in answer.warnings:
-        typer.echo(f"Warning: {warning}")
+        say(f"Warning: {warning}")
 
 
 def submit(
@@ -55,9 +55,9 @@ def submit(
         if as_json:
             print_json(study)
         else:
-            typer.echo(f"Study {study.name} has the id {study.id}.")
+            say(f"Study {study.name} has the id {study.id}.")
             if study.pending_reason:
-                typer.echo(f"Nothing runs yet: {study.pending_reason}")
+                say(f"Nothing runs yet: {study.pending_reason}")
         if watch:
             _follow(client, study, as_json)
 
@@ -134,11 +134,11 @@ def best(study: StudyRef, url: Url = LOCAL, api_key: ApiKey = None, as_json: AsJ
     if as_json:
         print_items(found)
     for trial in found if not as_json else ():
-        typer.echo(f"Trial {trial.number}: {values_text(trial.values or {})}")
+        say(f"Trial {trial.number}: {values_text(trial.values or {})}")
         for name, value in trial.hyperparameters.items():
-            typer.echo(f"  {name} = {value}")
+            say(f"  {name} = {value}")
     if not found:
-        typer.echo("No feasible trial has finished yet.", err=True)
+        say("No feasible trial has finished yet.", err=True)
         raise typer.Exit(1)
 
 
@@ -209,25 +209,7 @@ def _act(
     if as_json:
         print_json(study)
     else:
-        typer.echo(f"Study {study.name} is {study.state}.")
-
-
-def print_json(model: BaseModel) -> None:
-    """Print what a service answered, as it answered it."""
-    typer.echo(model.model_dump_json(exclude_unset=True))
-
-
-def print_items(models: Iterable[BaseModel]) -> None:
-    """Print a list of what a service answered, as it answered it."""
-    items = [model.model_dump(mode="json", exclude_unset=True) for model in models]
-    typer.echo(json.dumps({"items": items}, ensure_ascii=False))
-
-
-def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print columns as wide as their content; the last one is left ragged."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say(f"Study {study.name} is {study.state}.")
 
 
 def values_text(values: Mapping[str, Any]) -> str:

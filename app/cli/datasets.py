@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.client import LOCAL, ApiKey, AsJson, Url, connect, print_items, print_json, print_table
+from app.cli.client import LOCAL, ApiKey, AsJson, Url, connect
+from app.cli.printing import print_items, print_json, print_table, say
 
 if TYPE_CHECKING:
     from app.client import Dataset
@@ -92,7 +93,7 @@ def delete(dataset: DatasetRef, url: Url = LOCAL, api_key: ApiKey = None) -> Non
     """Delete a data set of your own that no study uses."""
     with connect(url, api_key) as client:
         client.delete_dataset(dataset)
-    typer.echo(f"Data set {dataset} is deleted.")
+    say(f"Data set {dataset} is deleted.")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -106,9 +107,9 @@ def _show(dataset: Dataset, as_json: bool) -> None:
     if as_json:
         print_json(dataset)
         return
-    typer.echo(f"Data set {dataset.name} has the id {dataset.id}.")
+    say(f"Data set {dataset.name} has the id {dataset.id}.")
     classes = f", {dataset.classes} classes" if dataset.classes else ""
-    typer.echo(f"{dataset.rows} samples of kind {dataset.input_kind} for {dataset.task}{classes}.")
+    say(f"{dataset.rows} samples of kind {dataset.input_kind} for {dataset.task}{classes}.")
     if dataset.columns:
         rows: list[tuple[str, ...]] = []
         for column in dataset.columns:
@@ -117,4 +118,4 @@ def _show(dataset: Dataset, as_json: bool) -> None:
             rows.append((column.name, column.type, column.role, str(column.missing), values))
         print_table(("COLUMN", "TYPE", "ROLE", "MISSING", "VALUES"), rows)
     for warning in dataset.warnings:
-        typer.echo(f"Warning: {warning}")
+        say(f"Warning: {warning}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import typer
 
 from app.cli.client import AsJson
+from app.cli.printing import print_value, printable
 from app.cli.serve import DatabaseUrl, DataDir, Device, Host, settings_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def doctor(
         examination.close()
     counts = {status: sum(f.status is status for f in findings) for status in Status}
     if as_json:
-        typer.echo(json.dumps({"ok": not counts[Status.FAILED], "checks": [f.as_json() for f in findings]}))
+        print_value({"ok": not counts[Status.FAILED], "checks": [f.as_json() for f in findings]})
     else:
         typer.echo(f"\n{counts[Status.OK]} ok, {counts[Status.WARNING]} warnings, {counts[Status.FAILED]} failed.")
     raise typer.Exit(1 if counts[Status.FAILED] else 0)
@@ -53,8 +53,8 @@ def _show(finding: Finding) -> None:
     line = Text()
     line.append(f"{finding.status:<8}", style=COLOURS[finding.status])
     line.append(f"{finding.check:<24}", style="bold")
-    line.append(finding.found)
+    line.append(printable(finding.found))
     console.print(line)
     if finding.advice:
-        console.print(Text(f"{'':<32}expected {finding.expected}", style="dim"))
-        console.print(Text(f"{'':<32}{finding.advice}"))
+        console.print(Text(f"{'':<32}expected {printable(finding.expected)}", style="dim"))
+        console.print(Text(f"{'':<32}{printable(finding.advice)}"))

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import LOCAL, ApiKey, AsJson, StudyRef, Url, connect, print_json
+from app.cli.client import LOCAL, ApiKey, AsJson, StudyRef, Url, connect
+from app.cli.printing import print_json, say
 
 Assignments = Annotated[
     list[str] | None,
@@ -29,7 +30,7 @@ def enqueue(
     if as_json:
         print_json(trial)
     else:
-        typer.echo(f"Trial {trial.number} waits.")
+        say(f"Trial {trial.number} waits.")
 
 
 def assigned(assignments: list[str]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import LOCAL, ApiKey, AsJson, StudyRef, Url, connect, print_json
+from app.cli.client import LOCAL, ApiKey, AsJson, StudyRef, Url, connect
+from app.cli.printing import print_json, say
 
 Number = Annotated[int, typer.Argument(metavar="TRIAL", help="The trial's number.")]
 Token = Annotated[str, typer.Option("--token", envvar="FETTLE_LEASE_TOKEN", help="The lease token that `ask` printed.")]
@@ -65,7 +66,7 @@ def tell(
     if as_json:
         print_json(told)
     else:
-        typer.echo(f"Trial {told.number} is {told.state}.")
+        say(f"Trial {told.number} is {told.state}.")
 
 
 def _numbers(pairs: list[str] | None) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import LOCAL, ApiKey, AsJson, StudyRef, Url, connect, print_items, print_table, values_text
+from app.cli.client import LOCAL, ApiKey, AsJson, StudyRef, Url, connect, values_text
+from app.cli.printing import print_items, print_table
 
 
 def lineage(

@@ -14,7 +14,7 @@ import typer
 import uvicorn
 
 from app.api.connections import server_options
-from app.cli.children import Children
+from app.cli.children import DRAINED_CODE, Children
 from app.cli.serve import environment, worker_command
 
 if TYPE_CHECKING:
@@ -54,9 +54,8 @@ def run(service: FastAPI, settings: Settings, bound: socket.socket, workers: int
     host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     sharing = settings.model_copy(update={"workers_on_machine": max(workers, settings.workers_on_machine)})
-    children = Children(
-        worker_command(), environment(sharing), workers, grace_s=settings.drain_grace_s + KILL_AFTER_DRAIN_S
-    )
+    command = [*worker_command(), "--drained-status", str(DRAINED_CODE)]
+    children = Children(command, environment(sharing), workers, grace_s=settings.drain_grace_s + KILL_AFTER_DRAIN_S)
     config = uvicorn.Config(
         service,
         log_config=None,  # its lines go the way of all others

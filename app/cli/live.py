@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import typer
-
+from app.cli.printing import printable, say
 from app.cli.scoreboard import Scoreboard, duration_words
 from app.client import Event, Study
 
@@ -31,7 +30,7 @@ def show(study: Study, events: Iterable[Event]) -> Scoreboard:
             board.add(event)
             changed()
     reason = f": {board.state_reason.rstrip('.')}" if board.state_reason else ""
-    typer.echo(f"Study {study.name} is {board.state}{reason}. Best {board.best_words()}.")
+    say(f"Study {study.name} is {board.state}{reason}. Best {board.best_words()}.")
     return board
 
 
@@ -51,7 +50,7 @@ class _Plain:
         """Print the standing, unless it is the line printed last."""
         line = self._board.line()
         if line != self._last:
-            typer.echo(line)
+            say(line)
         self._last, self._printed_at = line, time.monotonic()
 
 
@@ -74,21 +73,23 @@ class _Terminal:
     def __rich__(self) -> RenderableType:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         board = self._board
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         table.add_column()
-        table.add_row("study", f"{board.study.name} ({board.state.lower()})")
+        table.add_row("study", Text(printable(f"{board.study.name} ({board.state.lower()})")))
         if board.total:
             table.add_row("", ProgressBar(total=board.total, completed=board.done, width=50))
         of = f" of {board.total}" if board.total else ""
         ended = ", ".join(f"{count} {state.lower()}" for state, count in board.ended.items())
-        table.add_row("trials", f"{board.done}{of} done ({ended}), {board.epochs} epochs")
+        table.add_row("trials", Text(printable(f"{board.done}{of} done ({ended}), {board.epochs} epochs")))
         shown = [f"{number} ({doing})" for number, doing in sorted(board.running.items())[:SHOWN_RUNNING]]
         more = len(board.running) - len(shown)
-        table.add_row("running", ", ".join(shown) + (f" and {more} more" if more > 0 else "") or "none")
-        table.add_row("best", board.best_words())
+        running = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        table.add_row("running", Text(printable(running or "none")))
+        table.add_row("best", Text(printable(board.best_words())))
         left_s = board.seconds_left()
         table.add_row("left", f"about {duration_words(left_s)}" if left_s is not None else "")
         return table

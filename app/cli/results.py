@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import LOCAL, ApiKey, AsJson, StudyRef, Url, connect, print_json, print_table
+from app.cli.client import LOCAL, ApiKey, AsJson, StudyRef, Url, connect
+from app.cli.printing import print_json, print_table, say
 
 OUTPUT_HELP = "A file to write; standard output if left out."
 Output = Annotated[Path | None, typer.Option("--output", "-o", help=OUTPUT_HELP)]
@@ -55,7 +56,7 @@ def importances(
     if as_json:
         print_json(found)
     elif found.reason:
-        typer.echo(found.reason, err=True)
+        say(found.reason, err=True)
     else:
         rows = [(item.hyperparameter, f"{item.importance:.3f}") for item in found.items]
         print_table(("HYPERPARAMETER", f"IMPORTANCE FOR {found.metric}"), rows)

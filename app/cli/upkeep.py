@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.cli.client import AsJson
+from app.cli.printing import print_json, print_value, say
 from app.cli.serve import DatabaseUrl, DataDir, database_of, settings_of
 
 
@@ -27,10 +27,10 @@ def backup(
     settings = settings_of(data_dir=data_dir, database_url=database_url)
     manifest = back_up(settings, folder, with_secret=with_secret)
     if as_json:
-        typer.echo(manifest.model_dump_json())
+        print_json(manifest)
         return
     held = f"{manifest.studies:,} studies, {manifest.trials:,} trials, {manifest.events:,} events"
-    typer.echo(f"Backed up {held} and {manifest.files:,} files ({manifest.size_bytes / 1e6:,.1f} MB) into {folder}.")
+    say(f"Backed up {held} and {manifest.files:,} files ({manifest.size_bytes / 1e6:,.1f} MB) into {folder}.")
 
 
 def restore(
@@ -50,7 +50,7 @@ def restore(
     from app.upkeep.restore import restore as bring_back
 
     if (folder is None) != in_place:
-        typer.echo("fettle: Expected the folder of a backup, or --in-place, and not both.", err=True)
+        say("fettle: Expected the folder of a backup, or --in-place, and not both.", err=True)
         raise typer.Exit(2)
     settings = settings_of(data_dir=data_dir, database_url=database_url)
     if folder is None:
@@ -61,16 +61,16 @@ def restore(
         renewed, files, forgotten, datasets = done.renewed, done.files, done.forgotten, done.datasets
     if as_json:
         about = {"restore": renewed.number, "open_studies": renewed.studies, "leases_taken_back": renewed.leases}
-        typer.echo(json.dumps({**about, "files": files, "missing_files": forgotten, "missing_datasets": datasets}))
+        print_value({**about, "files": files, "missing_files": forgotten, "missing_datasets": datasets})
         return
-    typer.echo(
+    say(
         f"Restored: {files:,} files, {renewed.studies:,} studies that go on, {renewed.leases:,} trials taken back. "
         f"This is life {renewed.number + 1} of the database."
     )
     for path in forgotten:
-        typer.echo(f"Not in the backup, superseded while it was made: {path}")
+        say(f"Not in the backup, superseded while it was made: {path}")
     for digest in datasets:
-        typer.echo(f"Without its file: the data set with the hash {digest}")
+        say(f"Without its file: the data set with the hash {digest}")
 
 
 def prune(
@@ -102,12 +102,12 @@ def prune(
             work.forget_workers(database, settings)
     if as_json:
         listed = [{"path": o.path, "size_bytes": o.size_bytes, "why": o.why, "url": o.url} for o in found]
-        typer.echo(json.dumps({"dry_run": dry_run, "pruned": rows, "orphans": listed}))
+        print_value({"dry_run": dry_run, "pruned": rows, "orphans": listed})
         return
     verb = "Would delete" if dry_run else "Deleted"
     for what, count in rows.items():
-        typer.echo(f"{verb} {count:,} {what} of studies that are over.")
+        say(f"{verb} {count:,} {what} of studies that are over.")
     for o in found:
-        typer.echo(f"{verb} {o.path} ({o.size_bytes:,} bytes): {o.why}.")
+        say(f"{verb} {o.path} ({o.size_bytes:,} bytes): {o.why}.")
     if not rows and not orphans:
-        typer.echo("Everything is kept for ever: set FETTLE_EVENT_RETENTION_DAYS and the like.")
+        say("Everything is kept for ever: set FETTLE_EVENT_RETENTION_DAYS and the like.")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.client import LOCAL, ApiKey, AsJson, Url, connect, print_items, print_json, print_table, time_text
+from app.cli.client import LOCAL, ApiKey, AsJson, Url, connect, time_text
+from app.cli.printing import print_items, print_json, print_table, say
 
 if TYPE_CHECKING:
     from app.client import Webhook
@@ -60,8 +61,8 @@ def add(
     if as_json:
         print_json(created)
         return
-    typer.echo(f"Webhook {created.id} sends to {created.url}.")
-    typer.echo(f"Secret: {created.secret}")
+    say(f"Webhook {created.id} sends to {created.url}.")
+    say(f"Secret: {created.secret}")
 
 
 @app.command()
@@ -79,7 +80,7 @@ def try_out(webhook: WebhookId, url: Url = LOCAL, api_key: ApiKey = None, as_jso
     if as_json:
         print_json(told)
     else:
-        typer.echo(f"The receiver answered {told.status}." if told.delivered else f"Not delivered: {told.error}")
+        say(f"The receiver answered {told.status}." if told.delivered else f"Not delivered: {told.error}")
     if not told.delivered:
         raise typer.Exit(1)
 
@@ -103,14 +104,14 @@ def delete(webhook: WebhookId, url: Url = LOCAL, api_key: ApiKey = None) -> None
     """Forget a webhook; what was not sent yet is not."""
     with connect(url, api_key) as client:
         client.delete_webhook(webhook)
-    typer.echo(f"Webhook {webhook} is deleted.")
+    say(f"Webhook {webhook} is deleted.")
 
 
 def _show(webhook: Webhook, as_json: bool) -> None:
     if as_json:
         print_json(webhook)
         return
-    typer.echo(f"Webhook {webhook.id} sends to {webhook.url}: {webhook.state}.")
+    say(f"Webhook {webhook.id} sends to {webhook.url}: {webhook.state}.")
     for text in (webhook.state_reason, webhook.last_error):
         if text:
-            typer.echo(f"  {text}")
+            say(f"  {text}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from fsspec.core import url_to_fs
 
 from app.data.normal import hash_of
+from app.scratch import Scratch
 
 SUFFIX = ".npz"
 
@@ -67,15 +68,13 @@ class DatasetFiles:
             OSError: the location can't be read.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-        try:
+        with Scratch("part", within=target.parent) as beside:
+            part = beside.path / target.name
             self._files.get_file(self._path(digest), str(part))
             found = hash_of(part)
             if found != digest:
                 raise Damaged(f"Expected a file with the SHA-256 {digest}. Received one with {found}.")
             part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
 
     def remove(self, digest: str, is_wanted: Callable[[], bool]) -> None:
         """Delete the file of this hash, unless `is_wanted` says, once it was moved aside, that it is wanted again.

@@ -16,6 +16,7 @@ from app.doctor.exposure import address
 from app.doctor.findings import Finding, Status
 from app.doctor.fleet import workers_and_leases
 from app.doctor.libraries import optional_libraries
+from app.doctor.open_files import open_files
 from app.doctor.postgresql import postgresql_server
 from app.doctor.sqlite import sqlite_file
 from app.doctor.storage import places
@@ -24,6 +25,7 @@ Check = Callable[[Examination], Iterator[Finding]]
 
 GROUPS: tuple[Check, ...] = (
     sqlite_file,  # before the others connect: they switch the file to the journal that it should have
+    open_files,
     reached,
     schema,
     postgresql_server,

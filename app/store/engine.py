@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import quote
 
-from sqlalchemy import Double, create_engine, event
+import structlog
+from sqlalchemy import Double, create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -20,6 +22,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from app.errors import Unready
+from app.store.presence import FilePresence, WatchedConnection, is_moved
 
 SQLITE_BUSY_TIMEOUT_S = 30
 WAL_SWITCH_PAUSE_S = 0.01
@@ -42,6 +47,7 @@ PATIENT_DELAY_S = 1.0
 """Wait between the tries after these, of who has nothing to do without the database."""
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 
 class now(FunctionElement[float]):  # noqa: N801 - reads as SQL
@@ -72,12 +78,16 @@ class Database:
         self.url: URL = _checked(url)
         self._is_patient = is_patient
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.presence: FilePresence | None = None
+        """Of an SQLite database: whether its file is still the one that was opened."""
         if self.is_sqlite:
-            self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", WRITE_POOL_SIZE)
-            self._reader = _sqlite_engine(self.url, "BEGIN DEFERRED", READ_POOL_SIZE)
+            self.presence = FilePresence(self.url.database or "")
+            self._writer = _sqlite_engine(self.url, self.presence, "BEGIN IMMEDIATE", WRITE_POOL_SIZE)
+            self._reader = _sqlite_engine(self.url, self.presence, "BEGIN DEFERRED", READ_POOL_SIZE)
         else:
             self._writer = self._reader = _postgresql_engine(self.url)
         self._is_disposed = False
+        self._identity: int | None = None
         for engine in {self._writer, self._reader}:
             event.listen(engine, "checkin", self._close_late)
 
@@ -112,25 +122,64 @@ class Database:
 
     def retrying(self, call: Callable[[], T]) -> T:
         """The result of `call`, made again where the database's connection broke or a deadlock was lost."""
+        told = False
         for delay_s in self._delays_s():
             try:
                 return call()
             except DBAPIError as error:
-                if not is_transient(error):
+                if self._may_return(error):
+                    if not told:
+                        log.warning("database_gone", error=str(error.orig))
+                    told = True
+                elif not is_transient(error):
                     raise
                 time.sleep(delay_s)
         return call()
+
+    def _may_return(self, error: DBAPIError) -> bool:
+        """Whether the database's file is away, and the caller has nothing better to do than wait for it."""
+        return self._is_patient() and is_moved(error.orig) and self.presence is not None and self.presence.may_come_back
 
     def _delays_s(self) -> Iterator[float]:
         yield from RETRY_DELAYS_S
         while self._is_patient():
             yield PATIENT_DELAY_S
 
+    def set_apart(self) -> None:
+        """Have the copy of an SQLite file be told from the file that it was copied from (see `FilePresence`)."""
+        if self.presence is not None:
+            with self._writer.begin() as connection:
+                self.presence.mark(connection, anew=True)
+
+    def check_identity(self, session: Session) -> None:
+        """Return while this is the database that it was at the first call; `session` is one of `read`.
+
+        Raises:
+            OperationalError: the file of an SQLite database, or one beside it, is another or away (see `is_moved`).
+            Unready: a PostgreSQL database was dropped, and another made by its name.
+        """
+        if self.presence is not None:
+            try:
+                self.presence.check()
+            except sqlite3.OperationalError as error:
+                raise OperationalError("check", None, error) from None
+            return
+        found = session.scalar(text("SELECT oid::bigint FROM pg_database WHERE datname = current_database()"))
+        if self._identity is None:
+            self._identity = found
+        elif found != self._identity:
+            raise Unready(
+                "Expected the database that this process began with. Received another of its name: it was dropped and "
+                "made again. Restart the service to work with that one."
+            )
+
     def dispose(self) -> None:
         """Close all pooled connections; those that threads still use are closed once they come back."""
         self._is_disposed = True
         self._writer.dispose()
         self._reader.dispose()
+        if self.presence is not None:
+            self.presence.forget()
 
     def _close_late(self, _connection: Any, record: ConnectionPoolEntry) -> None:
         # It would return to the pool that it was taken from, which nobody has any more.
@@ -150,8 +199,8 @@ def is_transient(error: DBAPIError) -> bool:
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
         return code & 0xFF in SQLITE_PASSING
-    text = str(error.orig).lower()
-    return any(word in text for word in ("locked", "busy", "connection", "server closed"))
+    said = str(error.orig).lower()
+    return any(word in said for word in ("locked", "busy", "connection", "server closed"))
 
 
 def _checked(url: str) -> URL:
@@ -200,8 +249,17 @@ def _postgresql_engine(url: URL) -> Engine:
     return engine
 
 
-def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
-    engine = create_engine(url, pool_size=pool_size, max_overflow=32, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S})
+def _sqlite_engine(url: URL, presence: FilePresence, begin: str, pool_size: int) -> Engine:
+    given = {"timeout": SQLITE_BUSY_TIMEOUT_S, "factory": WatchedConnection}
+    engine = create_engine(url, pool_size=pool_size, max_overflow=32, connect_args=given)
+    writes = begin == "BEGIN IMMEDIATE"
+
+    @event.listens_for(engine, "do_connect")
+    def _never_make_another(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        # SQLite makes a file that isn't there: right for the first connection alone.
+        if presence.is_known:
+            presence.check_file()
+            arguments[0], options["uri"] = f"file:{quote(str(presence.path))}?mode=rw", True
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -212,10 +270,17 @@ def _sqlite_engine(url: URL, begin: str, pool_size: int) -> Engine:
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA cache_size=-16000")
         cursor.close()
+        presence.opened(connection)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        try:
+            presence.check_file()
+        except sqlite3.OperationalError as error:
+            raise OperationalError(begin, None, error) from None
         connection.exec_driver_sql(begin)
+        if writes:
+            presence.begun()
 
     return engine
 

@@ -35,6 +35,8 @@ def migrate(database: Database) -> str:
         SchemaTooNew: this code may not run on it.
     """
     with _alone(database) as connection:
+        if database.presence is not None:
+            database.presence.mark(connection)
         current = schema_revision(connection)
         if current == HEAD and oldest_code(connection, HEAD) is not None:
             return HEAD
@@ -129,13 +131,17 @@ def check_schema(database: Database) -> str:
 
     Raises:
         SchemaTooNew: it is a newer one that needs newer code.
-        Unready: it is an older one, or there is none.
+        Unready: it is an older one, or there is none, or another database has the place of the one before.
     """
-    with database.read() as session:
-        connection = session.connection()
-        found = schema_revision(connection)
-        if found is not None and found > HEAD:
-            return _fitting(connection, found)
+    if database.presence is not None and database.presence.is_absent:
+        found = None  # and a look would make the file
+    else:
+        with database.read() as session:
+            database.check_identity(session)
+            connection = session.connection()
+            found = schema_revision(connection)
+            if found is not None and found > HEAD:
+                return _fitting(connection, found)
     if found != HEAD:
         raise Unready(f"Expected the database at schema revision {HEAD}. Received {found}: run `fettle migrate`.")
     return HEAD

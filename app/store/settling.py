@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, text, update
+from sqlalchemy import Row, bindparam, func, select, text, update
 
 from app.domain.json import loads
 from app.domain.study import FAILURES_IN_A_ROW, FIRST_FAILURES, StudyState
@@ -152,7 +152,13 @@ def cancel_live(study: LockedStudy, message: str, *states: TrialState) -> list[N
 
 
 def end_study(study: LockedStudy, state: StudyState, reason: str) -> list[NewEvent]:
-    """Put the study in its final state; the scores on its test part are told before that it is."""
+    """Put the study in its final state; the scores on its test part are told before that it is.
+
+    One that would be COMPLETED with nothing but failures is FAILED.
+    """
+    failures = _only_failures(study) if state is StudyState.COMPLETED else None
+    if failures is not None:
+        state, reason = StudyState.FAILED, f"{reason.rstrip('.')}, and {failures}"
     study.state, study.state_reason, study.finished_at = state, reason, study.at
     return [*told_scores(study), study_event("study.finished", study)]
 
@@ -194,6 +200,20 @@ def _failure(study: LockedStudy) -> str | None:
     if streak >= FAILURES_IN_A_ROW:
         return f"{streak} trials in a row failed: see their errors."
     return None
+
+
+def _only_failures(study: LockedStudy) -> str | None:
+    """In words why no trial ended well; None where one did, or none failed by itself."""
+    if study.complete + study.pruned or not study.fail:
+        return None
+    failed = (_t.c.study_id == study.id, _t.c.state == TrialState.FAIL, _t.c.reason != FailureReason.CANCELLED)
+    by_reason = select(_t.c.reason, func.count()).where(*failed).group_by(_t.c.reason).order_by(_t.c.reason)
+    counts = [(count, reason) for reason, count in study.connection.execute(by_reason)]
+    if all(reason in BLAMELESS_REASONS for _, reason in counts):
+        return None
+    total = sum(count for count, _ in counts)
+    words = ", ".join(f"{count} {reason}" for count, reason in counts)
+    return f"{total} trials failed ({words}), none ended well: see their errors."
 
 
 def _limit_met(study: LockedStudy) -> str | None:

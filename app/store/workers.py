@@ -61,6 +61,17 @@ def running_trials(session: Session, project: str, worker_ids: Sequence[str]) ->
     return found
 
 
+def projects_served(session: Session, worker_id: str) -> list[str]:
+    """The projects whose trials a worker holds, reserved or running."""
+    query = (
+        select(Study.project)
+        .join(Trial, Trial.study_id == Study.id)
+        .where(Trial.lease_token.is_not(None), Trial.worker_id == worker_id)
+        .distinct()
+    )
+    return list(session.scalars(query.order_by(Study.project)))
+
+
 def live_offers(session: Session) -> list[Offer]:
     """What the workers offer that live and take trials."""
     query = select(Worker).where(

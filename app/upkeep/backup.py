@@ -124,6 +124,7 @@ def _taken(database: Database, folder: Path) -> Iterator[Session]:
             connection.execute("VACUUM INTO ?", (str(target),))
         copy = Database(f"sqlite:///{target}")
         try:
+            copy.set_apart()
             with copy.read() as session:
                 yield session
         finally:

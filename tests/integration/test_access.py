@@ -18,6 +18,7 @@ from app.domain.access import Scope
 from app.settings import Settings
 from app.store import keys
 from app.store.engine import Database
+from app.store.fleet import Offer, register_worker
 from tests.integration.access import Locked, Route, bad_headers, locked, routes_of
 from tests.integration.conftest import RunningService, function_study, serving
 from tests.processes import wait_for
@@ -152,6 +153,21 @@ def test_what_another_project_has_is_told_as_what_does_not_exist(guarded: Locked
         items = guarded.call("GET", path, guarded.stranger).json()["items"]
         assert {item["project"] for item in items} <= {"elsewhere"}
     assert guarded.call("GET", f"/v1/studies/{study}", guarded.root).json()["state"] == "RUNNING"
+
+
+def test_shared_workers_are_drained_with_a_key_of_all_projects_alone(guarded: Locked) -> None:
+    with guarded.service.database.write() as session:
+        register_worker(session, "w1", "here", 1, Offer("cpu", ["function"], {}))
+    for key in (guarded.by_scope[Scope.ADMIN], guarded.stranger):
+        refused = guarded.call("POST", "/v1/workers/w1:drain", key)
+        assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")
+        assert "Expected a key of all projects" in refused.json()["detail"]
+        made_up = guarded.call("POST", "/v1/workers/none:drain", key)
+        assert made_up.json()["detail"] == refused.json()["detail"]
+    (seen,) = guarded.call("GET", "/v1/workers", guarded.root).json()["items"]
+    assert seen["drain_requested"] is False
+    drained = guarded.call("POST", "/v1/workers/w1:drain", guarded.root)
+    assert (drained.status_code, drained.json()["drain_requested"]) == (200, True)
 
 
 def test_names_and_idempotency_keys_are_each_projects_own(guarded: Locked) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from app.api.access import declared
 from app.domain.access import Scope
+from app.store import leases, tables
 from app.store.engine import Database
-from tests.integration.access import Locked, locked
+from app.store.fleet import Offer, register_worker
+from tests.integration.access import Locked, Made, locked, make_key, make_project
 from tests.integration.conftest import RunningService, function_study, serving
 
 CSV = b"x,y\n" + b"1,a\n2,b\n" * 50
@@ -70,8 +73,6 @@ def changes(guarded: Locked) -> dict[str, Callable[[], tuple[httpx.Response, str
         return response, made["key"]
 
     def drain() -> tuple[httpx.Response, str]:
-        from app.store.fleet import Offer, register_worker
-
         with guarded.service.database.write() as session:
             register_worker(session, "w1", "here", 1, Offer("cpu", ["function"], {}))
         return post("/v1/workers/w1:drain"), "w1"
@@ -191,3 +192,22 @@ def test_an_open_service_notes_changes_of_anybody(service: RunningService) -> No
     study = service.create()["id"]
     (entry,) = service.client.get("/v1/audit").json()["items"]
     assert (entry["subject"], entry["key_id"], entry["actor"]) == (study, None, None)
+
+
+def test_the_drain_of_a_shared_worker_is_told_in_every_project_whose_trials_it_held(guarded: Locked) -> None:
+    make_project(guarded.service, "idle")
+    idle = make_key(guarded.service, "idle", list(Scope), project="idle")
+    study = guarded.create(guarded.stranger)["id"]
+    with guarded.service.database.write() as session:
+        register_worker(session, "w1", "here", 1, Offer("cpu", ["function"], {}))
+        key = session.scalars(select(tables.Study.id).where(tables.Study.public_id == study)).one()
+        leases.reserve(session, key, "w1", 1, 30.0)
+    assert guarded.call("POST", "/v1/workers/w1:drain", guarded.root).status_code == 200
+
+    def told(key: Made) -> list[tuple[str, str]]:
+        found = guarded.call("GET", "/v1/audit?action=worker.drain", key).json()["items"]
+        return [(entry["project"], entry["subject"]) for entry in found]
+
+    assert told(guarded.root) == [("default", "w1")]
+    assert told(guarded.stranger) == [("elsewhere", "w1")]
+    assert told(idle) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, text, update
 
-from app.doctor import Examination, Status
+from app.doctor import Examination, Finding, Status
 from app.doctor.consistency import counters_and_logs
 from app.doctor.database import clock_finding
 from app.doctor.fleet import workers_and_leases
+from app.doctor.open_files import open_files
 from app.doctor.postgresql import postgresql_server
 from app.doctor.sqlite import sqlite_file
 from app.settings import Settings
@@ -119,6 +121,37 @@ def test_a_damaged_file_a_wrong_journal_and_a_lock_that_is_held(
     assert look() == {"sqlite integrity": Status.FAILED}
     file.write_bytes(b"this is no database, and it is long enough to look like one" * 100)
     assert look() == {"sqlite integrity": Status.FAILED}
+
+
+@pytest.mark.parametrize("mishap", ["deleted", "replaced", "moved", "log deleted"])
+def test_processes_whose_file_was_deleted_or_replaced_are_named(
+    sqlite_database: Database, tmp_path: Path, mishap: str
+) -> None:
+    file = Path(sqlite_database.url.database or "")
+
+    def look() -> dict[str, Finding]:
+        examination = Examination(Settings(data_dir=tmp_path, database_url=f"sqlite:///{file}"))
+        try:
+            return {f.check: f for f in open_files(examination)}
+        finally:
+            examination.close()
+
+    with fleet_on(sqlite_database, tmp_path) as fleet:
+        worker = fleet.start()
+        wait_for(lambda: "worker_started" in worker.log(), 60, "a worker")
+        wait_for(lambda: look()["sqlite open files"].found.startswith("1 processes"), 60, "its open files")
+        assert bad(look()) == {}
+        if mishap == "log deleted":
+            Path(f"{file}-wal").unlink()
+        else:
+            shutil.copyfile(file, tmp_path / "another.db")
+            file.unlink() if mishap == "deleted" else file.rename(tmp_path / "aside.db")
+            if mishap == "replaced":
+                (tmp_path / "another.db").rename(file)
+        found = look()
+        assert bad(found) == {"sqlite open files": Status.FAILED}
+        assert f"process {worker.pid} (" in found["sqlite open files"].found
+        assert "/proc/" in found["sqlite open files"].advice
 
 
 def test_postgresql_without_room_without_rights_and_behind_a_long_transaction(

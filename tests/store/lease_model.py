@@ -147,6 +147,9 @@ class ModelStudy:
         )
 
     def end(self, state: str) -> None:
+        own = [t for t in self.trials if t.state == "FAIL" and t.reason not in BLAMELESS]
+        if state == "COMPLETED" and own and not self.count("COMPLETE", "PRUNED"):
+            state = "FAILED"
         self.state = state
         best = None if self.best is None else {"number": self.best.number, "values": {"value": self.best.value}}
         self.tell("study.finished", state=state, best=best)

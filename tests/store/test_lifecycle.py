@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import update
 
-from app.domain.trial import FailureReason
+from app.domain.trial import FailureReason, Outcome, TrialState
 from app.errors import NameTaken, NotFound, StateConflict
-from app.store import lifecycle
+from app.store import lifecycle, recording
 from app.store.reaper import Reaper
 from app.store.tables import Study
 from tests.store.conftest import Bench, definition
@@ -127,6 +127,72 @@ def test_lost_and_cancelled_trials_do_not_fail_the_study(make_bench: Callable[..
     for reservation in bench.running(12):
         bench.fail(reservation, FailureReason.LOST)
     assert bench.study().state == "RUNNING"
+
+
+def test_a_study_whose_trials_all_failed_is_failed_however_few_there_were(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(budget={"trials": 4})
+    reasons = (FailureReason.EXCEPTION, FailureReason.NON_FINITE, FailureReason.EXCEPTION, FailureReason.LOST)
+    for reservation, reason in zip(bench.running(4), reasons, strict=True):
+        assert bench.study().state == "RUNNING"
+        bench.fail(reservation, reason)
+    study = bench.study()
+    words = (
+        "All 4 trials of the budget are done, and 4 trials failed (2 EXCEPTION, 1 LOST, 1 NON_FINITE), "
+        "none ended well: see their errors."
+    )
+    assert (study.state, study.state_reason) == ("FAILED", words)
+    last = bench.events()[-1]
+    assert (last["type"], last["state"], last["state_reason"]) == ("study.finished", "FAILED", words)
+    with pytest.raises(StateConflict):
+        bench.act(lifecycle.update_study, definition(budget={"trials": 9}))
+    bench.check()
+
+
+@pytest.mark.parametrize("limit", ["seconds", "device_seconds", "no_improvement_trials", "sample_limit"])
+def test_whatever_ends_a_study_without_one_good_trial_it_is_failed(
+    make_bench: Callable[..., Bench], limit: str
+) -> None:
+    grid = limit == "sample_limit"
+    bench = make_bench(sample_limit=1, budget={"trials": 9}) if grid else make_bench(budget={limit: 1, "trials": 9})
+    (reservation,) = bench.running()
+    if limit == "seconds":
+        with bench.database.write() as session:
+            session.execute(update(Study).where(Study.id == bench.study_id).values(deadline_at=1.0))
+    with bench.database.write() as session:
+        outcome = Outcome(
+            reservation.trial_id,
+            reservation.token,
+            TrialState.FAIL,
+            reason=FailureReason.REFUSED,
+            device_seconds=2.0,
+        )
+        recording.finish(session, bench.study_id, [outcome], [], 30.0)
+    assert bench.study().state == "FAILED"
+    assert "1 REFUSED" in (bench.study().state_reason or "")
+
+
+def test_trials_that_were_cancelled_or_lost_do_not_make_a_study_failed(make_bench: Callable[..., Bench]) -> None:
+    mixed = make_bench(name="mixed", budget={"trials": 2})
+    failing, _ = mixed.running(2)
+    mixed.act(lifecycle.cancel_trial, 1)
+    mixed.fail(failing)
+    assert mixed.study().state == "FAILED"
+    cancelled = make_bench(name="cancelled", budget={"trials": 1})
+    cancelled.running()
+    cancelled.act(lifecycle.cancel_trial, 0)
+    assert cancelled.study().state == "COMPLETED"
+    lost = make_bench(name="lost", budget={"trials": 1})
+    lost.fail(lost.running()[0], FailureReason.LOST)
+    assert lost.study().state == "COMPLETED"
+    good = make_bench(name="good", budget={"trials": 2})
+    one, two = good.running(2)
+    good.fail(one)
+    good.finish(two)
+    assert good.study().state == "COMPLETED"
+    stopped = make_bench(name="stopped", budget={"trials": 2})
+    stopped.fail(stopped.running()[0])
+    stopped.act(lifecycle.stop)
+    assert stopped.study().state == "STOPPED"
 
 
 def test_a_target_ends_the_study_and_cancels_what_waits(make_bench: Callable[..., Bench]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.cli.children import Children
+from app.cli.children import DRAINED_CODE, Children
 from app.cli.live import show
 from app.cli.scoreboard import Scoreboard, duration_words
 from app.cli.serve import environment
@@ -180,6 +180,18 @@ def test_a_worker_that_ends_on_purpose_is_not_replaced(tmp_path: Path, code: int
     time.sleep(1.0)  # twice the first pause: enough for a wrong restart to show
     fleet.stop()
     assert len(started(tmp_path)) == 1
+
+
+def test_a_worker_that_was_drained_over_http_is_replaced_until_the_service_stops(tmp_path: Path) -> None:
+    fleet = children(tmp_path, f"time.sleep(600) if os.path.exists('drained') else sys.exit({DRAINED_CODE})", count=1)
+    fleet.start()
+    until(lambda: len(started(tmp_path)) >= 3, "one after the other")
+    (tmp_path / "drained").touch()
+    fleet.stop()
+    there = started(tmp_path)
+    assert not any(psutil.pid_exists(pid) for pid in there)
+    time.sleep(1.0)  # several looks: enough for a wrong start to show
+    assert started(tmp_path) == there
 
 
 def test_a_worker_drains_before_it_goes(tmp_path: Path) -> None:

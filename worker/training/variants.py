@@ -21,6 +21,7 @@ import psutil
 import tensorflow as tf
 
 from app.domain.memory import MB, trial_bytes
+from app.scratch import Scratch
 from worker.training.network import Network
 from worker.training.program import Program, Variant
 from worker.training.signature import Signature
@@ -123,9 +124,10 @@ class Timings:
             self._known = dict(_entries(self._path)) | self._known
             with suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-                part.write_text(json.dumps(self._known, indent=0), encoding="utf-8")
-                part.replace(self._path)
+                with Scratch("part", within=self._path.parent) as beside:
+                    part = beside.path / self._path.name
+                    part.write_text(json.dumps(self._known, indent=0), encoding="utf-8")
+                    part.replace(self._path)
 
     def _key(self, signature: Signature) -> str:
         parts = [self._machine, signature.family, signature.version, signature.dataset.model_dump_json()]

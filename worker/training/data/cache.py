@@ -6,7 +6,6 @@ folder that can't be written is done without.
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from app.scratch import Scratch
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,10 +53,8 @@ def made_once(name: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> Arra
 
 def _write(path: Path, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with Scratch("part", within=path.parent) as beside:
+        part = beside.path / path.name
         with part.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
