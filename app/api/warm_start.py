@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.api.problems import invalid_request
 from app.api.views import definition_of
 from app.domain.constraints import violations
+from app.domain.fixed import whole
 from app.domain.json import decode_number, loads
 from app.domain.study import StudyDefinition, WarmStart
 from app.domain.warm_start import MOST_TRIALS, EarlierTrial, sampled_by, why_other_results
@@ -82,8 +83,9 @@ def _problem(definition: StudyDefinition, source: tables.Study | None, others: S
 
 def _fitting(definition: StudyDefinition, source: tables.Study, rows: Sequence[Row[Any]]) -> list[EarlierTrial]:
     found = []
+    fixed = definition_of(source).fixed if any(row.varied is not None for row in rows) else {}
     for row in rows:
-        sampled = sampled_by(definition, loads(row.hyperparameters or "{}"))
+        sampled = sampled_by(definition, whole(fixed, loads(row.hyperparameters or row.varied or "{}")))
         if sampled is None or row.objective_values is None:
             continue
         metrics = {name: decode_number(value) for name, value in loads(row.metrics or "{}").items()}

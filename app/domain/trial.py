@@ -82,6 +82,13 @@ class Proposal:
     first_epoch: int = 0
     identity: str | None = None
     on_duplicate: Literal["train", "reuse", "redraw"] = "train"
+    varied: dict[str, Scalar] | None = None
+    """What is kept of the hyperparameters, where the study's fixed ones are large; None: all of them."""
+
+    @property
+    def kept(self) -> dict[str, Scalar]:
+        """The hyperparameters that the trial's row and its events have."""
+        return self.hyperparameters if self.varied is None else self.varied
 
 
 Curve = tuple[tuple[float, ...], ...]

@@ -42,6 +42,7 @@ _REUSE = (
         curve="[]",
         attempt=bindparam("next_attempt"),
         hyperparameters=bindparam("all_values"),
+        varied=bindparam("varied_values"),
         sampled=bindparam("drawn"),
         system_attributes=bindparam("attributes"),
         started_at=bindparam("at"),
@@ -100,7 +101,7 @@ def finish_reused(
     changes, events = [], []
     for proposal, source in reused:
         reservation = proposal.reservation
-        hyperparameters = dumps(proposal.hyperparameters)
+        kept = dumps(proposal.kept)
         study.waiting -= 1
         study.leased -= 1
         study.since_improvement += 1
@@ -109,7 +110,8 @@ def finish_reused(
                 "key": reservation.trial_id,
                 "token": reservation.token,
                 "next_attempt": reservation.attempt,
-                "all_values": hyperparameters,
+                "all_values": kept if proposal.varied is None else None,
+                "varied_values": None if proposal.varied is None else kept,
                 "drawn": dumps(proposal.sampled),
                 "attributes": dumps(proposal.system_attributes),
                 "at": study.at,
@@ -121,12 +123,11 @@ def finish_reused(
                 **{f"copied_{name}": getattr(source, name) for name in _COPIED},
             }
         )
-        started = {"attempt": reservation.attempt, "worker_id": worker_id, "device": device}
-        events.append(
-            NewEvent(
-                "trial.started", {"hyperparameters": proposal.hyperparameters, **started}, trial=reservation.number
-            )
-        )
+        started: dict[str, Any] = {"hyperparameters": proposal.kept, "attempt": reservation.attempt}
+        started |= {"worker_id": worker_id, "device": device}
+        if proposal.varied is not None:
+            started["omits_fixed"] = True
+        events.append(NewEvent("trial.started", started, trial=reservation.number))
         values = dict(zip(metrics, loads(source.objective_values or "[]"), strict=False))
         more = {"feasible": source.feasible, "values": values, "reused_from": source.number}
         events.append(trial_finished(reservation.number, TrialState.COMPLETE, None, seconds=0.0, **more))

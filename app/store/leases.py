@@ -46,6 +46,7 @@ _START = (
         epochs=0,
         attempt=bindparam("next_attempt"),
         hyperparameters=bindparam("all_values"),
+        varied=bindparam("varied_values"),
         sampled=bindparam("drawn"),
         system_attributes=bindparam("attributes"),
         identity=bindparam("hash"),
@@ -159,7 +160,7 @@ def _start_trained(
     """Make reservations RUNNING."""
     if not starting:
         return []
-    told = [(dumps(p.hyperparameters), p) for p in starting]
+    told = [(dumps(p.kept), p) for p in starting]
     study.connection.execute(
         _START,
         [
@@ -167,7 +168,8 @@ def _start_trained(
                 "key": p.reservation.trial_id,
                 "token": p.reservation.token,
                 "next_attempt": p.reservation.attempt,
-                "all_values": all_values,
+                "all_values": kept if p.varied is None else None,
+                "varied_values": None if p.varied is None else kept,
                 "drawn": dumps(p.sampled),
                 "attributes": dumps(p.system_attributes),
                 "hash": p.identity,
@@ -178,7 +180,7 @@ def _start_trained(
                 "parent": p.parent,
                 "first_epoch": p.first_epoch,
             }
-            for all_values, p in told
+            for kept, p in told
         ],
     )
     study.waiting -= len(starting)
@@ -190,9 +192,10 @@ def _start_trained(
             study.deadline_at = study.at + study.seconds_limit
         events.append(study_event("study.started", study))
     where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
-    for all_values, p in told:
-        ancestry = "" if p.parent is None else f',"parent":{p.parent},"first_epoch":{p.first_epoch}'
-        fields = f'{{"hyperparameters":{all_values},"attempt":{p.reservation.attempt},{where}{ancestry}}}'
+    for kept, p in told:
+        more = "" if p.parent is None else f',"parent":{p.parent},"first_epoch":{p.first_epoch}'
+        more += "" if p.varied is None else ',"omits_fixed":true'
+        fields = f'{{"hyperparameters":{kept},"attempt":{p.reservation.attempt},{where}{more}}}'
         events.append(NewEvent("trial.started", fields, trial=p.reservation.number))
     return events
 

@@ -189,7 +189,12 @@ def _record_outcomes(
         better = _is_better(study, outcome, directions)
         if better:
             study.best_number, study.best_value, study.since_improvement = row.number, (outcome.values or ())[0], 0
-            fields = {"values": values, "hyperparameters": loads(row.hyperparameters or "{}")}
+            fields: dict[str, Any] = {
+                "values": values,
+                "hyperparameters": loads(row.hyperparameters or row.varied or "{}"),
+            }
+            if row.hyperparameters is None and row.varied is not None:
+                fields["omits_fixed"] = True
             events.append(NewEvent("trial.best", fields, trial=row.number))
         else:
             study.since_improvement += 1

@@ -28,9 +28,9 @@ def find_source(session: Session, project: str, reference: str) -> Study | None:
 
 
 def complete_trials(session: Session, study_id: int, limit: int) -> list[Row[Any]]:
-    """The last COMPLETE trials of a study, by number: number, hyperparameters, objective_values and metrics."""
+    """The last COMPLETE trials of a study, by number: number, hyperparameters, varied, objective_values and metrics."""
     query = (
-        select(Trial.number, Trial.hyperparameters, Trial.objective_values, Trial.metrics)
+        select(Trial.number, Trial.hyperparameters, Trial.varied, Trial.objective_values, Trial.metrics)
         .where(Trial.study_id == study_id, Trial.state == TrialState.COMPLETE)
         .order_by(Trial.number.desc())
         .limit(limit)

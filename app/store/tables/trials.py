@@ -64,8 +64,8 @@ class Trial(Base):
     hyperparameters: Mapped[str | None] = mapped_column(Text)
     """All of them, as JSON; None before the trial was drawn, and where `varied` has them."""
     varied: Mapped[str | None] = mapped_column(Text)
-    """Those that the study's definition doesn't fix, or fixes otherwise, as JSON: in place of all of them where the
-    fixed ones are large (see `app.domain.fixed`)."""
+    """Those that the study's definition doesn't fix, as JSON: in place of all of them where the fixed ones are large
+    (see `app.domain.fixed`)."""
     sampled: Mapped[str | None] = mapped_column(Text)
 
     objective_values: Mapped[str | None] = mapped_column(Text)
