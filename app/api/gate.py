@@ -28,6 +28,7 @@ PROBES = ("/healthz", "/readyz", "/metrics")
 HEAVY = {
     ("POST", "/v1/studies:validate"),
     ("POST", "/v1/datasets"),
+    ("GET", "/v1/studies/{study_id:id}/best"),
     ("GET", "/v1/studies/{study_id:id}/importances"),
     ("GET", "/v1/studies/{study_id:id}/plots/{kind:id}"),
     ("GET", "/v1/studies/{study_id:id}/export"),

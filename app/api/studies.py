@@ -67,7 +67,7 @@ def create_study(
         keep_earlier(session, study.id, warm.trials)
         change.note(session, study.public_id)
         location = f"/v1/studies/{study.public_id}"
-        return answer(study_now(session, study), 201, location=location, etag=study.revision)
+        return answer(study_now(session, study), 201, location=location, etag=study.revision, study=study.id)
 
     return once(api, project, request, key, work)
 
@@ -119,9 +119,9 @@ def list_studies(
     )
     after = cursors.decode(cursor)
     with api.database.read() as session:
-        found = studies.list_studies(session, project, narrowed, sort=sort, after=after, limit=limit + 1)
-        views = study_views(session, found[:limit])
-    more = cursors.encode(studies.sort_key(found[limit - 1], sort)) if len(found) > limit else None
+        found, has_more = studies.studies_page(session, project, narrowed, sort=sort, after=after, limit=limit)
+        views = study_views(session, found)
+    more = cursors.encode(studies.sort_key(found[-1], sort)) if has_more else None
     return page(views, more)
 
 

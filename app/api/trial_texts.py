@@ -14,6 +14,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app.api.views import artifact_view, definition_of
+from app.domain.fixed import LARGE_BYTES, whole
 from app.domain.json import dumps, loads
 from app.store import artifacts, tables, trials
 from app.store.listing import ShownTrial, shown
@@ -24,11 +25,18 @@ def trial_texts(session: Session, study: tables.Study, rows: Sequence[ShownTrial
     """Trials of a study as `schemas.Trial`, with their files and the last metrics of those that have no result."""
     files = artifacts.artifacts_of(session, [t.id for t in rows])
     metrics = trials.last_metrics(session, [t for t in rows if t.metrics is None])
-    waiting = any(t.hyperparameters is None for t in rows)
-    fixed = definition_of(study).fixed if waiting else {}
+    apart = any(t.hyperparameters is None for t in rows)
+    fixed = definition_of(study).fixed if apart else {}
     names = loads(study.objective_metrics)
     public_id = _string(study.public_id)
     return [_trial_text(public_id, names, t, files.get(t.id, []), t.metrics or metrics.get(t.id), fixed) for t in rows]
+
+
+def fixed_bytes(study: tables.Study) -> int:
+    """What the study's fixed hyperparameters add to a trial that is kept without them."""
+    if len(study.definition or "") <= LARGE_BYTES:
+        return len(study.definition or "")
+    return len(dumps(definition_of(study).fixed).encode())
 
 
 def trial_text(session: Session, study: tables.Study, row: tables.Trial) -> str:
@@ -49,7 +57,7 @@ def _trial_text(
     metrics: str | None,
     fixed: Mapping[str, Any],
 ) -> str:
-    hyperparameters = trial.hyperparameters or dumps({**fixed, **loads(trial.requested or "{}")})
+    hyperparameters = trial.hyperparameters or dumps(whole(fixed, loads(trial.varied or trial.requested or "{}")))
     values = "null" if trial.objective_values is None else _values(names, trial.objective_values)
     seconds = "null"
     if trial.finished_at is not None and trial.started_at is not None:

@@ -193,7 +193,7 @@ def _range(
     session: Session, condition: ColumnElement[bool], after: Position, limit: int, budget: int
 ) -> tuple[list[ProjectEvent], Position | None]:
     """The first events beyond `after` that meet a condition, and the last one's place where there may be more."""
-    query: Select[Any] = (
+    query: Select[*tuple[Any, ...]] = (
         select(*_PLACE, Event.type, Event.data)
         .where(condition, tuple_(*_PLACE) > tuple_(*after))
         .order_by(*_PLACE)

@@ -16,6 +16,11 @@ from sqlalchemy.orm import Session
 PAGE_BYTES = 4_000_000
 """What a page of a list holds at most; a single item may be longer."""
 
+FEW = 16
+"""Items that are read first of a list whose items' sizes are not known."""
+MANY = 64
+"""Items of such a list that are read at once: each may take half a megabyte."""
+
 
 @dataclass(frozen=True, slots=True)
 class Portion:
@@ -25,7 +30,7 @@ class Portion:
     is_cut: bool
 
 
-def portion(session: Session, query: Select[Any], text: str, order: Sequence[str], budget: int) -> Portion:
+def portion(session: Session, query: Select[*tuple[Any, ...]], text: str, order: Sequence[str], budget: int) -> Portion:
     """The first rows of `query`, at least one, as long as the texts in the column `text` fit `budget` bytes together.
 
     `query` is sorted by the columns `order` and has a limit.
@@ -43,9 +48,11 @@ def portion(session: Session, query: Select[Any], text: str, order: Sequence[str
     return Portion(rows, is_cut=False)
 
 
-def _counted(session: Session, query: Select[Any], text: str, order: Sequence[str], budget: int) -> Portion:
+def _counted(
+    session: Session, query: Select[*tuple[Any, ...]], text: str, order: Sequence[str], budget: int
+) -> Portion:
     found = query.subquery("found")
-    size = func.octet_length(found.c[text])
+    size = func.coalesce(func.octet_length(found.c[text]), 0)
     by = [found.c[name] for name in order]
     sized = select(
         found,
@@ -55,7 +62,7 @@ def _counted(session: Session, query: Select[Any], text: str, order: Sequence[st
     ).subquery("sized")
     kept = select(*(sized.c[column.key] for column in found.c), sized.c["of"])
     kept = kept.where((sized.c.up_to <= budget) | (sized.c.up_to == sized.c.size))
-    rows = list(session.execute(kept.order_by(*(sized.c[name] for name in order))))
+    rows: list[Row[Any]] = [*session.execute(kept.order_by(*(sized.c[name] for name in order)))]
     return Portion(rows, is_cut=bool(rows) and len(rows) < rows[0].of)
 
 
@@ -64,6 +71,11 @@ def octets(text: str | None) -> int:
     if text is None:
         return 0
     return len(text) if text.isascii() else len(text.encode())
+
+
+def next_count(read: int, size: int, largest: int, budget: int) -> int:
+    """How many items to read next, where `read` took `size` bytes, the largest of them `largest`."""
+    return FEW if not read else max(1, min(MANY, (budget - size) // max(1, largest)))
 
 
 def first_that_fit(sizes: Sequence[int], budget: int) -> int:
