@@ -101,9 +101,7 @@ def test_lists_of_studies_are_read_from_ranges_of_indexes(many: Database) -> Non
 
 
 @pytest.mark.parametrize("project", ["default", None])
-def test_pages_of_events_are_read_from_ranges_of_indexes(
-    make_bench: Callable[..., Bench], project: str | None
-) -> None:
+def test_pages_of_events_are_read_from_ranges_of_indexes(make_bench: Callable[..., Bench], project: str | None) -> None:
     """Those that name their project, and those of older releases, which don't."""
     first, second = make_bench(name="first"), make_bench(name="second")
     count = 6_000
