@@ -151,8 +151,8 @@ class Settings(BaseSettings):
     )
     rate_heavy_per_minute: Annotated[int, Field(ge=0)] = Field(
         default=240,
-        description="Calls that compute, likewise: new studies, validation, importances, plots, exports, reports, "
-        "uploads.",
+        description="Calls that compute, likewise: new studies, validation, best trials, importances, plots, exports, "
+        "reports, uploads.",
     )
     rate_failures_per_minute: Annotated[int, Field(ge=0)] = Field(
         default=30, description="Refused keys from one address before it has to wait; 0: no limit."

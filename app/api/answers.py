@@ -14,16 +14,30 @@ JSON = "application/json"
 IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]+$"
 
 
+class Answer(Response):
+    """An answer as JSON; `study` is the row of the study that it is about, with which it is forgotten if it is kept."""
+
+    media_type = JSON
+    study: int | None = None
+
+
 def answer(
-    content: BaseModel | str, status: int = 200, *, location: str | None = None, etag: int | None = None
+    content: BaseModel | str,
+    status: int = 200,
+    *,
+    location: str | None = None,
+    etag: int | None = None,
+    study: int | None = None,
 ) -> Response:
-    """`content`, a model or its JSON text, as an answer."""
+    """`content`, a model or its JSON text, as an answer. `study` is the row of the study that it is about."""
     headers = {}
     if location is not None:
         headers["Location"] = location
     if etag is not None:
         headers["ETag"] = f'"{etag}"'
-    return Response(_text(content), status, media_type=JSON, headers=headers)
+    made = Answer(_text(content), status, headers=headers)
+    made.study = study
+    return made
 
 
 def page(items: Sequence[BaseModel | str], next_cursor: str | None = None, **more: str | None) -> Response:

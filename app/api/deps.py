@@ -14,6 +14,7 @@ from app.api.access import UndeclaredAccess
 from app.api.answers import IDEMPOTENCY_KEY_PATTERN
 from app.api.turns import Turns
 from app.domain.access import Caller
+from app.kept import Kept
 from app.store.audit import Actor, Detail, note
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from app.store.engine import Database
     from app.tuning.external import ExternalStudies
 
+FRONTS_BYTES = 16_000_000
+"""What is kept of Pareto fronts: 400,000 trials."""
 READERS = 2
 """Uploaded files that are read at once."""
 
@@ -44,11 +47,13 @@ class Service:
     readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(READERS))
     """Threads that put uploaded files aside, and publish what is kept of them."""
     turns: Turns = field(default_factory=Turns)
-    """For what computes: importances, plots, exports, reports."""
+    """For what computes: importances, plots, exports, reports, fronts."""
     checks: Turns = field(default_factory=Turns)
     """For definitions, which wait for no plot."""
     asks: Turns = field(default_factory=Turns)
     """For the samplers of trials that outside programs train."""
+    fronts: Kept[tuple[int, ...]] = field(default_factory=lambda: Kept(FRONTS_BYTES))
+    """The numbers of the trials in Pareto fronts, by study and how many of its trials have finished."""
 
 
 async def _service(request: Request) -> Service:

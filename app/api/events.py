@@ -11,7 +11,7 @@ from app.api.access import needs
 from app.api.answers import JSON
 from app.api.deps import DEFAULT_LIMIT, Api, CursorText, Project
 from app.api.gate import Gate, caller_of
-from app.api.hub import BATCH, project_reset
+from app.api.hub import BATCH, PAGE_BYTES, project_reset
 from app.api.openapi import stream_responses
 from app.api.pagination import MAX_INTEGER, Cursors
 from app.api.problems import invalid_request
@@ -62,14 +62,16 @@ async def follow_study(
         size = limit or DEFAULT_LIMIT
         found = await api.hub.read(lambda session: read_log(session, study.id, begin, size + 1))
         events = [] if found is None else found.events
-        more = cursors.encode((events[size - 1].seq,)) if len(events) > size else None
+        is_last = found is None or (found.is_complete and len(events) <= size)
+        more = None if is_last else cursors.encode((events[:size][-1].seq,))
         reset = None if found is None or found.reset is None else f'{{"first_seq":{found.reset}}}'
         return _json_page([event.data for event in events[:size]], more, reset)
     _refuse_paging(limit, cursor)
-    page = await api.hub.read(lambda session: read_log(session, study.id, start, BATCH))
+    page = await api.hub.read(lambda session: read_log(session, study.id, start, BATCH, PAGE_BYTES))
     if page is not None and page.has_ended and start == page.last_seq:
         return Response(status_code=204)
-    return EventStream(study_chunks(api.hub, study.id, page, start, follow=follow), _place(request))
+    chunks = study_chunks(api.hub, study.id, page, start, follow=follow)
+    return EventStream(chunks, _place(request), api.hub.backlog)
 
 
 @router.get("/v1/events", responses=stream_responses(seen_all=False))
@@ -99,13 +101,14 @@ async def follow_project(
         key: Any = cursors.decode(cursor) or begin
         size = limit or DEFAULT_LIMIT
         page = await api.hub.read(lambda session: project_page(session, project, key, size + 1))
-        more = cursors.encode(page.events[size - 1].position) if len(page.events) > size else None
+        is_last = page.is_complete and len(page.events) <= size
+        more = None if is_last else cursors.encode(page.events[:size][-1].position)
         reset = project_reset(None) if is_lost and not cursor else project_reset(page.gone) if page.gone else None
         return _json_page([event.data for event in page.events[:size]], more, reset)
     _refuse_paging(limit, cursor)
-    found: ProjectPage = await api.hub.read(lambda session: project_page(session, project, begin, BATCH))
+    found: ProjectPage = await api.hub.read(lambda session: project_page(session, project, begin, BATCH, PAGE_BYTES))
     chunks = project_chunks(api.hub, project, found, begin, follow=follow, life=life, is_lost=is_lost)
-    return EventStream(chunks, _place(request))
+    return EventStream(chunks, _place(request), api.hub.backlog)
 
 
 def _place(request: Request) -> AbstractContextManager[None]:

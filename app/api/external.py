@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, StrictInt, StrictStr
@@ -19,20 +20,24 @@ from app.api.deps import Api, IdempotencyKey, Project, Service
 from app.api.idempotency import again, once
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.api.trial_texts import Fixed, trial_text
+from app.api.trial_texts import Fixed, fixed_bytes, trial_text
 from app.api.views import definition_of
 from app.domain.access import Scope
-from app.domain.external import Told, missing_values, outcome_of, stops_early, timed_out
+from app.domain.external import MOST_METRIC_NAMES, Judgement, Told, missing_values, outcome_of, timed_out
 from app.domain.families import FAMILIES
-from app.domain.json import decode_number, loads
+from app.domain.json import decode_number, dumps, loads
 from app.domain.space import FiniteFloat
 from app.domain.study import MetricName, Seconds, StudyDefinition, StudyState
 from app.domain.trial import FailureReason, Proposal, Reservation
 from app.errors import FieldError, StateConflict, Unready
 from app.store import external, leases, tables
 from app.store.log import rfc3339
+from app.store.portions import PAGE_BYTES
 from app.store.studies import find_study
 from app.store.trials import find_trial
+
+if TYPE_CHECKING:
+    from app.tuning.external import ExternalStudies
 
 router = make_router("external trials")
 
@@ -134,7 +139,7 @@ class Verdict(BaseModel):
 async def ask(
     study_id: str, api: Api, project: Project, request: Request, wanted: Ask | None = None, key: IdempotencyKey = None
 ) -> Response:
-    """Take up to `count` trials to train them elsewhere."""
+    """Take up to `count` trials to train them elsewhere, fewer where their fixed hyperparameters take megabytes."""
     known = await run_in_threadpool(again, api, project, request, key)
     if known is not None:
         return known
@@ -161,8 +166,9 @@ def _claim(api: Service, project: str, study_id: str, asked: Ask) -> _Claim:
     with api.database.read() as session:
         study = _external_study(session, project, study_id)
     definition = definition_of(study)
+    count = min(asked.count, max(1, PAGE_BYTES // max(1, fixed_bytes(study))))
     reserved = api.database.run(
-        lambda session: leases.reserve(session, study.id, asked.worker, asked.count, asked.lease_seconds)
+        lambda session: leases.reserve(session, study.id, asked.worker, count, asked.lease_seconds)
     )
     return _Claim(study.id, definition, reserved)
 
@@ -185,14 +191,19 @@ def _handed_out(
 ) -> Response:
     """The answer that hands trials out, which they start with."""
     proposals = _proposals(api, claim, drawn)
+    texts = {p.reservation.trial_id: p.text if p.varied is None else dumps(p.hyperparameters) for p in proposals}
 
     def work(session: Session) -> Response:
         started = leases.start(session, claim.study_id, proposals, asked.worker, "external", asked.lease_seconds)
         held = [p for p in proposals if p.reservation.trial_id in started]
         pairs = [(p.reservation.trial_id, p.reservation.token) for p in held]
         expiry = leases.promise(session, pairs, asked.lease_seconds)
-        items = [_asked(p, expiry[p.reservation.trial_id]) for p in held if p.reservation.trial_id in expiry]
-        return answer(_answer_of(session, claim.study_id, items, at_once=bool(proposals)))
+        items = [
+            _asked(p.reservation, texts[p.reservation.trial_id], expiry[p.reservation.trial_id])
+            for p in held
+            if p.reservation.trial_id in expiry
+        ]
+        return answer(_answer_of(session, claim.study_id, items, at_once=bool(proposals)), study=claim.study_id)
 
     # Leases that nobody was told of end by themselves; most asks have no key, and there are many of them.
     response = once(api, project, request, key, work, always=False)
@@ -217,12 +228,11 @@ def _proposals(api: Service, claim: _Claim, drawn: list[Proposal | Exception]) -
     return proposals
 
 
-def _asked(proposal: Proposal, expires_at: float) -> str:
+def _asked(reservation: Reservation, hyperparameters: str, expires_at: float) -> str:
     """An `AskedTrial` as JSON; its hyperparameters were written out before the transaction that this happens in."""
-    reservation = proposal.reservation
     lease = Lease(token=reservation.token, expires_at=rfc3339(expires_at))
     trial = AskedTrial(number=reservation.number, attempt=reservation.attempt, hyperparameters={}, lease=lease)
-    return trial.model_dump_json().replace('"hyperparameters":{}', f'"hyperparameters":{proposal.text}', 1)
+    return trial.model_dump_json().replace('"hyperparameters":{}', f'"hyperparameters":{hyperparameters}', 1)
 
 
 def _answer_of(session: Session, study_id: int, items: list[str], *, at_once: bool) -> str:
@@ -254,47 +264,52 @@ def heartbeat(study_id: str, number: int, holding: Holding, api: Api, project: P
     """Renew the lease of a trial, for as long as it was asked for."""
     definition = _definition(api, project, study_id)
 
-    def work(session: Session) -> Response:
+    def work(session: Session) -> tuple[external.HeldTrial, float, bool]:
         study = _external_study(session, project, study_id)
         trial = external.held_trial(session, study.id, number, holding.lease_token)
         if _timed_out(session, definition, trial):
-            return answer(Alive(expires_at=rfc3339(trial.at), should_stop=True))
-        expires_at = external.renew(session, trial)
-        stop = _should_stop(session, definition, trial)
-        return answer(Alive(expires_at=rfc3339(expires_at), should_stop=stop))
+            return trial, trial.at, True
+        return trial, external.renew(session, trial), external.is_halted(session, study.id)
 
-    return api.database.run(work)
+    trial, expires_at, stop = api.database.run(work)
+    stop = stop or _judged(api, definition, trial, trial.epochs - 1).stop
+    return answer(Alive(expires_at=rfc3339(expires_at), should_stop=stop))
 
 
 @router.post(TRIAL + ":report", response_model=Verdict)
 @needs(Scope.WORK)
 def report(study_id: str, number: int, reported: Reported, api: Api, project: Project) -> Response:
     """Record the metrics of an epoch, renew the lease, and hear whether to go on. The same report may be repeated."""
-    metrics = _numbers(reported.metrics)
+    # Made before the transaction: the first call imports Optuna.
+    studies, metrics, most = api.external(), _numbers(reported.metrics), api.settings.max_epochs
+    if reported.epoch >= most:
+        message = f"Expected an epoch below {most:,}, this service's limit. Received: {reported.epoch:,}"
+        raise invalid_request([FieldError(("epoch",), message)])
     definition = _definition(api, project, study_id)
 
-    def work(session: Session) -> tuple[Any, ...] | None:
+    def work(session: Session) -> tuple[external.HeldTrial, bool, Collection[str]] | None:
         study = _external_study(session, project, study_id)
         trial = external.held_trial(session, study.id, number, reported.lease_token)
         if _timed_out(session, definition, trial):
             return None
+        names = _named(studies, session, study.id, metrics)
         external.report(session, study, trial, reported.epoch, metrics)
-        return trial, external.curve(session, trial.trial_id), _should_stop(session, definition, trial)
+        return trial, external.is_halted(session, study.id), names
 
     written = api.database.run(work)
     if written is None:
         return answer(Verdict(should_prune=False, should_stop=True))
-    trial, curve, stop = written
-    prune = False
-    if definition.pruner.name != "none":
-        prune = api.external().judge(definition, trial, curve)
-    return answer(Verdict(should_prune=prune, should_stop=stop))
+    trial, is_halted, names = written
+    studies.know_metrics(trial.study_id, names)
+    judged = _judged(api, definition, trial, reported.epoch)
+    return answer(Verdict(should_prune=judged.prune, should_stop=is_halted or judged.stop))
 
 
 @router.post(TRIAL + ":tell", response_model=schemas.Trial)
 @needs(Scope.WORK)
 def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> Response:
     """Record how a trial ended. The same end may be told again."""
+    studies = api.external()
     end = Told(
         told.state,
         _numbers(told.values),
@@ -309,13 +324,14 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
     if known is None:
         raise external.lost(number)
     definition = definition_of(study)
-    fixed, held = Fixed.of(definition), api.external().attributes(study.id, known.id)
+    fixed, held = Fixed.of(definition), studies.attributes(study.id, known.id)
 
-    def work(session: Session) -> tuple[Response, int, int]:
+    def work(session: Session) -> tuple[Response, int, int, Collection[str]]:
         study = _external_study(session, project, study_id)
         trial = external.told_trial(session, study.id, number, told.lease_token)
         if trial is None:
             raise external.lost(number)
+        names = _named(studies, session, study.id, end.values)
         curve = external.curve(session, trial.id)
         missing = missing_values(definition, end, curve)
         if missing:
@@ -333,10 +349,11 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
             raise external.lost(number)
         session.expire_all()
         ended = find_trial(session, study.id, number)
-        return answer(trial_text(session, study, ended, fixed)), study.id, trial.id
+        return answer(trial_text(session, study, ended, fixed)), study.id, trial.id, names
 
-    response, key_id, trial_id = api.database.run(work)
-    api.external().forget(key_id, trial_id)
+    response, key_id, trial_id, names = api.database.run(work)
+    studies.know_metrics(key_id, names)
+    studies.forget(key_id, trial_id)
     return response
 
 
@@ -367,11 +384,23 @@ def _timed_out(session: Session, definition: StudyDefinition, trial: external.He
     return True
 
 
-def _should_stop(session: Session, definition: StudyDefinition, trial: external.HeldTrial) -> bool:
-    if external.is_halted(session, trial.study_id):
-        return True
-    rule = definition.training.early_stopping
-    return rule is not None and stops_early(definition, external.curve(session, trial.trial_id))
+def _judged(api: Service, definition: StudyDefinition, trial: external.HeldTrial, up_to: int) -> Judgement:
+    """What pruner and early stopping say after an epoch; nothing where the study has neither."""
+    if definition.pruner.name == "none" and definition.training.early_stopping is None:
+        return Judgement(prune=False, stop=False)
+    return api.external().judge(definition, trial, up_to)
+
+
+def _named(studies: ExternalStudies, session: Session, study_id: int, metrics: Collection[str]) -> Collection[str]:
+    """The names of the study's metrics, with those that are reported now.
+
+    Raises:
+        Invalid: these would be too many.
+    """
+    known = studies.metric_names(study_id)
+    if known.issuperset(metrics):
+        return known
+    return external.name_metrics(session, study_id, metrics, MOST_METRIC_NAMES)
 
 
 def _numbers(measures: dict[str, Any]) -> dict[str, float]:

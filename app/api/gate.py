@@ -29,6 +29,7 @@ HEAVY = {
     ("POST", "/v1/studies"),
     ("POST", "/v1/studies:validate"),
     ("POST", "/v1/datasets"),
+    ("GET", "/v1/studies/{study_id:id}/best"),
     ("GET", "/v1/studies/{study_id:id}/importances"),
     ("GET", "/v1/studies/{study_id:id}/plots/{kind:id}"),
     ("GET", "/v1/studies/{study_id:id}/export"),

@@ -1,18 +1,21 @@
 """One reader of the event log for all open streams of this process.
 
 Each followed log has a channel; the reader asks once a tick which logs have grown, encodes new events once, and hands
-the same bytes to every inbox of the channel. A client whose inbox overflows is closed: it resumes by id. The reader
-takes one database connection for the length of a tick; the streams take none.
+the same bytes to every inbox of the channel. A client whose inbox overflows is closed, and where all clients hold too
+much together those that have held theirs for longest: they resume by id. The reader takes one database connection for
+the length of a tick; the streams take none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import anyio
@@ -21,6 +24,7 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.api.backlog import Backlog
 from app.domain.json import dumps
 from app.store.engine import Database
 from app.store.events import Position, last_numbers, project_page, read_log, restores
@@ -29,8 +33,12 @@ log = logging.getLogger("fettle.stream")
 
 BATCH = 500
 """Events that are read at once."""
-MAX_INBOX_BYTES = 4 * 2**20
-"""Bytes that a client may be behind before it is closed: some 10,000 events."""
+PAGE_BYTES = 500_000
+"""Bytes of events that are read of a log at once; a single event may be longer."""
+TICK_BYTES = 8_000_000
+"""Bytes that are read of all logs in a tick; what there is more comes in the next one, at once."""
+MAX_INBOX_BYTES = 2**20
+"""Bytes that a client may be behind before it is closed: some 2,500 events."""
 READER_THREADS = 4
 """Threads that streams may read the database with: others serve the endpoints."""
 QUIET_AFTER_S = 30.0
@@ -55,22 +63,26 @@ class Batch:
     """Events that are sent to all clients of a channel at once, in order."""
 
     def __init__(self, events: Sequence[Encoded]) -> None:
-        self.events = events
         self.last = events[-1].at
         self.wire = b"".join(event.wire for event in events)
+        self._places = [event.at for event in events]
+        self._ends = list(accumulate(len(event.wire) for event in events))
 
     def after(self, at: Any) -> bytes:
         """The bytes of the events beyond `at`."""
-        if self.events[0].at > at:
-            return self.wire
-        return b"".join(event.wire for event in self.events if event.at > at)
+        seen = bisect_right(self._places, at)
+        return self.wire[self._ends[seen - 1] :] if seen else self.wire
 
 
 class Inbox:
-    """What one client has still to be sent. Filled by the reader, emptied by the client's own task."""
+    """What one client has still to be sent. Filled by the reader, emptied by the client's own task.
 
-    def __init__(self, joined_at: Any) -> None:
+    What it holds is counted in `backlog`, which takes it away where clients hold too much together.
+    """
+
+    def __init__(self, joined_at: Any, backlog: Backlog) -> None:
         self.joined_at = joined_at
+        self._backlog = backlog
         """The channel's place when the client joined: earlier events are not in the inbox."""
         self.is_closed = False
         self._batches: deque[Batch] = deque()
@@ -84,12 +96,21 @@ class Inbox:
         if not self.is_closed:
             self._bytes += len(batch.wire)
             self._batches.append(batch)
+            self._backlog.hold(self, batch.wire)
         self._wake()
 
     def close(self) -> None:
         """Let the client go once it has what was put."""
         self.is_closed = True
         self._wake()
+
+    def give_up(self) -> None:
+        """Let the client go without what it has not taken yet: it comes back for it."""
+        for batch in self._batches:
+            self._backlog.release(self, batch.wire)
+        self._batches.clear()
+        self._bytes = 0
+        self.close()
 
     async def get(self, timeout_s: float) -> Batch | None:
         """The next events; None after `timeout_s` without any, and where the inbox is closed and empty."""
@@ -99,6 +120,7 @@ class Inbox:
             return None
         batch = self._batches.popleft()
         self._bytes -= len(batch.wire)
+        self._backlog.release(self, batch.wire)
         return batch
 
     async def _wait(self, timeout_s: float) -> None:
@@ -126,7 +148,7 @@ class _Channel:
         if events:
             batch = Batch(events)
             self.at = batch.last
-            for inbox in self.inboxes:
+            for inbox in list(self.inboxes):
                 inbox.put(batch)
 
     def close(self) -> None:
@@ -142,6 +164,11 @@ class _Told:
     events: list[Encoded]
     is_over: bool = False
     has_more: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of the events."""
+        return sum(len(event.wire) for event in self.events)
 
 
 def encode_study_event(seq: int, kind: str, data: str) -> bytes:
@@ -180,6 +207,7 @@ class Hub:
     def __init__(self, database: Database, *, poll_s: float, ping_s: float) -> None:
         self.ping_s = ping_s
         self.is_closing = False
+        self.backlog = Backlog()
         self._database = database
         self._poll_s = poll_s
         self._channels: dict[Key, _Channel] = {}
@@ -204,7 +232,7 @@ class Hub:
     def join(self, key: Key, at: Any) -> Iterator[Inbox]:
         """An inbox that gets what the log `key` tells from now on; a log that nobody follows yet is read from `at`."""
         channel = self._channels.setdefault(key, _Channel(at))
-        inbox = Inbox(channel.at)
+        inbox = Inbox(channel.at, self.backlog)
         channel.inboxes.add(inbox)
         self._wanted.set()
         if self.is_closing:
@@ -213,6 +241,7 @@ class Hub:
             yield inbox
         finally:
             channel.inboxes.discard(inbox)
+            inbox.give_up()
             if not channel.inboxes and self._channels.get(key) is channel:
                 del self._channels[key]
 
@@ -254,6 +283,9 @@ class Hub:
         if news.is_over:
             channel.close()
             del self._channels[key]
+        elif news.has_more:
+            # The others come first in the next tick.
+            self._channels[key] = self._channels.pop(key)
 
     def _reading(self) -> Callable[[Session], dict[Key, _Told]]:
         places = {key: channel.at for key, channel in self._channels.items()}
@@ -262,29 +294,36 @@ class Hub:
 
         def work(session: Session) -> dict[Key, _Told]:
             told: dict[Key, _Told] = {}
+            room = TICK_BYTES
             last = last_numbers(session, list(studies))
             for study_id, at in studies.items():
                 if study_id not in last:
                     told["study", study_id] = _Told(at, [], is_over=True)
                 elif last[study_id] > at:
-                    told["study", study_id] = _study_news(session, study_id, at)
+                    news = _study_news(session, study_id, at) if room > 0 else _Told(at, [], has_more=True)
+                    told["study", study_id] = news
+                    room -= news.size
             life = restores(session) if projects else 0
             for project, at in projects.items():
-                page = project_page(session, project, at, BATCH)
+                if room <= 0:
+                    told["project", project] = _Told(at, [], has_more=True)
+                    continue
+                page = project_page(session, project, at, BATCH, PAGE_BYTES)
                 if page.events:
                     encoded = [
                         Encoded(e.position, encode_project_event(e.position, e.type, e.data, life)) for e in page.events
                     ]
                     if page.gone:
                         encoded.insert(0, Encoded(page.events[0].position, encode_project_reset(page.gone)))
-                    told["project", project] = _Told(at, encoded, has_more=len(page.events) == BATCH)
+                    told["project", project] = news = _Told(at, encoded, has_more=not page.is_complete)
+                    room -= news.size
             return told
 
         return work
 
 
 def _study_news(session: Session, study_id: int, at: int) -> _Told:
-    page = read_log(session, study_id, at, BATCH)
+    page = read_log(session, study_id, at, BATCH, PAGE_BYTES)
     if page is None:
         return _Told(at, [], is_over=True)
     encoded = [Encoded(e.seq, encode_study_event(e.seq, e.type, e.data)) for e in page.events]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fastapi import Request, Response
 from sqlalchemy.orm import Session
 
-from app.api.answers import JSON
+from app.api.answers import JSON, Answer
 from app.errors import RequestInFlight
 from app.store import idempotency
 from app.store.idempotency import RecordedAnswer
@@ -115,7 +115,8 @@ def _answer_again(known: RecordedAnswer) -> Response:
 
 def _to_record(response: Response) -> RecordedAnswer:
     headers = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
-    return RecordedAnswer(response.status_code, headers, bytes(response.body).decode())
+    study = response.study if isinstance(response, Answer) else None
+    return RecordedAnswer(response.status_code, headers, bytes(response.body).decode(), study)
 
 
 def _fingerprint(request: Request) -> str:

@@ -140,7 +140,7 @@ class Rates:
 _WORDS = {
     "reads": "reads",
     "writes": "writes",
-    "heavy": "calls that compute (new studies, validation, importances, plots, exports, reports, uploads)",
+    "heavy": "calls that compute (new studies, validation, best trials, importances, plots, exports, reports, uploads)",
 }
 
 

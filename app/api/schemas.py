@@ -238,6 +238,11 @@ class EventItem(BaseModel):
 
     model_config = {"extra": "allow"}
 
+    omits_fixed: bool | None = Field(
+        default=None,
+        description="True where `hyperparameters` leaves out those that the study's definition fixes: they are large.",
+    )
+
     seq: int
     type: str
     at: Time

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from typing import Any
 
 import anyio
@@ -12,8 +12,10 @@ from fastapi import Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
+from app.api.backlog import Backlog
 from app.api.hub import (
     BATCH,
+    PAGE_BYTES,
     Batch,
     Encoded,
     Hub,
@@ -32,6 +34,8 @@ EVENT_STREAM = "text/event-stream"
 PING = b": ping\n\n"
 MAX_ACCEPT = 2_000
 """Characters of an `Accept` header that are looked at."""
+PIECE_BYTES = 64 * 1024
+"""What is handed to the server at once: it buffers what the client doesn't take."""
 
 
 class EventStream(Response):
@@ -42,11 +46,14 @@ class EventStream(Response):
 
     media_type = None
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], place: AbstractContextManager[None]) -> None:
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], place: AbstractContextManager[None], backlog: Backlog
+    ) -> None:
         super().__init__(headers={"Content-Type": EVENT_STREAM, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self.chunks = chunks
         self.place = place
+        self.backlog = backlog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         async with aclosing(self.chunks):
@@ -62,11 +69,14 @@ class EventStream(Response):
                 group.cancel_scope.cancel()
 
             group.start_soon(leave)
+            sending = _Sending(self.backlog, group.cancel_scope.cancel)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
                 async for chunk in self.chunks:
                     try:
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                        with sending.held(chunk):
+                            for piece in _pieces(chunk):
+                                await send({"type": "http.response.body", "body": piece, "more_body": True})
                     except OSError:
                         break  # the client has left, or may not go on
             except SQLAlchemyError as error:
@@ -76,37 +86,85 @@ class EventStream(Response):
             group.cancel_scope.cancel()
 
 
+def _pieces(chunk: bytes) -> Iterator[bytes]:
+    """A chunk in parts of which the server's buffer for a client never holds more than two."""
+    if len(chunk) <= PIECE_BYTES:
+        yield chunk
+        return
+    for start in range(0, len(chunk), PIECE_BYTES):
+        yield chunk[start : start + PIECE_BYTES]
+
+
+class _Sending:
+    """What a stream sends now, counted in `backlog`; told to give it up, it leaves its client."""
+
+    def __init__(self, backlog: Backlog, leave: Callable[[], object]) -> None:
+        self._backlog = backlog
+        self._leave = leave
+        self._chunk: bytes | None = None
+
+    @contextmanager
+    def held(self, chunk: bytes) -> Iterator[None]:
+        """Count a chunk for the length of the block."""
+        self._chunk = chunk
+        self._backlog.hold(self, chunk)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def give_up(self) -> None:
+        """Leave the client: it comes back to go on after its last event."""
+        self._release()
+        self._leave()
+
+    def _release(self) -> None:
+        chunk, self._chunk = self._chunk, None
+        if chunk is not None:
+            self._backlog.release(self, chunk)
+
+
 async def study_chunks(
     hub: Hub, study_id: int, page: LogPage | None, sent: int, *, follow: bool
 ) -> AsyncGenerator[bytes, None]:
     """A study's events after number `sent`, the first of them in `page`, until its end or the client's."""
+
+    async def more(at: int) -> LogPage | None:
+        return await hub.read(lambda session: read_log(session, study_id, at, BATCH, PAGE_BYTES))
+
+    last_seq = sent
     while page is not None and not hub.is_closing:
-        chunk, sent = _of_page(page, sent)
+        (chunk, sent), last_seq = _of_page(page, sent), page.last_seq
+        has_ended, is_complete = page.has_ended, page.is_complete
+        page = None  # while the client takes the chunk, only that is held
         if chunk:
             yield chunk
-        if page.has_ended or (page.is_complete and not follow):
+        if has_ended or (is_complete and not follow):
             return
-        if page.is_complete:
+        if is_complete:
             break
-        page = await hub.read(lambda session, at=sent: read_log(session, study_id, at, BATCH))  # type: ignore[misc]
-    if page is None:
+        page = await more(sent)
+        if page is None:
+            return
+    else:
         return
-    with hub.join(("study", study_id), min(sent, page.last_seq)) as inbox:
+    with hub.join(("study", study_id), min(sent, last_seq)) as inbox:
         while sent < inbox.joined_at:
-            page = await hub.read(lambda session, at=sent: read_log(session, study_id, at, BATCH))  # type: ignore[misc]
+            page = await more(sent)
             if page is None:
                 return
-            chunk, sent = _of_page(page, sent)
+            (chunk, sent), has_ended = _of_page(page, sent), page.has_ended
+            page = None
             if chunk:
                 yield chunk
-            if page.has_ended:
+            if has_ended:
                 return
         async for chunk in _from_inbox(inbox, sent, hub.ping_s):
             yield chunk
 
 
 async def project_chunks(
-    hub: Hub, project: str, page: ProjectPage, sent: Position, *, follow: bool, life: int, is_lost: bool
+    hub: Hub, project: str, page: ProjectPage | None, sent: Position, *, follow: bool, life: int, is_lost: bool
 ) -> AsyncGenerator[bytes, None]:
     """A project's events after `sent`, the first of them in `page`, in the `life` of the database that they are of.
 
@@ -115,7 +173,7 @@ async def project_chunks(
     told = set[str]()
 
     async def more(at: Position) -> ProjectPage:
-        return await hub.read(lambda session: project_page(session, project, at, BATCH))
+        return await hub.read(lambda session: project_page(session, project, at, BATCH, PAGE_BYTES))
 
     def encode(page: ProjectPage) -> bytes:
         gone = [study for study in page.gone if study not in told]
@@ -125,21 +183,21 @@ async def project_chunks(
 
     if is_lost:
         yield encode_project_reset(None)
-    while not hub.is_closing:
-        chunk = encode(page)
+    while page is not None and not hub.is_closing:
+        chunk, is_complete = encode(page), page.is_complete
+        sent = page.events[-1].position if page.events else sent
+        page = None  # while the client takes the chunk, only that is held
         if chunk:
             yield chunk
-        if page.events:
-            sent = page.events[-1].position
-        if len(page.events) < BATCH:
+        if is_complete:
             break
         page = await more(sent)
     if not follow:
         return
     with hub.join(("project", project), sent) as inbox:
         while sent < inbox.joined_at and (page := await more(sent)).events:
-            yield encode(page)
-            sent = page.events[-1].position
+            chunk, sent, page = encode(page), page.events[-1].position, None
+            yield chunk
         async for chunk in _from_inbox(inbox, sent, hub.ping_s):
             yield chunk
 

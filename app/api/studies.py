@@ -88,7 +88,7 @@ def _store(caller: Caller, change: Change, new: NewStudy, session: Session) -> R
     keep_earlier(session, study.id, new.earlier)
     change.note(session, study.public_id)
     location = f"/v1/studies/{study.public_id}"
-    return answer(study_text(session, study), 201, location=location, etag=study.revision)
+    return answer(study_text(session, study), 201, location=location, etag=study.revision, study=study.id)
 
 
 @router.post("/v1/studies:validate", response_model=schemas.Validation)
@@ -131,9 +131,9 @@ def list_studies(
     )
     after = cursors.decode(cursor)
     with api.database.read() as session:
-        found = studies.list_studies(session, project, narrowed, sort=sort, after=after, limit=limit + 1)
-        views = study_views(session, found[:limit])
-    more = cursors.encode(studies.sort_key(found[limit - 1], sort)) if len(found) > limit else None
+        found, has_more = studies.studies_page(session, project, narrowed, sort=sort, after=after, limit=limit)
+        views = study_views(session, found)
+    more = cursors.encode(studies.sort_key(found[-1], sort)) if has_more else None
     return page(views, more)
 
 

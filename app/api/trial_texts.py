@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.api.views import artifact_view, definition_of
 from app.domain.families import Scalar
+from app.domain.fixed import LARGE_BYTES
 from app.domain.json import dumps, loads
 from app.domain.study import StudyDefinition
 from app.store import artifacts, tables, trials
@@ -62,6 +63,13 @@ def trial_texts(
     return [_trial_text(public_id, names, t, files.get(t.id, []), t.metrics or metrics.get(t.id), fixed) for t in rows]
 
 
+def fixed_bytes(study: tables.Study) -> int:
+    """What the study's fixed hyperparameters add to a trial that is kept without them."""
+    if len(study.definition or "") <= LARGE_BYTES:
+        return len(study.definition or "")
+    return len(dumps(definition_of(study).fixed).encode())
+
+
 def trial_text(session: Session, study: tables.Study, row: tables.Trial, fixed: Fixed | None = None) -> str:
     """One trial of a study as `schemas.Trial`; `fixed` as in `trial_texts`."""
     return trial_texts(session, study, [shown(row)], fixed)[0]
@@ -80,8 +88,8 @@ def _trial_text(
     metrics: str | None,
     fixed: Fixed | None,
 ) -> str:
-    requested = trial.requested or "{}"
-    hyperparameters = trial.hyperparameters or (requested if fixed is None else fixed.beside(requested))
+    varied = trial.varied or trial.requested or "{}"
+    hyperparameters = trial.hyperparameters or (varied if fixed is None else fixed.beside(varied))
     values = "null" if trial.objective_values is None else _values(names, trial.objective_values)
     seconds = "null"
     if trial.finished_at is not None and trial.started_at is not None:

@@ -18,10 +18,11 @@ from app.api.idempotency import again, once
 from app.api.pagination import Cursors
 from app.api.problems import invalid_request
 from app.api.routing import router as make_router
-from app.api.trial_texts import Fixed, metrics_text, trial_text, trial_texts
+from app.api.trial_texts import Fixed, fixed_bytes, metrics_text, trial_text, trial_texts
 from app.api.views import artifact_view, definition_of
 from app.domain.access import Scope
 from app.domain.check_space import check_enqueued
+from app.domain.fixed import are_large, varied
 from app.domain.json import loads
 from app.domain.study import StudyDefinition
 from app.domain.trial import TrialState
@@ -36,6 +37,8 @@ router = make_router("trials")
 
 TRIALS = "/v1/studies/{study_id:id}/trials"
 TRIAL = TRIALS + "/{number:number}"
+EPOCHS_OF_A_PAGE = 1000
+"""Epochs that a page of metrics has where no limit is given."""
 Sort = Literal["number", "-number", "value", "-value"]
 States = Annotated[list[TrialState], Query(alias="state", description="In one of these states.")]
 Attempt = Annotated[int | None, Query(ge=0, le=10**9, description="One attempt; by default the current one.")]
@@ -53,7 +56,10 @@ def list_trials(
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Response:
-    """A study's trials, by number or by the first objective's value; those without value last."""
+    """A study's trials, by number or by the first objective's value; those without value last.
+
+    A page ends early, with a cursor, where its trials take 4 MB.
+    """
     kinds = [int] if sort.endswith("number") else [float, int]
     cursors = Cursors(["trials", study_id, sort, sorted(state), feasible], kinds)
     after = cursors.decode(cursor)
@@ -63,11 +69,18 @@ def list_trials(
         if sort.endswith("value") and len(loads(study.directions)) > 1:
             message = f"Expected number or -number: the study has several objectives. Received: {sort!r}"
             raise invalid_request([FieldError(("query", "sort"), message)])
-        found = listing.list_trials(
-            session, study.id, states=state, feasible=feasible, sort=sort, after=after, limit=limit + 1
+        found = listing.trials_page(
+            session,
+            study.id,
+            states=state,
+            feasible=feasible,
+            sort=sort,
+            after=after,
+            limit=limit,
+            fixed_bytes=fixed_bytes(study),
         )
-        more = cursors.encode(listing.sort_key(found[limit - 1], sort)) if len(found) > limit else None
-        return page(trial_texts(session, study, found[:limit]), more)
+        more = cursors.encode(listing.sort_key(found.trials[-1], sort)) if found.has_more else None
+        return page(trial_texts(session, study, found.trials), more)
 
 
 @router.post(TRIALS, status_code=201, response_model=schemas.Trial)
@@ -90,13 +103,15 @@ def enqueue_trial(
     if errors:
         raise invalid_request(errors)
     fixed = Fixed.of(definition)
+    # Fixed ones may be given, as they are: they need not be kept again.
+    kept = varied(definition.fixed, values) if are_large(definition.fixed) else values
 
     def work(session: Session) -> Response:
         study = find_study(session, project, study_id)
-        row = lifecycle.enqueue(session, study.id, values, api.settings.max_waiting_trials)
+        row = lifecycle.enqueue(session, study.id, kept, api.settings.max_waiting_trials)
         change.note(session, study_id, trial=row.number)
         location = f"/v1/studies/{study_id}/trials/{row.number}"
-        return answer(trial_text(session, study, row, fixed), 201, location=location)
+        return answer(trial_text(session, study, row, fixed), 201, location=location, study=study.id)
 
     return once(api, project, request, key, work)
 
@@ -134,12 +149,26 @@ def cancel_trial(study_id: str, number: int, api: Api, project: Project, change:
 
 @router.get(TRIAL + "/metrics", response_model=schemas.MetricPage)
 @needs(Scope.READ)
-def get_metrics(study_id: str, number: int, api: Api, project: Project, attempt: Attempt = None) -> Response:
+def get_metrics(
+    study_id: str,
+    number: int,
+    api: Api,
+    project: Project,
+    attempt: Attempt = None,
+    limit: Limit = EPOCHS_OF_A_PAGE,
+    cursor: CursorText = None,
+) -> Response:
     """What an attempt of the trial reported, epoch by epoch."""
+    cursors = Cursors(["metrics", study_id, number, attempt], [int, int])
+    after = cursors.decode(cursor)
     with api.database.read() as session:
         trial = _find(session, project, study_id, number)
         gone_at = _pruned_at(session, trial, What.METRICS)
-        return page([metrics_text(row) for row in trials.metrics_of(session, trial, attempt)], pruned_at=gone_at)
+        # All pages are of the attempt that the first one was of, though another one may have begun meanwhile.
+        of, last = (trial.attempt if attempt is None else attempt, -1) if after is None else after
+        found = trials.metrics_page(session, trial.id, of, last, limit)
+        more = cursors.encode((of, found.rows[-1].epoch)) if found.is_cut else None
+        return page([metrics_text(row) for row in found.rows], more, pruned_at=gone_at)
 
 
 @router.get(TRIAL + "/logs", response_class=PlainTextResponse)

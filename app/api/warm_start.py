@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,8 @@ from app.api.problems import invalid_request
 from app.api.views import definition_of
 from app.domain.constraints import violations
 from app.domain.effort import Meter, unmetered
+from app.domain.families import Scalar
+from app.domain.fixed import whole
 from app.domain.json import decode_number, loads
 from app.domain.study import StudyDefinition, WarmStart
 from app.domain.warm_start import MOST_BYTES, MOST_TRIALS, Drawable, EarlierTrial, why_other_results
@@ -106,7 +108,7 @@ class _Rows:
         with closing(self._rows) as rows:
             for row in rows:
                 self._meter.spend(0)  # its bytes bound it already: this looks whether the client has left
-                self._left -= self._own + len(row.hyperparameters or "") + len(row.metrics or "")
+                self._left -= self._own + len(row.hyperparameters or row.varied or "") + len(row.metrics or "")
                 if self._left < 0 and self.count:
                     return
                 self.count += 1
@@ -116,8 +118,13 @@ class _Rows:
 def _fitting(
     definition: StudyDefinition, drawable: Drawable, source: tables.Study, rows: _Rows
 ) -> Iterator[EarlierTrial]:
+    fixed: Mapping[str, Scalar] | None = None
     for row in rows:
-        sampled = drawable.sampled(loads(row.hyperparameters or "{}"))
+        kept = loads(row.hyperparameters or row.varied or "{}")
+        if row.varied is not None:
+            fixed = definition_of(source).fixed if fixed is None else fixed
+            kept = whole(fixed, kept)
+        sampled = drawable.sampled(kept)
         if sampled is None or row.objective_values is None:
             continue
         metrics = {name: decode_number(value) for name, value in loads(row.metrics or "{}").items()}

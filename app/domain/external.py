@@ -14,6 +14,8 @@ from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Outcome, TrialState
 from app.errors import FieldError
 
+MOST_METRIC_NAMES = 500
+"""Names of metrics that programs may report in all trials of a study: each is a column of its exports."""
 ToldState = Literal["COMPLETE", "FAIL", "PRUNED"]
 Curve = Sequence[tuple[int, Mapping[str, float]]]
 """The metrics of each epoch that was reported, in order."""
@@ -89,15 +91,30 @@ def timed_out(trial_id: int, token: str, timeout_s: float, *, seconds: float, at
     )
 
 
-def stops_early(definition: StudyDefinition, curve: Curve) -> bool:
-    """Whether the study's early stopping ends a trial with these reports."""
-    rule = definition.training.early_stopping
-    if rule is None:
-        return False
-    watching = patience(rule, definition.objectives)
-    for _, metrics in curve:
-        watching.watch(metrics.get(rule.metric, math.nan))
-    return watching.is_over
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether a trial is to be pruned after its last report, and whether it stops early."""
+
+    prune: bool
+    stop: bool
+
+
+class Watch:
+    """The study's early stopping of one trial, epoch by epoch."""
+
+    def __init__(self, definition: StudyDefinition) -> None:
+        self._rule = definition.training.early_stopping
+        self._patience = None if self._rule is None else patience(self._rule, definition.objectives)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ends the trial."""
+        return self._patience is not None and self._patience.is_over
+
+    def see(self, metrics: Mapping[str, float]) -> None:
+        """Take in the next epoch."""
+        if self._rule is not None and self._patience is not None:
+            self._patience.watch(metrics.get(self._rule.metric, math.nan))
 
 
 def _end(told: Told, values: Sequence[float]) -> tuple[TrialState, FailureReason | None, str | None, str | None]:

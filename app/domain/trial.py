@@ -83,11 +83,13 @@ class Proposal:
     first_epoch: int = 0
     identity: str | None = None
     on_duplicate: Literal["train", "reuse", "redraw"] = "train"
+    varied: dict[str, Scalar] | None = None
+    """What is kept of the hyperparameters, where the study's fixed ones are large; None: all of them."""
     text: str = field(init=False, repr=False, compare=False)
-    """The hyperparameters as JSON, written out before the transaction that stores them."""
+    """The hyperparameters that are kept, as JSON, written out before the transaction that stores them."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", dumps(self.hyperparameters))
+        object.__setattr__(self, "text", dumps(self.hyperparameters if self.varied is None else self.varied))
 
 
 Curve = tuple[tuple[float, ...], ...]

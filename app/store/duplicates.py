@@ -42,6 +42,7 @@ _REUSE = (
         curve="[]",
         attempt=bindparam("next_attempt"),
         hyperparameters=bindparam("all_values"),
+        varied=bindparam("varied_values"),
         sampled=bindparam("drawn"),
         system_attributes=bindparam("attributes"),
         started_at=bindparam("at"),
@@ -108,7 +109,8 @@ def finish_reused(
                 "key": reservation.trial_id,
                 "token": reservation.token,
                 "next_attempt": reservation.attempt,
-                "all_values": proposal.text,
+                "all_values": proposal.text if proposal.varied is None else None,
+                "varied_values": None if proposal.varied is None else proposal.text,
                 "drawn": dumps(proposal.sampled),
                 "attributes": dumps(proposal.system_attributes),
                 "at": study.at,
@@ -121,6 +123,7 @@ def finish_reused(
             }
         )
         where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
+        where += "" if proposal.varied is None else ',"omits_fixed":true'
         started = f'{{"hyperparameters":{proposal.text},"attempt":{reservation.attempt},{where}}}'
         events.append(NewEvent("trial.started", started, trial=reservation.number))
         values = dict(zip(metrics, loads(source.objective_values or "[]"), strict=False))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.domain.study import StudyState
-from app.store.log import settled_position
+from app.store.log import settled_now
+from app.store.portions import PAGE_BYTES, first_that_fit, octets, portion
 from app.store.tables import Event, EventCounter, Pruning, Restore, Study
 
 FINISHED = "study.finished"
@@ -60,14 +62,20 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True)
 class ProjectPage:
-    """A part of a project's log. `gone` are the public ids of studies that lost events of after the reader's place."""
+    """A part of a project's log. `gone` are the public ids of studies that lost events of after the reader's place.
+
+    `is_complete`: there was nothing more.
+    """
 
     events: list[ProjectEvent]
     gone: list[str]
+    is_complete: bool
 
 
-def read_log(session: Session, study_id: int, after: int, limit: int) -> LogPage | None:
-    """Up to `limit` events of a study after number `after`; None where the study was deleted.
+def read_log(session: Session, study_id: int, after: int, limit: int, budget: int = PAGE_BYTES) -> LogPage | None:
+    """Up to `limit` events of a study after number `after`, at least one and as many as fit `budget` bytes.
+
+    None where the study was deleted.
 
     After a number that the log has not reached it begins anew: who has seen it saw it before the database was restored.
     """
@@ -77,9 +85,9 @@ def read_log(session: Session, study_id: int, after: int, limit: int) -> LogPage
         return None
     is_lost = after > last_seq
     start = 0 if is_lost else after
-    events = events_after(session, study_id, start, limit)
+    events, is_full = _study_events(session, study_id, start, limit, budget)
     reset = _reset(start, events, last_seq, is_lost=is_lost)
-    if len(events) == limit:
+    if is_full:
         return LogPage(events, max(last_seq, events[-1].seq), is_complete=False, has_ended=False, reset=reset)
     if events:
         ended = events[-1].type == FINISHED
@@ -98,15 +106,26 @@ def _reset(start: int, events: Sequence[StoredEvent], last_seq: int, *, is_lost:
     return first if is_lost or first > start + 1 else None
 
 
-def events_after(session: Session, study_id: int, after: int, limit: int) -> list[StoredEvent]:
-    """Up to `limit` events of a study after number `after`."""
+def events_after(
+    session: Session, study_id: int, after: int, limit: int, budget: int = PAGE_BYTES
+) -> list[StoredEvent]:
+    """Up to `limit` events of a study after number `after`, at least one and as many as fit `budget` bytes."""
+    return _study_events(session, study_id, after, limit, budget)[0]
+
+
+def _study_events(
+    session: Session, study_id: int, after: int, limit: int, budget: int
+) -> tuple[list[StoredEvent], bool]:
+    """The events, and whether there may be more."""
     query = (
         select(Event.seq, Event.type, Event.data)
         .where(Event.study_id == study_id, Event.seq > after)
         .order_by(Event.seq)
         .limit(limit)
     )
-    return [StoredEvent(*row) for row in session.execute(query)]
+    found = portion(session, query, "data", ["seq"], budget)
+    events = [StoredEvent(row.seq, row.type, row.data) for row in found.rows]
+    return events, found.is_cut or len(events) == limit
 
 
 def last_numbers(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
@@ -119,9 +138,12 @@ def last_numbers(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
     return found
 
 
-def project_page(session: Session, project: str, after: Position, limit: int) -> ProjectPage:
-    """Up to `limit` events of a project's studies after `after`, and which studies have lost some of those."""
-    events = project_events_after(session, project, after, limit)
+def project_page(session: Session, project: str, after: Position, limit: int, budget: int = PAGE_BYTES) -> ProjectPage:
+    """Up to `limit` events of a project's studies after `after`, at least one and as many as fit `budget` bytes.
+
+    And which studies have lost some of those.
+    """
+    events, is_full = _project_events(session, project, after, limit, budget)
     # Afterwards: whatever was deleted before the events were read has been noted by now.
     query = (
         select(Study.public_id)
@@ -130,7 +152,7 @@ def project_page(session: Session, project: str, after: Position, limit: int) ->
         .order_by(Pruning.position.desc(), Study.id)
         .limit(MOST_GONE)
     )
-    return ProjectPage(events, list(session.scalars(query)))
+    return ProjectPage(events, list(session.scalars(query)), is_complete=not is_full)
 
 
 def restores(session: Session) -> int:
@@ -138,33 +160,60 @@ def restores(session: Session) -> int:
     return session.scalar(select(func.max(Restore.number))) or 0
 
 
-def project_events_after(session: Session, project: str, after: Position, limit: int) -> list[ProjectEvent]:
-    """Up to `limit` events of a project's studies after `after`: none is ever told later at an earlier position."""
-    key = tuple_(Event.position, Event.study_id, Event.seq)
-    query = (
-        select(Event.position, Event.study_id, Event.seq, Event.type, Event.data)
-        .where(_is_of(project), key > tuple_(*after), settled_position(session))
-        .order_by(Event.position, Event.study_id, Event.seq)
+def project_events_after(
+    session: Session, project: str, after: Position, limit: int, budget: int = PAGE_BYTES
+) -> list[ProjectEvent]:
+    """Up to `limit` events of a project's studies after `after`, at least one and as many as fit `budget` bytes.
+
+    None is ever told later at an earlier position.
+    """
+    return _project_events(session, project, after, limit, budget)[0]
+
+
+_PLACE = (Event.position, Event.study_id, Event.seq)
+
+
+def _project_events(
+    session: Session, project: str, after: Position, limit: int, budget: int
+) -> tuple[list[ProjectEvent], bool]:
+    """The events, and whether there may be more."""
+    settled = settled_now(session)
+    unclaimed, first_end = _range(session, _is_unclaimed(project) & settled, after, limit, budget)
+    own, second_end = _range(session, (Event.project == project) & settled, after, limit, budget)
+    if not unclaimed:
+        return own, second_end is not None
+    ends = [end for end in (first_end, second_end) if end is not None]
+    events = sorted([*unclaimed, *own], key=lambda event: event.position)
+    events = [event for event in events if not ends or event.position <= min(ends)]
+    kept = events[: min(limit, first_that_fit([octets(event.data) for event in events], budget))]
+    return kept, bool(ends) or len(kept) < len(events)
+
+
+def _range(
+    session: Session, condition: ColumnElement[bool], after: Position, limit: int, budget: int
+) -> tuple[list[ProjectEvent], Position | None]:
+    """The first events beyond `after` that meet a condition, and the last one's place where there may be more."""
+    query: Select[*tuple[Any, ...]] = (
+        select(*_PLACE, Event.type, Event.data)
+        .where(condition, tuple_(*_PLACE) > tuple_(*after))
+        .order_by(*_PLACE)
         .limit(limit)
     )
-    return [ProjectEvent((row.position, row.study_id, row.seq), row.type, row.data) for row in session.execute(query)]
+    found = portion(session, query, "data", ["position", "study_id", "seq"], budget)
+    events = [ProjectEvent((row.position, row.study_id, row.seq), row.type, row.data) for row in found.rows]
+    return events, events[-1].position if found.is_cut or len(events) == limit else None
 
 
-def _is_of(project: str) -> ColumnElement[bool]:
-    """The condition that an event's study is of a project.
-
-    Asked event by event, in the order of the log: of a join SQLite reads the studies first, and sorts all their events.
-    """
-    return exists().where(Study.id == Event.study_id, Study.project == project)
+def _is_unclaimed(project: str) -> ColumnElement[bool]:
+    """The condition that an event names no project, as an older release tells it, and its study is of this one."""
+    return Event.project.is_(None) & exists().where(Study.id == Event.study_id, Study.project == project)
 
 
 def latest_position(session: Session, project: str) -> Position:
     """Where a project's log ends now."""
-    query = (
-        select(Event.position, Event.study_id, Event.seq)
-        .where(_is_of(project), settled_position(session))
-        .order_by(Event.position.desc(), Event.study_id.desc(), Event.seq.desc())
-        .limit(1)
-    )
-    row = session.execute(query).one_or_none()
-    return START if row is None else (row.position, row.study_id, row.seq)
+    latest, settled = START, settled_now(session)
+    for condition in (_is_unclaimed(project), Event.project == project):
+        query = select(*_PLACE).where(condition, settled).order_by(*(column.desc() for column in _PLACE)).limit(1)
+        row = session.execute(query).one_or_none()
+        latest = latest if row is None else max(latest, (row.position, row.study_id, row.seq))
+    return latest

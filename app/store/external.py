@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +12,25 @@ from sqlalchemy.orm import Session
 from app.domain.families import Scalar
 from app.domain.json import decode_number, loads
 from app.domain.trial import FailureReason, Outcome, TrialState
-from app.errors import LeaseLost, StateConflict
-from app.store import leases, recording
+from app.errors import Invalid, LeaseLost, StateConflict
+from app.store import leases, optuna, recording
 from app.store.engine import now
 from app.store.recording import Report
-from app.store.tables import Metric, Study, Trial, table_of
+from app.store.tables import Metric, Study, StudyAttribute, Trial, table_of
 
-_t, _m = table_of(Trial), table_of(Metric)
+_t, _m, _a = table_of(Trial), table_of(Metric), table_of(StudyAttribute)
+SHOWN_NAMES = 5
+"""Names of metrics that a refusal names."""
 _EPOCHS = (
     select(_m.c.epoch, _m.c.metrics)
     .join(_t, (_t.c.id == _m.c.trial_id) & (_t.c.attempt == _m.c.attempt))
     .order_by(_m.c.epoch)
 )
+
+LAST_EPOCH = 2**62
+"""Beyond all epochs."""
+METRIC = "metric"
+"""The scope of the study attributes that name what programs have reported: Optuna and its users see others alone."""
 
 Curve = list[tuple[int, dict[str, float]]]
 """The metrics of each epoch that an attempt reported, in order."""
@@ -115,7 +123,7 @@ def report(session: Session, study: Study, trial: HeldTrial, epoch: int, metrics
         StateConflict: the epoch has other metrics, or a later one was reported before.
     """
     if epoch < trial.epochs:
-        known = dict(curve(session, trial.trial_id)).get(epoch)
+        known = dict(curve(session, trial.trial_id, epoch - 1, epoch)).get(epoch)
         if known is None or not _same(known, metrics):
             expected = f"{trial.epochs} or later" if known is None else f"the metrics reported before, {known}"
             raise StateConflict(f"Expected for epoch {epoch}: {expected}. Received: {metrics}")
@@ -126,13 +134,34 @@ def report(session: Session, study: Study, trial: HeldTrial, epoch: int, metrics
     return True
 
 
+def name_metrics(session: Session, study_id: int, names: Collection[str], most: int) -> set[str]:
+    """Note which metrics programs report of a study; all names that it has now.
+
+    Raises:
+        Invalid: with these it has more than `most`.
+    """
+    of_study = (_a.c.study_id == study_id, _a.c.scope == METRIC)
+    known = set(session.connection().execute(select(_a.c.key).where(*of_study)).scalars())
+    new = sorted(set(names) - known)
+    if not new:
+        return known
+    if len(known) + len(new) > most:
+        raise Invalid(
+            f"Expected at most {most:,} names of metrics in all trials of a study. Received {len(known):,} in earlier "
+            f"reports, and as new ones: {', '.join(new[:SHOWN_NAMES])}. Metrics of many parts belong into a few sums."
+        )
+    optuna.claim_study_attributes(session, study_id, METRIC, new)
+    return known | set(new)
+
+
 def _same(one: dict[str, float], other: dict[str, float]) -> bool:
     return {k: repr(float(v)) for k, v in one.items()} == {k: repr(float(v)) for k, v in other.items()}
 
 
-def curve(session: Session, trial_id: int) -> Curve:
-    """What the present attempt of a trial has reported."""
-    rows = session.connection().execute(_EPOCHS.where(_t.c.id == trial_id))
+def curve(session: Session, trial_id: int, after: int = -1, up_to: int = LAST_EPOCH) -> Curve:
+    """What the present attempt of a trial has reported, after epoch `after` and up to `up_to`."""
+    within = (_m.c.trial_id == trial_id, _m.c.epoch > after, _m.c.epoch <= up_to)
+    rows = session.connection().execute(_EPOCHS.where(_t.c.id == trial_id, *within))
     return [(row.epoch, {name: decode_number(value) for name, value in loads(row.metrics).items()}) for row in rows]
 
 

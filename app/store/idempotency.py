@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.domain.json import dumps, loads
 from app.errors import IdempotencyMismatch, RequestInFlight
 from app.store.engine import now
+from app.store.quotas import admit_answer
 from app.store.tables import IdempotencyKey
 
 KEPT_S = 24 * 3600.0
@@ -23,15 +24,24 @@ KEPT_S = 24 * 3600.0
 OWN_KEPT_S = 3600.0
 """A request's own key is remembered for an hour: longer than any transaction is tried again."""
 OWN = "request "
+UNCOUNTED_BYTES = 4_096
+"""Answers up to here count nothing in a project's quota of bytes: not worth locking it at every request."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """The answer that a request got."""
+    """The answer that a request got, and the row of the study that it is about."""
 
     status: int
     headers: dict[str, str]
     body: str
+    study_id: int | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it counts in the quota of the project: a small answer counts nothing, and one about no study is."""
+        size = len(self.body.encode())
+        return 0 if self.study_id is None or size <= UNCOUNTED_BYTES else size
 
 
 def claim(session: Session, project: str, key: str, fingerprint: str) -> RecordedAnswer | None:
@@ -73,11 +83,22 @@ def recorded(session: Session, project: str, key: str, fingerprint: str) -> Reco
 
 
 def record(session: Session, project: str, key: str, answer: RecordedAnswer) -> None:
-    """Remember the answer of a key that this transaction claimed."""
+    """Remember the answer of a key that this transaction claimed.
+
+    Raises:
+        QuotaExceeded: the project has no room for it.
+    """
+    admit_answer(session, project, answer.size_bytes)
     session.execute(
         update(IdempotencyKey)
         .where(IdempotencyKey.project == project, IdempotencyKey.key == key)
-        .values(status=answer.status, headers=dumps(answer.headers), body=answer.body)
+        .values(
+            status=answer.status,
+            headers=dumps(answer.headers),
+            body=answer.body,
+            study_id=answer.study_id,
+            size_bytes=answer.size_bytes,
+        )
     )
 
 
@@ -87,8 +108,14 @@ def own_key() -> str:
 
 
 def record_own(session: Session, project: str, key: str, answer: RecordedAnswer) -> None:
-    """Remember the answer of a request under its own key, at the end of the transaction's first try."""
+    """Remember the answer of a request under its own key, at the end of the transaction's first try.
+
+    Raises:
+        QuotaExceeded: the project has no room for it.
+    """
+    admit_answer(session, project, answer.size_bytes)
     values = {"project": project, "key": key, "fingerprint": "", "status": answer.status, "created_at": now()}
+    values |= {"study_id": answer.study_id, "size_bytes": answer.size_bytes}
     session.execute(insert(IdempotencyKey).values(**values, headers=dumps(answer.headers), body=answer.body))
 
 
@@ -105,6 +132,11 @@ def claim_own(session: Session, project: str, key: str) -> RecordedAnswer | None
         found = session.get_one(IdempotencyKey, (project, key))
         return RecordedAnswer(found.status or 0, loads(found.headers), found.body or "")
     return None
+
+
+def forget_study(session: Session, study_id: int) -> None:
+    """Delete the answers that are kept for a study."""
+    session.execute(delete(IdempotencyKey).where(IdempotencyKey.study_id == study_id))
 
 
 def forget_old(session: Session) -> int:

@@ -46,6 +46,7 @@ _START = (
         epochs=0,
         attempt=bindparam("next_attempt"),
         hyperparameters=bindparam("all_values"),
+        varied=bindparam("varied_values"),
         sampled=bindparam("drawn"),
         system_attributes=bindparam("attributes"),
         identity=bindparam("hash"),
@@ -166,7 +167,8 @@ def _start_trained(
                 "key": p.reservation.trial_id,
                 "token": p.reservation.token,
                 "next_attempt": p.reservation.attempt,
-                "all_values": p.text,
+                "all_values": p.text if p.varied is None else None,
+                "varied_values": None if p.varied is None else p.text,
                 "drawn": dumps(p.sampled),
                 "attributes": dumps(p.system_attributes),
                 "hash": p.identity,
@@ -190,8 +192,9 @@ def _start_trained(
         events.append(study_event("study.started", study))
     where = f'"worker_id":{dumps(worker_id)},"device":{dumps(device)}'
     for p in starting:
-        ancestry = "" if p.parent is None else f',"parent":{p.parent},"first_epoch":{p.first_epoch}'
-        fields = f'{{"hyperparameters":{p.text},"attempt":{p.reservation.attempt},{where}{ancestry}}}'
+        more = "" if p.parent is None else f',"parent":{p.parent},"first_epoch":{p.first_epoch}'
+        more += "" if p.varied is None else ',"omits_fixed":true'
+        fields = f'{{"hyperparameters":{p.text},"attempt":{p.reservation.attempt},{where}{more}}}'
         events.append(NewEvent("trial.started", fields, trial=p.reservation.number))
     return events
 

@@ -19,7 +19,7 @@ from app.domain.population import population_of
 from app.domain.study import StudyDefinition, StudyState
 from app.domain.trial import FailureReason, TrialState
 from app.errors import NameTaken, NotFound, StateConflict
-from app.store import datasets
+from app.store import datasets, idempotency
 from app.store.locking import LockedStudy, lock_study, tell
 from app.store.log import NewEvent, append, clock
 from app.store.naming import add_named
@@ -222,6 +222,7 @@ def delete_study(session: Session, study_id: int) -> None:
     if not StudyState(study.state).is_over:
         raise StateConflict(f"Expected a study that is over. Received one that is {study.state}: cancel it first.")
     session.execute(delete(Study).where(Study.id == study.id))
+    idempotency.forget_study(session, study.id)
 
 
 def enqueue(

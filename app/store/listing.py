@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.trial import TrialState
 from app.store.ids import among_ids
+from app.store.portions import PAGE_BYTES, next_count, octets
 from app.store.tables import Trial, table_of
 
 Class = tuple[TrialState, bool | None]
@@ -40,6 +41,8 @@ ALL_CLASSES: tuple[Class, ...] = tuple(
 """Only a COMPLETE trial is judged (see `app.domain.trial.Outcome.feasible`)."""
 
 _t = table_of(Trial)
+LEAST_BYTES = 600
+"""What a trial is shown with beside its texts: names, times, numbers."""
 FIRST = -1
 """Before the first trial's number."""
 
@@ -55,6 +58,7 @@ class ShownTrial(NamedTuple):
     attempt: int
     requested: str | None
     hyperparameters: str | None
+    varied: str | None
     sampled: str | None
     objective_values: str | None
     value: float | None
@@ -133,14 +137,82 @@ def list_trials(
     `sort` is `number`, `-number`, `value` or `-value`: those without a value, and with NaN, come last; those with the
     same value, or without one, by number. For a list of one moment the session is one of `at_one_moment`.
     """
+    places = _places(session, study_id, states, feasible, sort, after, limit)
+    return trials_by_id(session, [place.id for place in places])
+
+
+@dataclass(frozen=True, slots=True)
+class TrialsPage:
+    """A part of a list of trials; `has_more`: there are others after it."""
+
+    trials: list[ShownTrial]
+    has_more: bool
+
+
+def trials_page(
+    session: Session,
+    study_id: int,
+    *,
+    states: Collection[TrialState] = (),
+    feasible: bool | None = None,
+    sort: str = "number",
+    after: tuple[Any, ...] | None = None,
+    limit: int,
+    fixed_bytes: int,
+    budget: int = PAGE_BYTES,
+) -> TrialsPage:
+    """The same as `list_trials`, at least one and as many as fit `budget` bytes as they are shown.
+
+    `fixed_bytes` is what the study's fixed hyperparameters add to a trial whose row doesn't have them.
+    """
+    places = _places(session, study_id, states, feasible, sort, after, limit + 1)
+    return part_of_trials(session, [place.id for place in places], limit, fixed_bytes, budget)
+
+
+def part_of_trials(
+    session: Session, ids: Sequence[int], limit: int, fixed_bytes: int, budget: int = PAGE_BYTES
+) -> TrialsPage:
+    """The first of the trials with these ids: at most `limit`, as many as fit `budget` bytes, and one at least.
+
+    They are read a few at a time, so that little more is read than is shown.
+    """
+    found: list[ShownTrial] = []
+    size = read = largest = 0
+    while read < min(limit, len(ids)):
+        count = next_count(read, size, largest, budget)
+        for trial in trials_by_id(session, ids[read : min(limit, read + count)]):
+            taken = _shown_bytes(trial, fixed_bytes)
+            if found and size + taken > budget:
+                return TrialsPage(found, has_more=True)
+            found.append(trial)
+            size, largest = size + taken, max(largest, taken)
+        read += count
+    # None is found where the study was deleted meanwhile.
+    return TrialsPage(found, has_more=bool(found) and len(ids) > limit)
+
+
+def _shown_bytes(trial: ShownTrial, fixed_bytes: int) -> int:
+    texts = (trial.hyperparameters, trial.varied or trial.requested, trial.sampled, trial.objective_values)
+    apart = fixed_bytes if trial.hyperparameters is None else 0
+    return LEAST_BYTES + apart + sum(map(octets, (*texts, trial.metrics, trial.error_message)))
+
+
+def _places(
+    session: Session,
+    study_id: int,
+    states: Collection[TrialState],
+    feasible: bool | None,
+    sort: str,
+    after: tuple[Any, ...] | None,
+    limit: int,
+) -> list[_Place]:
+    """The first `limit` places of a list after a sort key."""
     lists = _Lists(session, study_id, _classes(states, feasible))
     if sort == "number":
-        places = lists.next("number", limit, number=FIRST if after is None else after[0])
-    elif sort == "-number":
-        places = lists.next("-number", limit, number=2**63 - 1 if after is None else after[0])
-    else:
-        places = lists.falling(after, limit) if sort == "-value" else lists.rising(after, limit)
-    return trials_by_id(session, [place.id for place in places])
+        return lists.next("number", limit, number=FIRST if after is None else after[0])
+    if sort == "-number":
+        return lists.next("-number", limit, number=2**63 - 1 if after is None else after[0])
+    return lists.falling(after, limit) if sort == "-value" else lists.rising(after, limit)
 
 
 def trials_by_id(session: Session, ids: Sequence[int]) -> list[ShownTrial]:

@@ -104,7 +104,7 @@ _t = table_of(Trial)
 _LOCK_TRIALS = {
     dialect: select(
         *(_t.c[name] for name in ("id", "number", "state", "attempt", "charged", "epochs", "started_at")),
-        *(_t.c[name] for name in ("lease_token", "finish_token", "hyperparameters")),
+        *(_t.c[name] for name in ("lease_token", "finish_token", "hyperparameters", "varied")),
     )
     .where(one_of(_t.c.id, "ids", dialect))
     .order_by(_t.c.number)

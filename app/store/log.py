@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app.domain.json import dumps
 from app.store.bulk import Along, Rows, lines
 from app.store.engine import now
-from app.store.tables import Event, EventCounter, table_of
+from app.store.tables import Event, EventCounter, Study, table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,10 @@ def append_to(
             values |= write.values
         connection.exec_driver_sql(_appending(*(write.part for write in along)), values)
         return
-    last, position = connection.execute(_COUNT, {"counted_study": study_id, "count": len(events)}).one()
+    last, position, project = connection.execute(_COUNT, {"counted_study": study_id, "count": len(events)}).one()
     numbered = zip(range(last - len(events) + 1, last + 1), types, bodies, strict=True)
-    _EVENTS.add(connection, [(study_id, seq, position, kind, f'{{"seq":{seq}{body}') for seq, kind, body in numbered])
+    rows = [(study_id, seq, position, kind, f'{{"seq":{seq}{body}', project) for seq, kind, body in numbered]
+    _EVENTS.add(connection, rows)
 
 
 def _body(event: NewEvent, told: str) -> str:
@@ -88,10 +89,12 @@ _COUNT = (
         func.max(
             cast(now() * 1000, BigInteger), select(func.coalesce(func.max(Event.position), 0) + 1).scalar_subquery()
         ),
+        select(Study.project).where(Study.id == bindparam("counted_study")).scalar_subquery(),
     )
 )
-"""SQLite: count events; the last one's number, and their position: above all before, since writers come one by one."""
-_EVENTS = Rows(table_of(Event), "study_id", "seq", "position", "type", "data")
+"""SQLite: count events; the last one's number, their position (above all before, since writers come one by one), and
+their project."""
+_EVENTS = Rows(table_of(Event), "study_id", "seq", "position", "type", "data", "project")
 
 
 @cache
@@ -109,15 +112,26 @@ def _appending(*parts: str) -> str:
     RETURNING study_id, last_seq - %(count)s AS before, last_position AS position
 )"""
     return f"""WITH {", ".join([*parts, counted])}
-INSERT INTO fettle_events (study_id, seq, position, type, data)
-SELECT study_id, before + i, position, type, '{{"seq":' || (before + i) || body
-FROM counted, unnest(
+INSERT INTO fettle_events (study_id, seq, position, type, data, project)
+SELECT study_id, before + i, position, type, '{{"seq":' || (before + i) || body, project
+FROM counted, (SELECT project FROM fettle_studies WHERE id = %(study)s) AS of_project, unnest(
     string_to_array(%(types)s, E'\\n'), string_to_array(%(bodies)s, E'\\n')
 ) WITH ORDINALITY AS told (type, body, i)"""  # noqa: S608 - all of it is constant
 
 
+_OLDEST_RUNNING = cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger)
+
+
 def settled_position(session: Session) -> ColumnElement[bool]:
     """The condition that an event's transaction and all before it have ended: only then may the firehose pass it."""
+    return Event.position < _OLDEST_RUNNING if session.get_bind().dialect.name == "postgresql" else true()
+
+
+def settled_now(session: Session) -> ColumnElement[bool]:
+    """The same as it is at this moment, for several statements that must not tell of different ones.
+
+    On SQLite all statements of a session see one moment.
+    """
     if session.get_bind().dialect.name == "postgresql":
-        return Event.position < cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger)
+        return Event.position < session.execute(select(_OLDEST_RUNNING)).scalar_one()
     return true()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "VERSION_TABLE", "check_schema", "configured", "migrate", "migrate_to", "schema_revision"]
 
-HEAD = "0013"
+HEAD = "0014"
 """The newest revision under `migrations/versions`."""
 MIGRATION_LOCK = 0x666574746C65
 """Key of PostgreSQL's advisory lock that one migrating process holds ("fettle" in ASCII)."""

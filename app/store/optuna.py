@@ -136,6 +136,13 @@ def claim_study_attribute(session: Session, study_id: int, scope: str, key: str,
     return read_attribute(session.execute(select(StudyAttribute.value).where(*place)).scalar_one())
 
 
+def claim_study_attributes(session: Session, study_id: int, scope: str, keys: Sequence[str]) -> None:
+    """Set attributes without a value, where there are none."""
+    for key in keys:
+        row = {"study_id": study_id, "scope": scope, "key": key, "value": "null"}
+        _upsert(session, StudyAttribute.__table__, row, ("study_id", "scope", "key"), ())
+
+
 def _upsert(session: Session, table: Any, row: dict[str, Any], key: Sequence[str], updated: Sequence[str]) -> None:
     """Insert a row; where its key is there, update the columns `updated`, or leave it alone where there are none."""
     assert isinstance(table, Table)  # noqa: S101 - for the type checker

@@ -15,7 +15,7 @@ from sqlalchemy.sql.selectable import ScalarSelect
 
 from app.domain.study import StudyState
 from app.errors import QuotaExceeded
-from app.store.tables import Artifact, Checkpoint, Project, StoredDataset, Study, Trial, table_of
+from app.store.tables import Artifact, Checkpoint, IdempotencyKey, Project, StoredDataset, Study, Trial, table_of
 
 LIVE = (StudyState.RUNNING, StudyState.PAUSED, StudyState.STOPPING)
 """States of studies with trials under way."""
@@ -81,6 +81,20 @@ def admit_bytes(session: Session, project: str, size: int) -> None:
         )
 
 
+def admit_answer(session: Session, project: str, size: int) -> None:
+    """Return where the project may keep an answer of `size` bytes that is about one of its studies.
+
+    The study is locked by now, or new: nobody who holds the project's row waits for it. A project without the quota is
+    not locked.
+
+    Raises:
+        QuotaExceeded: it may not.
+    """
+    limited = select(_p.c.name).where(_p.c.name == project, _p.c.max_stored_bytes.is_not(None))
+    if size and session.connection().execute(limited).scalar_one_or_none() is not None:
+        admit_bytes(session, project, size)
+
+
 def lock_byte_quota(connection: Connection, study_id: int) -> tuple[str, int] | None:
     """The project of a study and how many bytes it may store, its row locked; None where it has no such quota."""
     query = select(_p.c.name).join(_s, _s.c.project == _p.c.name)
@@ -138,7 +152,7 @@ def trial_room(session: Session, project: str) -> TrialRoom | None:
 
 
 def stored_bytes(connection: Connection, project: str) -> int:
-    """The bytes of the project's uploads, of its trials' files and of their checkpoints."""
+    """The bytes of the project's uploads, its trials' files and checkpoints, and kept answers about its studies."""
     uploads = select(func.sum(StoredDataset.size_bytes)).where(
         StoredDataset.project == project, StoredDataset.uri.is_(None)
     )
@@ -148,7 +162,11 @@ def stored_bytes(connection: Connection, project: str) -> int:
         .join(Trial, Trial.id == Checkpoint.trial_id)
         .join(Study, Study.id == Trial.study_id)
     )
-    parts = (uploads, files.where(Study.project == project), checkpoints.where(Study.project == project))
+    answers = select(func.sum(IdempotencyKey.size_bytes)).where(
+        IdempotencyKey.project == project, IdempotencyKey.size_bytes > 0
+    )
+    of_studies = (files.where(Study.project == project), checkpoints.where(Study.project == project))
+    parts = (uploads, *of_studies, answers)
     return sum(int(connection.execute(part).scalar() or 0) for part in parts)
 
 

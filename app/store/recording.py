@@ -189,7 +189,9 @@ def _record_outcomes(
         better = _is_better(study, outcome, directions)
         if better:
             study.best_number, study.best_value, study.since_improvement = row.number, (outcome.values or ())[0], 0
-            fields = f'{{"values":{dumps(values)},"hyperparameters":{row.hyperparameters or "{}"}}}'
+            kept = row.hyperparameters or row.varied or "{}"
+            omits = ',"omits_fixed":true' if row.hyperparameters is None and row.varied is not None else ""
+            fields = f'{{"values":{dumps(values)},"hyperparameters":{kept}{omits}}}'
             events.append(NewEvent("trial.best", fields, trial=row.number))
         else:
             study.since_improvement += 1

@@ -21,7 +21,7 @@ _t = table_of(Trial)
 # Statements on a trial's way are built once: building one costs more than running it.
 _QUEUED = {
     dialect: text(
-        "SELECT id, number, attempt, ordinal, requested, hyperparameters, sampled "  # noqa: S608 - all of it is constant
+        "SELECT id, number, attempt, ordinal, requested, hyperparameters, varied, sampled "  # noqa: S608 - all of it is constant
         f"FROM fettle_trials {by_index} WHERE study_id = :study AND state = 'WAITING' AND lease_token IS NULL "
         f"ORDER BY queue, number LIMIT :room {lock}"
     )
@@ -123,7 +123,7 @@ def _reservation(row: Row[Any]) -> Reservation:
         attempt=row.attempt + 1,
         ordinal=row.ordinal,
         requested=read(row.requested),
-        hyperparameters=read(row.hyperparameters),
+        hyperparameters=read(row.hyperparameters or row.varied),
         sampled=read(row.sampled),
     )
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.study import StudyState
 from app.errors import NotFound
+from app.store.portions import PAGE_BYTES, next_count, octets
 from app.store.tables import Study, StudyLabel, Worker
 
 MAX_ID = 40
@@ -54,6 +55,27 @@ def list_studies(
         query = query.where(place < key if descending else place > key)
     query = query.order_by(*(column.desc() if descending else column for column in columns))
     return list(session.scalars(query.limit(limit)))
+
+
+def studies_page(
+    session: Session, project: str, narrowed: StudyFilter, *, sort: str, after: tuple[Any, ...] | None, limit: int
+) -> tuple[list[Study], bool]:
+    """The same as `list_studies`, at least one and as many as fit a page's bytes; and whether there are more."""
+    found: list[Study] = []
+    size = largest = 0
+    while len(found) <= limit:
+        count = min(next_count(len(found), size, largest, PAGE_BYTES), limit + 1 - len(found))
+        part = list_studies(session, project, narrowed, sort=sort, after=after, limit=count)
+        for study in part:
+            taken = octets(study.definition) + octets(study.description)
+            size, largest = size + taken, max(largest, taken)
+            if found and size > PAGE_BYTES:
+                return found, True
+            found.append(study)
+        if len(part) < count:
+            return found[:limit], len(found) > limit
+        after = sort_key(part[-1], sort)
+    return found[:limit], True
 
 
 def sort_key(study: Study, sort: str) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from app.domain.trial import TrialState
 from app.errors import NotFound
 from app.store.ids import among_ids
 from app.store.listing import SHOWN, ShownTrial
+from app.store.portions import PAGE_BYTES, Portion, portion
 from app.store.tables import Metric, Trial, TrialLog, table_of
 
 _t, _m = table_of(Trial), table_of(Metric)
@@ -69,6 +70,15 @@ def objective_values(session: Session, study_id: int) -> list[ObjectiveValues]:
     ]
 
 
+def ids_by_number(session: Session, study_id: int, numbers: Sequence[int]) -> list[int]:
+    """The row ids of the trials with these numbers, by number."""
+    query = select(Trial.id).where(Trial.study_id == study_id).order_by(Trial.number)
+    found: list[int] = []
+    for i in range(0, len(numbers), 500):
+        found += session.scalars(query.where(Trial.number.in_(numbers[i : i + 500])))
+    return found
+
+
 def trials_by_number(session: Session, study_id: int, numbers: Sequence[int]) -> list[ShownTrial]:
     """The trials with these numbers, by number."""
     query = select(*SHOWN).where(Trial.study_id == study_id).order_by(Trial.number)
@@ -100,13 +110,39 @@ def failures(session: Session, study_id: int) -> list[Failures]:
     return sorted(found, key=lambda one: (-one.count, one.reason, one.code))
 
 
-def last_metrics(session: Session, trials: Sequence[ShownTrial]) -> dict[int, str]:
+def last_metrics(session: Session, trials: Sequence[ShownTrial | Row[Any]]) -> dict[int, str]:
     """The metrics of the last epoch that each trial's current attempt reported, as JSON, by the trial's id."""
     ids = [t.id for t in trials if t.epochs > 0]
     if not ids:
         return {}
     rows = session.connection().execute(_LAST_METRICS[session.get_bind().dialect.name], {"ids": ids})
     return {row.trial_id: row.metrics for row in rows}
+
+
+def results_after(session: Session, study_id: int, number: int, limit: int) -> tuple[list[str], int | None]:
+    """The metrics of up to `limit` trials after one, as JSON texts, and the last one's number where there are more."""
+    query = (
+        select(Trial.id, Trial.number, Trial.epochs, Trial.metrics)
+        .where(Trial.study_id == study_id, Trial.number > number)
+        .order_by(Trial.number)
+        .limit(limit)
+    )
+    found = portion(session, query, "metrics", ["number"], PAGE_BYTES)
+    texts = [row.metrics for row in found.rows if row.metrics is not None]
+    texts += last_metrics(session, [row for row in found.rows if row.metrics is None]).values()
+    return texts, found.rows[-1].number if found.is_cut or len(found.rows) == limit else None
+
+
+def metrics_page(session: Session, trial_id: int, attempt: int, after: int, limit: int) -> Portion:
+    """Up to `limit` epochs that an attempt reported, after epoch `after`, as many as fit a page's bytes."""
+    query = (
+        select(Metric.epoch, Metric.attempt, Metric.metrics, Metric.at)
+        .where(Metric.trial_id == trial_id, Metric.attempt == attempt, Metric.epoch > after)
+        .order_by(Metric.epoch)
+        .limit(limit + 1)
+    )
+    found = portion(session, query, "metrics", ["epoch"], PAGE_BYTES)
+    return Portion(found.rows[:limit], is_cut=found.is_cut or len(found.rows) > limit)
 
 
 def metrics_of(session: Session, trial: Trial, attempt: int | None) -> list[Row[Any]]:

@@ -30,12 +30,13 @@ def find_source(session: Session, project: str, reference: str) -> Study | None:
 
 
 def complete_trials(session: Session, study_id: int, limit: int) -> Generator[Row[Any]]:
-    """The last COMPLETE trials of a study, the last one first: number, hyperparameters, objective_values and metrics.
+    """The last COMPLETE trials of a study, the last one first: number, hyperparameters, varied, objective_values and
+    metrics.
 
     They are read as they are taken: each may be as large as a definition.
     """
     query = (
-        select(Trial.number, Trial.hyperparameters, Trial.objective_values, Trial.metrics)
+        select(Trial.number, Trial.hyperparameters, Trial.varied, Trial.objective_values, Trial.metrics)
         .where(Trial.study_id == study_id, Trial.state == TrialState.COMPLETE)
         .order_by(Trial.number.desc())
         .limit(limit)

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Row
 
 from app.domain.families import Family, Scalar
+from app.domain.fixed import are_large, varied, whole
 from app.domain.identity import identity
 from app.domain.json import loads
 from app.domain.study import StudyDefinition, trial_seed
@@ -41,6 +42,11 @@ from app.tuning.trials import Curve, Space, read_curves
 
 CLAIM_TRIES = 3
 """Draws of a trial whose sampler finds another process' choice of parents each time; the last one stands."""
+VIEW_BYTES = 100_000
+TRIAL_BYTES = 2_000
+"""What a finished trial takes in memory beside what it sampled and reported."""
+BYTES_OF_TEXT = 8
+"""What a character of those takes as Python's numbers and names, about."""
 REDRAW_SEED = 2**32
 """Between the seeds of a trial's draws: study seeds are smaller."""
 
@@ -88,6 +94,9 @@ class StudyView:
         self._tried = Tried(definition) if self._duplicates == "resample" else None
         if self._tried is not None:
             self._reads_finished = self._reads_running = True
+        self.bytes = VIEW_BYTES
+        """What the view takes in memory, about."""
+        self._keeps_varied = are_large(definition.fixed)
         self._seen = 0
         self._sampled: dict[int, str | None] = {}
         """What running trials had sampled at the last `sync`, as JSON, by id."""
@@ -123,6 +132,7 @@ class StudyView:
 
     def _take(self, row: Row[Any]) -> None:
         """Take in a finished trial."""
+        self.bytes += TRIAL_BYTES + BYTES_OF_TEXT * (len(row.curve or "") + len(row.sampled or ""))
         if self._tried is not None:
             self._tried.take(row)
         trial = self._lessons.take(row)
@@ -168,28 +178,34 @@ class StudyView:
         requested = dict(reservation.requested or {})
         sampled, on_duplicate = self._draw_new(reservation, requested)
         attributes = kept_attributes(self._storage.held[reservation.trial_id].system_attrs)
-        return Proposal(
-            reservation,
-            complete(self._definition, sampled, requested, self._family),
-            sampled,
-            attributes,
-            *ancestry(attributes),
-            None if self._duplicates == "allow" else identity(sampled),
-            on_duplicate,
+        return self._proposal(
+            reservation, complete(self._definition, sampled, requested, self._family), sampled, attributes, on_duplicate
         )
 
     def _again(self, reservation: Reservation, sampled: dict[str, Scalar], kept: dict[str, Any]) -> Proposal:
         """A trial that was sampled by an earlier attempt."""
         if self._tried is not None:
             self._tried.hold(reservation.trial_id, sampled)
+        values = whole(self._definition.fixed, reservation.hyperparameters or {})
+        return self._proposal(reservation, values, sampled, kept, "reuse" if self._duplicates == "reuse" else "train")
+
+    def _proposal(
+        self,
+        reservation: Reservation,
+        values: dict[str, Scalar],
+        sampled: dict[str, Scalar],
+        attributes: dict[str, Any],
+        on_duplicate: Literal["train", "reuse", "redraw"],
+    ) -> Proposal:
         return Proposal(
             reservation,
-            dict(reservation.hyperparameters or {}),
+            values,
             sampled,
-            kept,
-            *ancestry(kept),
+            attributes,
+            *ancestry(attributes),
             None if self._duplicates == "allow" else identity(sampled),
-            "reuse" if self._duplicates == "reuse" else "train",
+            on_duplicate,
+            varied(self._definition.fixed, values) if self._keeps_varied else None,
         )
 
     def _draw_new(

@@ -100,11 +100,20 @@ def test_lists_of_studies_are_read_from_ranges_of_indexes(many: Database) -> Non
                 check_plans(session, seen, MOST_ROWS, (narrowed, sort, i))
 
 
-def test_pages_of_events_are_read_from_ranges_of_indexes(make_bench: Callable[..., Bench]) -> None:
+@pytest.mark.parametrize("project", ["default", None])
+def test_pages_of_events_are_read_from_ranges_of_indexes(make_bench: Callable[..., Bench], project: str | None) -> None:
+    """Those that name their project, and those of older releases, which don't."""
     first, second = make_bench(name="first"), make_bench(name="second")
     count = 6_000
     rows = [
-        {"study_id": bench.study_id, "seq": 10 + i, "position": 5 + i // 4, "type": "trial.metrics", "data": "{}"}
+        {
+            "study_id": bench.study_id,
+            "seq": 10 + i,
+            "position": 5 + i // 4,
+            "type": "trial.metrics",
+            "data": "{}",
+            "project": project,
+        }
         for i in range(count)
         for bench in (first, second)
     ]
@@ -134,6 +143,9 @@ def test_the_firehose_shows_the_events_of_its_project_alone(make_bench: Callable
     ours, theirs = make_bench(name="ours"), make_bench(name="theirs")
     with ours.database.write() as session:
         session.execute(text("UPDATE fettle_studies SET project = 'other' WHERE id = :id"), {"id": theirs.study_id})
+        session.execute(
+            text("UPDATE fettle_events SET project = 'other' WHERE study_id = :id"), {"id": theirs.study_id}
+        )
     for bench in (theirs, ours, theirs):
         bench.reserve()
         bench.running()

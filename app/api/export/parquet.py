@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from app.api.export.rows import LEADING, TRAILING, Export, error_words
 from app.domain.families import Scalar
-from app.domain.json import decode_number
+from app.domain.json import decode_number, loads
 from app.domain.space import Categorical, Float, Int
 from app.errors import LibraryMissing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MOST_METRICS = 1_000
+"""Columns of metrics: a study has fewer, but for those of before there was a limit on names."""
 TIMES = ("created_at", "started_at", "finished_at")
 
 
@@ -51,12 +53,13 @@ def as_parquet(export: Export) -> Iterator[bytes]:
 
 
 def _metric_names(export: Export) -> list[str]:
-    """The metrics that any trial has, in the order in which they come."""
+    """The metrics that any trial has, in the order in which they come; the first `MOST_METRICS` of them."""
     names: dict[str, None] = {}
-    for batch in export.trials():
-        for trial in batch:
-            names.update(dict.fromkeys(trial["metrics"] or ()))
-    return list(names)
+    for text in export.metrics():
+        names.update(dict.fromkeys(loads(text)))
+        if len(names) >= MOST_METRICS:
+            break
+    return list(names)[:MOST_METRICS]
 
 
 def _schema(export: Export, metrics: Sequence[str]) -> pa.Schema:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from app.api.trial_texts import trial_texts
+from app.api.trial_texts import fixed_bytes, trial_texts
 from app.domain.json import loads
 from app.domain.study import StudyDefinition
-from app.store import listing, tables
+from app.store import listing, tables, trials
 from app.store.engine import Database
 
 BATCH = 500
 """Trials that an export reads at once."""
+BATCH_BYTES = 4_000_000
+"""And what they take at most; a single one may be longer."""
 LEADING = ("number", "state", "reason", "feasible", "attempt")
 TRAILING = (
     "selected_epoch",
@@ -47,16 +49,26 @@ class Export:
 
     def texts(self) -> Iterator[list[str]]:
         """All trials by number as JSON texts; no session stays open between batches."""
-        last = -1
+        last, apart = -1, fixed_bytes(self.study)
         while True:
             with self.database.read() as session:
-                rows = listing.list_trials(session, self.study.id, after=(last,), limit=BATCH)
-                texts = trial_texts(session, self.study, rows)
+                found = listing.trials_page(
+                    session, self.study.id, after=(last,), limit=BATCH, fixed_bytes=apart, budget=BATCH_BYTES
+                )
+                texts = trial_texts(session, self.study, found.trials)
             if texts:
                 yield texts
-            if len(texts) < BATCH:
+            if not found.has_more:
                 return
-            last = rows[-1].number
+            last = found.trials[-1].number
+
+    def metrics(self) -> Iterator[str]:
+        """The metrics of all trials that have any, as JSON texts."""
+        last: int | None = -1
+        while last is not None:
+            with self.database.read() as session:
+                texts, last = trials.results_after(session, self.study.id, last, BATCH)
+            yield from texts
 
     def trials(self) -> Iterator[list[dict[str, Any]]]:
         """All trials by number, as in the API's answers."""

@@ -62,6 +62,10 @@ class Trial(Base):
     requested: Mapped[str | None] = mapped_column(Text)
     """The hyperparameters that an enqueued trial was given, as JSON."""
     hyperparameters: Mapped[str | None] = mapped_column(Text)
+    """All of them, as JSON; None before the trial was drawn, and where `varied` has them."""
+    varied: Mapped[str | None] = mapped_column(Text)
+    """Those that the study's definition doesn't fix, as JSON: in place of all of them where the fixed ones are large
+    (see `app.domain.fixed`)."""
     sampled: Mapped[str | None] = mapped_column(Text)
 
     objective_values: Mapped[str | None] = mapped_column(Text)
