@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, StrictInt, StrictStr
@@ -35,9 +35,6 @@ from app.store.log import rfc3339
 from app.store.portions import PAGE_BYTES
 from app.store.studies import find_study
 from app.store.trials import find_trial
-
-if TYPE_CHECKING:
-    from app.tuning.external import ExternalStudies
 
 router = make_router("external trials")
 
@@ -262,7 +259,7 @@ def _give_back(api: Service, study_id: int, reservations: list[Reservation]) -> 
 @needs(Scope.WORK)
 def heartbeat(study_id: str, number: int, holding: Holding, api: Api, project: Project) -> Response:
     """Renew the lease of a trial, for as long as it was asked for."""
-    definition = _definition(api, project, study_id)
+    _, definition = _opened(api, project, study_id)
 
     def work(session: Session) -> tuple[external.HeldTrial, float, bool]:
         study = _external_study(session, project, study_id)
@@ -285,14 +282,15 @@ def report(study_id: str, number: int, reported: Reported, api: Api, project: Pr
     if reported.epoch >= most:
         message = f"Expected an epoch below {most:,}, this service's limit. Received: {reported.epoch:,}"
         raise invalid_request([FieldError(("epoch",), message)])
-    definition = _definition(api, project, study_id)
+    key_id, definition = _opened(api, project, study_id)
+    known = studies.metric_names(key_id)
 
     def work(session: Session) -> tuple[external.HeldTrial, bool, Collection[str]] | None:
         study = _external_study(session, project, study_id)
         trial = external.held_trial(session, study.id, number, reported.lease_token)
         if _timed_out(session, definition, trial):
             return None
-        names = _named(studies, session, study.id, metrics)
+        names = _named(session, study.id, metrics, known)
         external.report(session, study, trial, reported.epoch, metrics)
         return trial, external.is_halted(session, study.id), names
 
@@ -325,13 +323,14 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
         raise external.lost(number)
     definition = definition_of(study)
     fixed, held = Fixed.of(definition), studies.attributes(study.id, known.id)
+    named = studies.metric_names(study.id)
 
     def work(session: Session) -> tuple[Response, int, int, Collection[str]]:
         study = _external_study(session, project, study_id)
         trial = external.told_trial(session, study.id, number, told.lease_token)
         if trial is None:
             raise external.lost(number)
-        names = _named(studies, session, study.id, end.values)
+        names = _named(session, study.id, end.values, named)
         curve = external.curve(session, trial.id)
         missing = missing_values(definition, end, curve)
         if missing:
@@ -357,14 +356,14 @@ def tell(study_id: str, number: int, told: Tell, api: Api, project: Project) -> 
     return response
 
 
-def _definition(api: Service, project: str, study_id: str) -> StudyDefinition:
-    """The study's definition, read before a transaction that needs it: to parse it may take a while.
+def _opened(api: Service, project: str, study_id: str) -> tuple[int, StudyDefinition]:
+    """The study's row and its definition, read before a transaction that needs it: to parse it may take a while.
 
     What is asked of it never changes.
     """
     with api.database.read() as session:
         study = _external_study(session, project, study_id)
-    return definition_of(study)
+    return study.id, definition_of(study)
 
 
 def _external_study(session: Session, project: str, study_id: str) -> tables.Study:
@@ -391,13 +390,12 @@ def _judged(api: Service, definition: StudyDefinition, trial: external.HeldTrial
     return api.external().judge(definition, trial, up_to)
 
 
-def _named(studies: ExternalStudies, session: Session, study_id: int, metrics: Collection[str]) -> Collection[str]:
-    """The names of the study's metrics, with those that are reported now.
+def _named(session: Session, study_id: int, metrics: Collection[str], known: frozenset[str]) -> Collection[str]:
+    """The names of the study's metrics, with those that are reported now; `known` are some that it had before.
 
     Raises:
         Invalid: these would be too many.
     """
-    known = studies.metric_names(study_id)
     if known.issuperset(metrics):
         return known
     return external.name_metrics(session, study_id, metrics, MOST_METRIC_NAMES)

@@ -266,14 +266,14 @@ def test_names_that_a_study_does_not_search_are_told_in_a_few_words(running: Run
 
 
 def test_of_large_trials_a_warm_start_reads_as_many_as_fit(running: RunningService, monkeypatch: Any) -> None:
-    fixed = {f"fixed{i}": "f" * 250 for i in range(200)}
-    space = definition(hyperparameters={"x": choices(1_000), **fixed}, budget={"trials": 40}, name="source")
+    searched = {f"searched{i}": {"type": "categorical", "choices": ["f" * 250, "g" * 250]} for i in range(200)}
+    space = definition(hyperparameters=searched, budget={"trials": 40}, name="source")
     study = running.client.post("/v1/studies", json=space).raise_for_status().json()
     path = f"/v1/studies/{study['id']}/trials"
     for trial in running.client.post(f"{path}:ask", json={"count": 40}).raise_for_status().json()["items"]:
         told = {"lease_token": trial["lease"]["token"], "state": "COMPLETE", "values": {"loss": float(trial["number"])}}
         running.client.post(f"{path}/{trial['number']}:tell", json=told).raise_for_status()
-    one = len(json.dumps(fixed))
+    one = len(json.dumps(dict.fromkeys(searched, "f" * 250)))
     monkeypatch.setattr("app.api.warm_start.MOST_BYTES", 10 * one)
     new = space | {"name": "warm", "warm_start": {"studies": ["source"]}}
     (warning,) = running.client.post("/v1/studies:validate", json=new).raise_for_status().json()["warnings"]

@@ -26,7 +26,8 @@ SAFE = {"GET", "HEAD"}
 ASYNC = {
     "POST /v1/studies", "POST /v1/studies:validate", "PATCH /v1/studies/{study_id:id}",
     "POST /v1/studies/{study_id:id}/trials:ask", "POST /v1/datasets",
-    "GET /v1/studies/{study_id:id}/importances", "GET /v1/studies/{study_id:id}/plots/{kind:id}",
+    "GET /v1/studies/{study_id:id}/best", "GET /v1/studies/{study_id:id}/importances",
+    "GET /v1/studies/{study_id:id}/plots/{kind:id}",
     "GET /v1/studies/{study_id:id}/report", "GET /v1/studies/{study_id:id}/events", "GET /v1/events", "GET /healthz",
     "GET /openapi.json", "HEAD /openapi.json", "GET /docs",
 }  # fmt: skip
