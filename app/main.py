@@ -113,7 +113,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         database=database,
         hub=hub,
         in_flight=InFlight(),
-        insights=insights.Insights(),
+        insights=insights.kept_answers(),
         keyring=keyring,
         external=cache(partial(_external_studies, database)),
     )

@@ -20,11 +20,11 @@ from app.store.audit import Actor, Detail, note
 if TYPE_CHECKING:
     from app.api.hub import Hub
     from app.api.idempotency import InFlight
-    from app.api.insights import Insights
     from app.api.keyring import Keyring
     from app.settings import Settings
     from app.store.engine import Database
     from app.tuning.external import ExternalStudies
+    from app.tuning.questions import Answer
 
 FRONTS_BYTES = 16_000_000
 """What is kept of Pareto fronts: 400,000 trials."""
@@ -40,7 +40,7 @@ class Service:
     database: Database
     hub: Hub
     in_flight: InFlight
-    insights: Insights
+    insights: Kept[Answer]
     keyring: Keyring
     external: Callable[[], ExternalStudies]
     """Made when it is first called: Optuna takes a second to import."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +23,7 @@ from app.compute import Bounds
 from app.domain.access import Scope
 from app.domain.stored import read_definition
 from app.errors import FieldError, NotFound
+from app.kept import Kept
 from app.store.studies import find_study
 from app.tuning.answers import answers
 from app.tuning.questions import KINDS, Answer, Kind, Method, Question, Wanted, check
@@ -46,44 +45,10 @@ BOUNDS = Bounds(seconds=60.0)
 MethodQuery = Annotated[Method, Query(description="How importances are told: see docs/results.md.")]
 MetricQuery = Annotated[str | None, Query(max_length=64, description="An objective; the first where it is left out.")]
 
-Key = tuple[int, int, Question]
-"""A study's row id, how many of its trials have finished, and what was asked."""
 
-
-class Insights:
-    """Answers, kept while they hold. Thread-safe."""
-
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
-        self._most = kept_bytes
-        self._kept: OrderedDict[Key, Answer] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    @property
-    def kept_bytes(self) -> int:
-        """What is kept now."""
-        with self._lock:
-            return self._bytes
-
-    def find(self, key: Key) -> Answer | None:
-        """What was answered, where it is known."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def keep(self, key: Key, answer: Answer) -> None:
-        """Keep an answer, in place of those that nobody asked for for the longest time."""
-        with self._lock:
-            self._bytes += _size(answer) - (_size(self._kept[key]) if key in self._kept else 0)
-            self._kept[key] = answer
-            self._kept.move_to_end(key)
-            while self._bytes > self._most:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
-
-
-def _size(answer: Answer) -> int:
-    return sys.getsizeof(answer.text)
+def kept_answers() -> Kept[Answer]:
+    """An empty place for answers, by their study's row, how many of its trials have finished, and what was asked."""
+    return Kept(KEPT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +85,7 @@ async def answered(request: Request, api: Service, study: AskedStudy, questions:
     found: dict[Question, Answer | None] = dict.fromkeys(questions)
     for question in found:
         if not (question.is_live and study.running):
-            found[question] = api.insights.find((study.id, study.finished, question))
+            found[question] = api.insights.get((study.id, study.finished, question))
     missing = tuple(question for question, known in found.items() if known is None)
     if missing:
         url = api.database.url.render_as_string(hide_password=False)
@@ -130,7 +95,7 @@ async def answered(request: Request, api: Service, study: AskedStudy, questions:
             if answer.fault is not None:
                 log.error("insight failed: study %d, %s\n%s", study.id, question, answer.fault)
             elif not (question.is_live and study.running):
-                api.insights.keep((study.id, study.finished, question), answer)
+                api.insights.put((study.id, study.finished, question), answer, sys.getsizeof(answer.text))
     return [answer for answer in found.values() if answer is not None]
 
 

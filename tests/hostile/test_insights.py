@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.api.insights import Insights
+from app.kept import Kept
 from app.store.engine import Database
 from app.tuning import figures
 from app.tuning.answers import answer
@@ -153,11 +154,16 @@ def test_outlines_of_finished_trials_are_kept_up_to_a_number_of_bytes(
 
 
 def test_answers_are_kept_up_to_a_number_of_bytes() -> None:
-    kept = Insights(kept_bytes=100_000)
+    kept: Kept[Answer] = Kept(100_000)
+
+    def keep(number: int, text: str) -> None:
+        kept.put((1, number, Question("history")), Answer(text), sys.getsizeof(text))
+
     for i in range(100):
-        kept.keep((1, i, Question("history")), Answer("x" * 5_000))
-        assert kept.kept_bytes <= 100_000
-    assert kept.find((1, 99, Question("history"))) is not None
-    assert kept.find((1, 0, Question("history"))) is None
-    kept.keep((1, 99, Question("history")), Answer("y" * 200_000))
-    assert (kept.kept_bytes, kept.find((1, 99, Question("history")))) == (0, None)
+        keep(i, "x" * 5_000)
+        assert kept.bytes <= 100_000
+    assert kept.get((1, 99, Question("history"))) is not None
+    assert kept.get((1, 0, Question("history"))) is None
+    for i in range(80, 100):
+        keep(i, "y" * 200_000)
+    assert (kept.bytes, kept.get((1, 99, Question("history")))) == (0, None)
