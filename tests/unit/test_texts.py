@@ -58,12 +58,14 @@ def test_odd_texts_become_the_numbers_that_keras_gives_them_also_after_saving(
     assert ours.dtype == np.int32
     assert ours.shape == (len(TEXTS), 30)
     assert ours.max() < size
-    [layer] = fitted.layers()
-    inputs = keras.Input((), dtype="string")
-    keras.Model(inputs, layer(inputs)).save(tmp_path / "tokens.keras")
+    inputs = numbers = keras.Input((), dtype="string")
+    for step in fitted.layers():
+        numbers = step(numbers)
+    made = keras.Model(inputs, numbers)
+    made.save(tmp_path / "tokens.keras")
     loaded = keras.saving.load_model(tmp_path / "tokens.keras")
     sendable = np.array([text.encode(errors="replace") for text in TEXTS], object)
-    for model in (layer, loaded):
+    for model in (made, loaded):
         np.testing.assert_array_equal(ours, np.asarray(model(keras.ops.convert_to_tensor(sendable))))
 
 
