@@ -147,7 +147,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(*background, return_exceptions=True)
         with suppress(SQLAlchemyError):
             await asyncio.to_thread(keyring.write_used, database)
-        await service.turns.close()
+        for turns in (service.turns, service.reading):
+            await turns.close()
         database.dispose()
 
 

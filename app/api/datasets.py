@@ -106,7 +106,7 @@ async def _create(
         path = folder / "kept.npz"
         bounds = Bounds(READING_S, limits.memory_bytes)
         try:
-            kept = await api.turns.compute(
+            kept = await api.reading.compute(
                 request, keeping.keep, source.path, reading, limits, naming, path, bounds=bounds
             )
         except TooExpensive:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from app.tuning.external import ExternalStudies
     from app.tuning.questions import Answer
 
+READING_PATIENCE_S = 120.0
+"""How long an upload that has arrived waits for two others to be read."""
 FRONTS_BYTES = 16_000_000
 """What is kept of Pareto fronts: 400,000 trials."""
 READERS = 2
@@ -51,6 +53,8 @@ class Service:
     """Threads that put uploaded files aside, and publish what is kept of them."""
     turns: Turns = field(default_factory=Turns)
     """For what computes: importances, plots, exports, reports, fronts."""
+    reading: Turns = field(default_factory=lambda: Turns(patience_s=READING_PATIENCE_S))
+    """For uploaded files, which take longer than plots, and wait longer."""
     checks: Turns = field(default_factory=Turns)
     """For definitions, which wait for no plot."""
     asks: Turns = field(default_factory=Turns)

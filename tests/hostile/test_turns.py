@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -43,3 +44,23 @@ def test_a_client_that_leaves_takes_its_computation_with_it(
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         wait_for(lambda: not child.is_running(), 30, "the end of the child")
         assert service.client.get("/healthz").status_code == 200
+
+
+def test_files_that_are_read_for_long_keep_no_plot_waiting(sqlite_database: Database, tmp_path: Path) -> None:
+    notes = [tmp_path / "first", tmp_path / "second"]
+    with serving(sqlite_database, tmp_path) as service, ExitStack() as stack:
+        study = service.create()
+
+        async def read(request: Request) -> None:
+            reading = service.app.state.service.reading
+            note = request.query_params["note"]
+            await reading.compute(request, computations.note_and_sleep, note, 600.0, bounds=BOUNDS)
+
+        service.app.router.add_route("/read", read)
+        host, port = service.url.removeprefix("http://").split(":")
+        for note in notes:
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            connection.sendall(f"GET /read?note={note} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        wait_for(lambda: all(note.exists() for note in notes), 60, "two files that are read")
+        plot = service.client.get(f"/v1/studies/{study['id']}/plots/history", timeout=60)
+        assert plot.status_code == 200, plot.text
