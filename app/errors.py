@@ -261,7 +261,7 @@ class LibraryMissing(FettleError):
 
 
 class Unready(FettleError):
-    """The database can't be reached, or has another schema than this code."""
+    """The service can't answer now: its database is away or of another schema, it has too much to do, or it stops."""
 
     status, code, title = 503, "UNREADY", "Not ready"
 

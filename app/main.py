@@ -46,6 +46,7 @@ from app.api.gate import Gate
 from app.api.hub import Hub
 from app.api.idempotency import InFlight
 from app.api.keyring import Keyring
+from app.api.parting import Parting
 from app.api.readiness import Readiness, ReadinessGate
 from app.api.request_log import RequestLog
 from app.errors import Unready
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None, *, migrates: bool = False) -> F
     shields.limit_bodies(app, settings)
     access.install(app, open_paths=["/metrics"] if settings.metrics_open else [])
     app.add_middleware(ReadinessGate)
+    app.add_middleware(Parting)
     shields.answer_safely(app, settings)
     app.add_middleware(RequestLog)  # tells what the others answered
     return app

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Header, Query, Request
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 from sqlalchemy.orm import Session
 
 from app.api.access import UndeclaredAccess
 from app.api.answers import IDEMPOTENCY_KEY_PATTERN
 from app.api.turns import Turns
 from app.domain.access import Caller
+from app.domain.keys import masked
 from app.kept import Kept
 from app.store.audit import Actor, Detail, note
 
@@ -107,6 +110,15 @@ def actor_of(request: Request, caller: Caller) -> Actor:
     )
 
 
+def _no_secret(key: str | None) -> str | None:
+    """An idempotency key as it came. It is kept as it is: an API key must not get into the database with it."""
+    if key is not None and masked(key) != key:
+        raise PydanticCustomError(
+            "secret", "Expected a key of the request's own. Received an API key: it would be kept"
+        )
+    return key
+
+
 Api = Annotated[Service, Depends(_service)]
 Calling = Annotated[Caller, Depends(_caller)]
 Project = Annotated[str, Depends(_project)]
@@ -122,5 +134,6 @@ IdempotencyKey = Annotated[
         pattern=IDEMPOTENCY_KEY_PATTERN,
         description="The same key and body give the same answer, however often they are sent.",
     ),
+    AfterValidator(_no_secret),
 ]
 DEFAULT_LIMIT = 50

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,17 @@ import pytest
 from sqlalchemy import Row, func, insert, select, text
 from sqlalchemy.orm import Session
 
+from app.api.export.parquet import as_parquet
+from app.api.export.rows import Export
+from app.api.export.texts import as_csv, as_json
+from app.api.views import definition_of
 from app.domain.external import MOST_METRIC_NAMES
 from app.domain.json import dumps, loads
 from app.domain.trial import FailureReason
 from app.store import idempotency, leases, quotas
 from app.store.engine import Database
 from app.store.portions import PAGE_BYTES
+from app.store.studies import find_study
 from app.store.tables import Event, IdempotencyKey, Metric, StudyAttribute, Trial, table_of
 from app.store.warm_start import SCOPE
 from tests.hostile.big import FIXED, FIXED_BYTES, Program, stored_bytes
@@ -270,3 +277,25 @@ def test_kept_answers_count_in_the_quota_and_go_with_their_study(service: Runnin
     with service.database.write() as session:
         assert idempotency.recorded(session, "default", "again", "") is None
         assert session.scalar(select(func.count()).select_from(Event)) == 0
+
+
+@pytest.mark.parametrize("form", [as_json, as_csv, as_parquet])
+def test_an_export_holds_a_batch_once_while_its_client_takes_it(
+    sqlite_database: Database, tmp_path: Path, form: Callable[[Export], Iterator[bytes]]
+) -> None:
+    with serving(sqlite_database, tmp_path) as service:
+        program = Program(service)
+        program.take(20)
+        with sqlite_database.read() as session:
+            study = find_study(session, "default", program.study["id"])
+        export = Export(sqlite_database, study, definition_of(study))
+        list(form(export))  # imports libraries
+        pieces, most = form(export), 0
+        tracemalloc.start()
+        try:
+            for piece in pieces:
+                gc.collect()
+                most = max(most, tracemalloc.get_traced_memory()[0] - len(piece))
+        finally:
+            tracemalloc.stop()
+    assert most < FIXED_BYTES * 4, "of a batch of 4 MB nothing stays but what is sent"

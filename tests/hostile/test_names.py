@@ -14,7 +14,7 @@ from sqlalchemy import select
 from app.domain.access import Scope
 from app.domain.keys import masked, new_key
 from app.store.engine import Database
-from app.store.tables import AuditEntry
+from app.store.tables import AuditEntry, IdempotencyKey
 from tests.data_files import csv_table
 from tests.hostile.wires import key_on
 from tests.integration.access import make_key
@@ -176,6 +176,26 @@ def test_a_key_in_the_place_of_an_id_is_told_nowhere(sqlite_database: Database, 
     assert "study.delete" in noted
     assert secret[:6].lower() not in noted.lower()
     assert secret[:6].lower() not in log.lower()
+
+
+def test_a_key_is_no_idempotency_key_and_gets_into_no_database(sqlite_database: Database, tmp_path: Path) -> None:
+    """In full, in part, or within another text: what identifies a request is kept for a day, and in backups."""
+    with serving(sqlite_database, tmp_path) as service:
+        key = make_key(service, "admin", list(Scope))
+        secret = secret_of(key.text)
+        for sent in (key.text, f"retry-of-{key.text}", key.text[:40]):
+            answer = service.client.post(
+                "/v1/studies", json=function_study(), headers={**key.headers, "Idempotency-Key": sent}
+            )
+            assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST"), sent
+            assert answer.json()["errors"][0]["loc"] == ["header", "Idempotency-Key"]
+            assert secret[:6] not in answer.text
+        own = {**key.headers, "Idempotency-Key": "fettle_retry_1"}
+        assert service.client.post("/v1/studies", json=function_study(), headers=own).status_code == 201
+        with sqlite_database.read() as session:
+            kept = session.scalars(select(IdempotencyKey.key)).all()
+    assert "fettle_retry_1" in kept
+    assert not [text for text in kept if secret[:6] in text]
 
 
 def test_what_is_noted_of_a_change_has_no_secret_in_it(sqlite_database: Database, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,29 @@ def test_a_stop_signal_ends_the_service_and_all_it_started(tmp_path: Path, numbe
             assert service.process.wait(60) == 0, service.log.read_text()
             events.close()
         assert psutil.wait_procs(tree, timeout=5)[1] == []
+        assert "Traceback" not in service.log.read_text(errors="replace")
+    finally:
+        end(service)
+
+
+def test_a_request_that_a_stop_does_not_wait_for_is_told_to_come_again(tmp_path: Path) -> None:
+    service = start(tmp_path / "data", tmp_path / "log", "--workers", "0")
+    try:
+        with FettleClient(service.url) as client:
+            client.wait_ready()
+        host, port = service.url.removeprefix("http://").split(":")
+        head = b"POST /v1/studies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(head + b"Expect: 100-continue\r\n\r\n")
+            assert connection.recv(1_000).startswith(b"HTTP/1.1 100")  # it is served now, and its body never comes
+            service.process.send_signal(signal.SIGTERM)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            problem = json.loads(answer.read())
+        assert service.process.wait(60) == 0
+        assert (answer.status, answer.getheader("Content-Type")) == (503, "application/problem+json")
+        assert (problem["status"], problem["code"]) == (503, "UNREADY")
+        assert answer.getheader("Retry-After")
         assert "Traceback" not in service.log.read_text(errors="replace")
     finally:
         end(service)

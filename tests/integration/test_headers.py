@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.api import datasets, export, insights, report, studies
+from app.api import datasets, export, insights, report, results, studies
 from app.api.docs_page import POLICY as DOCS_POLICY
 from app.api.gate import HEAVY
 from app.api.headers import ALWAYS, API_POLICY
@@ -243,6 +243,6 @@ def test_proxies_that_are_no_addresses_are_refused_settings(proxies: str) -> Non
 
 
 def test_every_call_that_is_counted_as_heavy_is_one_of_the_api() -> None:
-    parts = (studies, datasets, insights, export, report)
+    parts = (studies, datasets, insights, export, report, results)
     routes = {(m, getattr(r, "path", "")) for p in parts for r in p.router.routes for m in getattr(r, "methods", ())}
     assert routes >= HEAVY

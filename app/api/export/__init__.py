@@ -25,7 +25,7 @@ Format = Literal["csv", "json", "parquet"]
 CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
-FORMATS: dict[Format, tuple[str, Callable[[Export], Iterator[str] | Iterator[bytes]]]] = {
+FORMATS: dict[Format, tuple[str, Callable[[Export], Iterator[bytes]]]] = {
     "csv": (CSV, as_csv),
     "json": (JSON, as_json),
     "parquet": (PARQUET, as_parquet),

@@ -44,10 +44,13 @@ def as_parquet(export: Export) -> Iterator[bytes]:
     schema = _schema(export, metrics)
     sink = _Sink()
     writer = pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd")
-    for batch in export.trials():
-        rows = [_row(trial, schema, export, metrics) for trial in batch]
+
+    def write(texts: Sequence[str]) -> bytes:
+        rows = [_row(loads(text), schema, export, metrics) for text in texts]
         writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        yield sink.taken()
+        return sink.taken()
+
+    yield from export.written(write)
     writer.close()
     yield sink.taken()
 

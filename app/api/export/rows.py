@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from app.api.trial_texts import fixed_bytes, trial_texts
 from app.domain.json import loads
@@ -33,6 +33,9 @@ TRAILING = (
 )
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Export:
     """A study to export."""
@@ -47,20 +50,26 @@ class Export:
         metrics: list[str] = loads(self.study.objective_metrics)
         return metrics
 
-    def texts(self) -> Iterator[list[str]]:
-        """All trials by number as JSON texts; no session stays open between batches."""
-        last, apart = -1, fixed_bytes(self.study)
-        while True:
-            with self.database.read() as session:
-                found = listing.trials_page(
-                    session, self.study.id, after=(last,), limit=BATCH, fixed_bytes=apart, budget=BATCH_BYTES
-                )
-                texts = trial_texts(session, self.study, found.trials)
-            if texts:
-                yield texts
-            if not found.has_more:
-                return
-            last = found.trials[-1].number
+    def written(self, write: Callable[[list[str]], T]) -> Iterator[T]:
+        """What `write` makes of all trials by number, a batch of JSON texts at a time.
+
+        Clients take their time: between two batches no session stays open, and nothing is held but what was made last.
+        """
+        last: int | None = -1
+        while last is not None:
+            piece, last = self._piece(last, write)
+            if piece is not None:
+                yield piece
+
+    def _piece(self, last: int, write: Callable[[list[str]], T]) -> tuple[T | None, int | None]:
+        """What is made of the batch after trial `last`, and the batch's last trial where there are others after it."""
+        apart = fixed_bytes(self.study)
+        with self.database.read() as session:
+            found = listing.trials_page(
+                session, self.study.id, after=(last,), limit=BATCH, fixed_bytes=apart, budget=BATCH_BYTES
+            )
+            texts = trial_texts(session, self.study, found.trials)
+        return write(texts) if texts else None, found.trials[-1].number if found.has_more else None
 
     def metrics(self) -> Iterator[str]:
         """The metrics of all trials that have any, as JSON texts."""
@@ -69,11 +78,6 @@ class Export:
             with self.database.read() as session:
                 texts, last = trials.results_after(session, self.study.id, last, BATCH)
             yield from texts
-
-    def trials(self) -> Iterator[list[dict[str, Any]]]:
-        """All trials by number, as in the API's answers."""
-        for texts in self.texts():
-            yield [loads(text) for text in texts]
 
 
 def error_words(trial: dict[str, Any]) -> str | None:

@@ -9,33 +9,31 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 from app.api.export.rows import LEADING, TRAILING, Export, error_words
-from app.domain.json import NON_FINITE
+from app.domain.json import NON_FINITE, loads
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """What cells begin with that spreadsheets compute."""
 
 
-def as_json(export: Export) -> Iterator[str]:
+def as_json(export: Export) -> Iterator[bytes]:
     """`{"items": [trials]}`."""
-    yield '{"items":['
-    comma = ""
-    for batch in export.texts():
-        yield comma + ",".join(batch)
-        comma = ","
-    yield '],"next_cursor":null}'
+    commas = chain([""], repeat(","))
+    yield b'{"items":['
+    yield from export.written(lambda texts: (next(commas) + ",".join(texts)).encode())
+    yield b'],"next_cursor":null}'
 
 
-def as_csv(export: Export) -> Iterator[str]:
+def as_csv(export: Export) -> Iterator[bytes]:
     """A line a trial, after one of the columns' names."""
     names, metrics = list(export.definition.hyperparameters), export.objectives
     yield _lines(
         [[*LEADING, *(f"hyperparameters.{n}" for n in names), *(f"values.{m}" for m in metrics), *TRAILING, "error"]]
     )
-    for batch in export.trials():
-        yield _lines([_cells(trial, names, metrics) for trial in batch])
+    yield from export.written(lambda texts: _lines([_cells(loads(text), names, metrics) for text in texts]))
 
 
 def _cells(trial: dict[str, Any], names: Sequence[str], metrics: Sequence[str]) -> list[object]:
@@ -48,11 +46,11 @@ def _cells(trial: dict[str, Any], names: Sequence[str], metrics: Sequence[str]) 
     return cells
 
 
-def _lines(rows: Sequence[list[object]]) -> str:
+def _lines(rows: Sequence[list[object]]) -> bytes:
     """Lines of CSV, booleans as in JSON."""
     text = io.StringIO()
     csv.writer(text).writerows([_cell(value) for value in row] for row in rows)
-    return text.getvalue()
+    return text.getvalue().encode()
 
 
 def _cell(value: object) -> object:
