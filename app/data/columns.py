@@ -102,10 +102,26 @@ def feature(cells: Cells, kind: ColumnType, *, dropped: bool) -> Typed:
     if dropped or kind in ("time", "id"):
         return Typed(Column(cells.name, kind, "dropped", cells.missing), _emptied(cells))
     if kind == "category":
+        _refuse_zero_bytes(cells)
         codes, values = values_of(cells, MAX_CATEGORIES, ("file", cells.name), "values of a category")
         column = Column(cells.name, kind, "feature", cells.missing, values)
         return Typed(column, _emptied(cells), narrowest(codes))
     return Typed(Column(cells.name, kind, "feature", cells.missing), _single(cells))
+
+
+def _refuse_zero_bytes(cells: Cells) -> None:
+    """Refuse a category with a zero byte in a value: NumPy drops those at the end, and an exported model knows none."""
+    import pyarrow.compute as pc
+
+    if cells.words is None:
+        return
+    zeroed = cells.words.filter(pc.match_substring(cells.words, "\0"))
+    if len(zeroed):
+        refuse(
+            ("file", cells.name),
+            f"Expected values of a category without zero bytes. Received: {zeroed[0].as_py()[:40]!r}. "
+            "Leave the column out, or set its type to text",
+        )
 
 
 def _emptied(cells: Cells) -> Cells:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from app.data.assembly import read_dataset
@@ -136,3 +138,30 @@ def test_a_refusal_names_the_row(understood: Any) -> None:
         understood("x,y\n1,a\n2,b\n3,\n4,a\n")
     with pytest.raises(InvalidDataset, match="Row #3"):
         understood("x,y\n1,a\n2,b,c\n")
+
+
+@pytest.mark.parametrize("value", ["a\0", "\0a", "a\0b", " \0"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_category_with_a_zero_byte_is_refused_unless_it_is_left_out(tmp_path: Path, form: str, value: str) -> None:
+    rows = 9_000  # a CSV file is judged by its first 64 KiB before: the byte comes later
+    columns = {"x": [0.5 + i for i in range(rows)], "where": ["a", "b"] * (rows // 2), "y": ["p", "q"] * (rows // 2)}
+    columns["where"][-1] = value
+    source = tmp_path / f"t.{form}"
+    if form == "csv":
+        lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+        source.write_text("\n".join(lines), encoding="utf-8")
+    else:
+        pyarrow.parquet.write_table(pa.table(columns), source)
+
+    def understood_as(**said: Any) -> Normal:
+        reading = Reading(format=form, target="y", **said)
+        return read_dataset(source, reading, DataLimits(), name="t", description="", origin="upload")
+
+    with pytest.raises(InvalidDataset) as refused:
+        understood_as()
+    (error,) = refused.value.errors
+    assert error.loc == ("file", "where")
+    assert "zero byte" in error.msg
+    assert understood_as(drop=["where"]).dataset.shape == (1,)
+    texts = understood_as(drop=["x"], columns={"where": "text"})
+    assert unpack_texts(texts.arrays)[-1] == (value if form == "parquet" else value.strip(" "))
