@@ -83,9 +83,9 @@ def _refuse_table_fields(reading: Reading) -> None:
 
 
 def _pair(arrays: dict[str, Header], reading: Reading) -> tuple[str, str]:
-    for field, name in (("x", reading.x), ("y", reading.y)):
+    for name in (reading.x, reading.y):
         if name is not None and name not in arrays:
-            refuse((field,), f"Expected one of the arrays {', '.join(arrays)}. Received: {name!r}")
+            refuse(("file", name), f"Expected one of the arrays {', '.join(arrays)}. Received: {name!r}")
     for x, y in ((reading.x, reading.y), *PAIRS):
         x_name, y_name = reading.x or x, reading.y or y
         if x_name in arrays and y_name in arrays:
