@@ -198,7 +198,7 @@ def test_a_network_that_takes_all_memory_fails_by_that_name_and_the_next_one_tra
     trainer.rlimit(psutil.RLIMIT_AS, (limit, limit))
     huge = {"units": 4096, "hidden_layers": 4, "batch_size": 64}
     greedy = network_study(database, name="greedy", hyperparameters=huge, execution={"max_attempts": 1})
-    assert over(greedy, 120) == "COMPLETED"
+    assert over(greedy, 120) == "FAILED"
     trial = greedy.trial(0)
     assert (trial.state, trial.reason) == ("FAIL", "OUT_OF_MEMORY")
     modest = network_study(database, name="modest")

@@ -218,7 +218,7 @@ def test_cancelling_a_trial_in_a_long_epoch_replaces_its_trainer(fleet: Fleet, m
 def test_a_trial_past_its_time_limit_is_stopped_and_classified(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=1, epochs=1000, delay_seconds=0.05, execution={"trial_timeout_seconds": 0.5})
     fleet.start()
-    assert over(bench) == "COMPLETED"
+    assert over(bench) == "FAILED"
     trial = bench.trial(0)
     assert (trial.state, trial.reason, trial.error_code) == ("FAIL", "TIMEOUT", "TRIAL_TIMEOUT")
     assert trial.epochs < 1000
@@ -237,7 +237,7 @@ def test_a_budget_of_seconds_stops_running_trials_at_their_next_epoch(fleet: Fle
 def test_a_trial_that_cannot_run_is_refused_in_words(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=1, hyperparameters={"function": "branin", "x0": 1.0, "x1": 1.0, "x2": 1.0})
     fleet.start()
-    assert over(bench) == "COMPLETED"
+    assert over(bench) == "FAILED"
     trial = bench.trial(0)
     assert (trial.state, trial.reason) == ("FAIL", "REFUSED")
     assert "branin" in (trial.error_message or "")
