@@ -21,6 +21,10 @@ FRUITLESS_PAUSE_S = 0.2
 """While the trainer works, nothing is asked for again for this long after an attempt that found nothing."""
 SLICE_S = 0.005
 """How long sampling goes on before the trainer's messages are looked at again; a single trial may take longer."""
+IDLE_SLICE_S = 0.1
+"""The same where the trainer has nothing to do. The first proposal of a study that is new to this worker takes longer than
+the others: a stack begun with it alone would leave those waiting for its end.
+"""
 
 
 class Feeder:
@@ -56,7 +60,7 @@ class Feeder:
             if not reserved:
                 self._fruitless_at = now
                 self._forget_unused()
-        return self._sample()
+        return self._sample(IDLE_SLICE_S if starving else SLICE_S)
 
     def missing(self, study: StudyRef, *, leaving: int) -> int:
         """How many trials of a study to reserve along with `leaving` ends: none where other studies wait for a turn."""
@@ -156,11 +160,11 @@ class Feeder:
         missing = wanted - self._in_flight[study.study_id]
         return max(0, missing) if hungry or missing >= min(width, wanted) // 2 else 0
 
-    def _sample(self) -> bool:
-        """Sample for a while; whether there was anything to sample."""
+    def _sample(self, slice_s: float) -> bool:
+        """Sample for that long; whether there was anything to sample."""
         if not self._backlog:
             return False
-        end = time.monotonic() + SLICE_S
+        end = time.monotonic() + slice_s
         while self._backlog and time.monotonic() < end:
             reserved = self._backlog.popleft()
             trial = self._claims.sample(reserved)
