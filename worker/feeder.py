@@ -22,8 +22,8 @@ FRUITLESS_PAUSE_S = 0.2
 SLICE_S = 0.005
 """How long sampling goes on before the trainer's messages are looked at again; a single trial may take longer."""
 IDLE_SLICE_S = 0.1
-"""The same where the trainer has nothing to do. The first proposal of a study that is new to this worker takes longer than
-the others: a stack begun with it alone would leave those waiting for its end.
+"""The same where the trainer has nothing to do. The first proposal of a study that is new to this worker takes longer
+than the others: a stack begun with it alone would leave those waiting for its end.
 """
 
 
