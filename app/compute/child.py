@@ -81,8 +81,8 @@ def _answer(function: Any, arguments: tuple[Any, ...], memory_bytes: int) -> byt
 def _limit_memory(more: int | None) -> None:
     """Let this process have that many bytes more than now; as many as it likes where None is given.
 
-    `RLIMIT_DATA` counts what is written to, not what allocators merely reserve (getrlimit(2), Linux 4.7). Elsewhere
-    nothing is limited but the time.
+    `RLIMIT_DATA` counts what may be written to, used or not: an allocator that reserves so ahead counts with all of it
+    (getrlimit(2), Linux 4.7). Elsewhere nothing is limited but the time.
     """
     if sys.platform != "linux":
         return
