@@ -15,7 +15,8 @@ from app.domain.space import Categorical, Float, Int
 from app.tuning.labels import choice_labels, number_texts
 
 FARTHEST = 1e300
-"""Numbers beyond it, and differences below its reciprocal, are nothing that plotly.js draws."""
+CLOSEST = 1e-300
+"""Numbers beyond the one, and differences below the other, are nothing that plotly.js draws."""
 NARROWEST = 1e-12
 """Width of a range, relative to its numbers: what is closer together can't be told apart in a picture."""
 LARGEST_SINGLE = 1e15
@@ -63,12 +64,10 @@ class Range:
         """Whether plotly.js can draw an axis of these numbers themselves."""
         farthest = max(abs(self.low), abs(self.high))
         if self.low == self.high:
-            return farthest <= LARGEST_SINGLE and (not self.log or self.low >= 1 / FARTHEST)
+            return farthest <= LARGEST_SINGLE and (not self.log or self.low >= CLOSEST)
         if self.log:
-            return (
-                self.low >= 1 / FARTHEST and self.high <= FARTHEST and _log_ratio(self.high, self.low) > NARROWEST**0.5
-            )
-        return farthest <= FARTHEST and self.high - self.low >= max(1 / FARTHEST, NARROWEST * farthest)
+            return self.low >= CLOSEST and self.high <= FARTHEST and _log_ratio(self.high, self.low) > NARROWEST**0.5
+        return farthest <= FARTHEST and self.high - self.low >= max(CLOSEST, NARROWEST * farthest)
 
     @property
     def ticks(self) -> tuple[list[float], list[str]]:

@@ -65,12 +65,16 @@ def check_figure(figure: dict[str, Any]) -> None:
     drawable = [number for number in numbers(figure["data"]) if number != 0]
     assert all(abs(number) <= 1e300 or abs(number) >= 2**53 for number in drawable if isinstance(number, int))
     assert all(abs(number) <= 1e300 for number in drawable if isinstance(number, float))
+    places: dict[str, list[float]] = {}
     for trace in figure["data"]:
         for name in ("x", "y", "z", "text"):
             assert name not in trace or isinstance(trace[name], list), (name, "base64")
         for letter in "xyz":
-            places = [n for n in numbers(trace.get(letter, [])) if isinstance(n, float)]
-            assert len(set(places)) < 2 or max(places) - min(places) >= 1e-300, letter
+            axis = trace.get(f"{letter}axis", letter)
+            places.setdefault(axis, []).extend(n for n in numbers(trace.get(letter, [])) if isinstance(n, float))
+    for axis, shown in places.items():
+        assert len(set(shown)) < 2 or max(shown) - min(shown) >= 1e-300, axis
+    for trace in figure["data"]:
         sizes = {len(trace[name]) for name in ("x", "y", "text", "base") if isinstance(trace.get(name), list)}
         assert trace["type"] == "contour" or len(sizes) == 1
     words = [text for text in texts([figure["data"], figure["layout"] | {"meta": None}]) if "%{customdata" not in text]
