@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 PEERS_VENV ?= .venv-peers
 # Tests start real processes with TensorFlow: more than two at a time starve one another on a small machine.
 TEST_PROCESSES ?= 2
+# Tests of crashes mostly wait, for leases to expire and processes to start.
+CRASH_PROCESSES ?= 4
 TEST_TIMEOUT_S ?= 180
 UV_VERSION := 0.13.9
 
@@ -21,7 +23,7 @@ install = { $(BIN)/uv pip install --quiet --compile-bytecode --python $(2)/bin/p
 	|| $(2)/bin/python -m pip install --quiet -r $(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-large hostile crash fuzz check format bench bench-quick peers lock clean
+.PHONY: help setup demo serve test test-all test-thorough test-crashes test-large hostile crash fuzz check format bench bench-quick peers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -34,21 +36,32 @@ demo: $(RUNTIME_STAMP) ## Start a service, tune a model on it, show the result, 
 serve: $(RUNTIME_STAMP) ## Run the API and one worker on http://127.0.0.1:8000 (data in ./fettle-data)
 	@exec $(BIN)/fettle up
 
-test: $(DEV_STAMP) ## Run the tests (ARGS="-k name" passes options on to pytest)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --timeout $(TEST_TIMEOUT_S) -m "not thorough" $(ARGS)
+PYTEST = $(BIN)/python -m pytest --timeout $(TEST_TIMEOUT_S)
 
-hostile: $(DEV_STAMP) ## Send what costs most: requests, files and definitions, also the large ones that make test leaves out
-	$(BIN)/python -m pytest tests/hostile -n $(TEST_PROCESSES) --dist load --timeout $(TEST_TIMEOUT_S) $(ARGS)
+test: $(DEV_STAMP) ## Prove what is promised, in minutes (ARGS="-k name" passes options on to pytest)
+	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile -m "not thorough" $(ARGS)
+
+test-all: $(DEV_STAMP) ## Run every test there is
+	@failed=0; for part in test test-thorough test-crashes test-large; do $(MAKE) --no-print-directory $$part || failed=1; done; exit $$failed
+
+test-thorough: $(DEV_STAMP) ## Run what make test leaves out, but for test-crashes and test-large
+	$(PYTEST) --ignore tests/crash -n $(TEST_PROCESSES) --dist loadfile -m thorough $(ARGS)
+
+test-crashes: $(DEV_STAMP) ## Run the crash tests that make test leaves out, once
+	$(PYTEST) tests/crash -n $(CRASH_PROCESSES) --dist load --maxschedchunk 1 -m thorough $(ARGS)
 
 # One process: a program of this suite keeps all cores busy, and holds gigabytes.
-test-large: $(DEV_STAMP) ## Train programs of every family far beyond 256 MB, in each variant (minutes)
+test-large: $(DEV_STAMP) ## Train programs of every family far beyond 256 MB, in each variant
 	$(BIN)/python -m pytest tests/large --timeout 900 $(ARGS)
+
+hostile: $(DEV_STAMP) ## Send what costs most: requests, files and definitions, also what make test leaves out
+	$(PYTEST) tests/hostile -n $(TEST_PROCESSES) --dist load $(ARGS)
 
 N ?= 1
 RECORD ?= tests/crash/rounds.jsonl
 # Several rounds are recorded case by case: cut off, the same command goes on after the last one.
 crash: $(DEV_STAMP) ## Kill, stop and starve every part of it, N times over, resumed where it stopped (make crash N=20)
-	CRASH_ROUNDS=$(N) CRASH_RECORD=$(RECORD) $(BIN)/python -m pytest tests/crash -n $(TEST_PROCESSES) --dist load --maxschedchunk 1 --timeout $(TEST_TIMEOUT_S) $(ARGS)
+	CRASH_ROUNDS=$(N) CRASH_RECORD=$(RECORD) $(BIN)/python -m pytest tests/crash -n $(CRASH_PROCESSES) --dist load --maxschedchunk 1 --timeout $(TEST_TIMEOUT_S) $(ARGS)
 
 fuzz: $(DEV_STAMP) ## Search with N times as many requests and examples, others each time (make fuzz N=20)
 	FETTLE_TEST_EXAMPLES=$(if $(filter command line,$(origin N)),$(N),20) $(BIN)/python -m pytest \

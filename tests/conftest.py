@@ -29,6 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Without this structlog prints: what a service in the test's process logs would be among what a command prints.
 structlog.configure(wrapper_class=structlog.stdlib.BoundLogger, logger_factory=structlog.stdlib.LoggerFactory())
 
+TESTS = Path(__file__).parent
 BACKENDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 
 
@@ -146,3 +147,23 @@ def database(request: pytest.FixtureRequest) -> Database:
     """A migrated database: SQLite, then PostgreSQL. `database.url.render_as_string(hide_password=False)` names it."""
     found: Database = request.getfixturevalue(f"{'sqlite' if request.param == 'sqlite' else 'postgres'}_database")
     return found
+
+
+QUICK = ("unit", "store", "conformance", "integration", "hostile")
+"""Folders of which `make test` runs all that isn't marked as thorough; of the others, what is marked as smoke."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as thorough what `make test` leaves to `make test-all`.
+
+    That is, unless it is marked as smoke: whatever lies outside the quick folders, and what runs over HTTP on
+    PostgreSQL too, where the same test on SQLite remains. `smoke` keeps the SQLite variant, `smoke("postgresql")` both.
+    """
+    for item in items:
+        smoke = item.get_closest_marker("smoke")
+        on_postgres = item.get_closest_marker("postgres") is not None
+        if smoke is not None and (not on_postgres or "postgresql" in smoke.args):
+            continue
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder not in QUICK or (on_postgres and folder in ("integration", "hostile")):
+            item.add_marker(pytest.mark.thorough)

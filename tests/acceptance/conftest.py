@@ -1,4 +1,4 @@
-"""A whole service, API and one worker with TensorFlow, on each database; one for all tests of a module."""
+"""A whole service, API and one worker with TensorFlow, on each database; one for all tests of a process."""
 
 from __future__ import annotations
 
@@ -48,10 +48,12 @@ def _is_ready(client: FettleClient) -> bool:
         return False
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def service_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder for a service, and the URL of an empty database."""
-    folder = tmp_path_factory.mktemp("service")
+BACKENDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
+
+
+@contextmanager
+def place_for_service(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Path, str]]:
+    """A folder for a service, and the URL of an empty database of the kind that `request` is for."""
     if request.param == "sqlite":
         yield folder, f"sqlite:///{folder / 'fettle.db'}"
         return
@@ -61,8 +63,24 @@ def service_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     server.drop(name)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", params=BACKENDS)
+def service_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The folder and the database's URL of the service that `client` speaks to."""
+    with place_for_service(request, tmp_path_factory.mktemp("service")) as place:
+        yield place
+
+
+@pytest.fixture(scope="session")
 def client(service_url: tuple[Path, str]) -> Iterator[FettleClient]:
-    """A client to a service with one worker."""
+    """A client to a service with one worker, the same for all tests: no two name a study alike."""
     with running_service(*service_url) as client:
         yield client
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def own_service_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, str]]:
+    """The same, for a module that needs a service with other settings: two on one database would share their work."""
+    with place_for_service(request, tmp_path_factory.mktemp("service")) as place:
+        yield place

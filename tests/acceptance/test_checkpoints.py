@@ -21,9 +21,9 @@ LONG = 120
 
 
 @pytest.fixture(scope="module")
-def client(service_url: tuple[Path, str]) -> Iterator[FettleClient]:
+def client(own_service_url: tuple[Path, str]) -> Iterator[FettleClient]:
     """A service whose trials leave a checkpoint after every epoch."""
-    with running_service(*service_url, checkpoint_interval_s="0.001") as client:
+    with running_service(*own_service_url, checkpoint_interval_s="0.001") as client:
         yield client
 
 

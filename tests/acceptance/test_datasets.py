@@ -64,6 +64,7 @@ def baselines(rows: list[dict[str, str]]) -> tuple[float, float]:
     return float(majority), float(logistic.score(table[test], labels[test]))
 
 
+@pytest.mark.smoke
 def test_an_uploaded_table_becomes_a_model_that_beats_the_baselines_and_takes_raw_columns(
     client: FettleClient, tmp_path: Path
 ) -> None:

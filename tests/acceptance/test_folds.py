@@ -36,6 +36,7 @@ def alone(values: dict[str, Any], fold: Fold, seed: int, epochs: int) -> list[fl
     return found
 
 
+@pytest.mark.smoke
 def test_a_trials_result_is_the_mean_over_its_folds_and_repeats(client: FettleClient) -> None:
     training = {"epochs": 4, "folds": 3, "repeats": 2}
     definition = study("folds", "mlp", "wine", "val_accuracy", training=training, hyperparameters=SPACE)

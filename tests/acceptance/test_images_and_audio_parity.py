@@ -11,6 +11,7 @@ import pytest
 from app.domain.study import DatasetSpec
 from tests.acceptance.test_training_parity import assert_same
 from tests.acceptance.training_reference import FEW_DIGITS, program_of, stack_of, trained_by_keras, trained_by_program
+from tests.effort import with_smoke
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -47,7 +48,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", with_smoke(CASES, "audio"))
 def test_a_program_trains_as_keras_fit_does_in_a_stack_alone_and_under_xla(name: str) -> None:
     family, dataset, shared, own = CASES[name]
     request = stack_of(family, dataset, [{**shared, **values} for values in own])

@@ -31,7 +31,7 @@ FAILING = (
 
 @pytest.fixture(scope="module")
 def client(
-    service_url: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory, module_patch: pytest.MonkeyPatch
+    own_service_url: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory, module_patch: pytest.MonkeyPatch
 ) -> Iterator[FettleClient]:
     """A service whose worker has the example package, installed, and three plugins that are broken in several ways."""
     target = tmp_path_factory.mktemp("installed")
@@ -42,7 +42,7 @@ def client(
         install(target, name, code)
     paths = [str(ROOT), str(target), *filter(None, [os.environ.get("PYTHONPATH")])]
     module_patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    with running_service(*service_url) as client:
+    with running_service(*own_service_url) as client:
         yield client
 
 
@@ -105,6 +105,7 @@ def test_trials_whose_layers_do_not_fit_are_refused_and_the_others_trained(clien
     assert "model.layers.0: Expected at least 2×2" in ends[4].error["message"]
 
 
+@pytest.mark.smoke
 def test_a_plugins_family_trains_with_its_own_metric_as_the_objective(client: FettleClient, tmp_path: Path) -> None:
     wait_for(lambda: "gated-mlp" in {f.name for f in client.families()}, 60, "the advertised family")
     over = finish(client, example("family-plugin", "study.json", budget={"trials": 6}, training={"epochs": 4}))
@@ -119,8 +120,10 @@ def test_a_plugins_family_trains_with_its_own_metric_as_the_objective(client: Fe
     check_best_model(client, over, tmp_path / "model.keras")
 
 
-def test_broken_plugins_harm_nobody_and_are_not_offered(client: FettleClient, service_url: tuple[Path, str]) -> None:
-    log = service_url[0] / "service.log"
+def test_broken_plugins_harm_nobody_and_are_not_offered(
+    client: FettleClient, own_service_url: tuple[Path, str]
+) -> None:
+    log = own_service_url[0] / "service.log"
     wait_for(lambda: log.read_text().count("plugin_not_offered") >= 2, 60, "words about broken plugins")
     assert "no licence" in log.read_text()
     [worker] = client.workers()

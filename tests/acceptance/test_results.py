@@ -72,6 +72,7 @@ def test_event_files_hold_the_metrics_by_epoch(client: FettleClient, digits: Stu
             assert found[name][point.epoch] == pytest.approx(value, rel=1e-6)
 
 
+@pytest.mark.smoke
 def test_the_best_trials_recipe_is_a_script(client: FettleClient, digits: Study) -> None:
     text = client.recipe(digits.id)
     ast.parse(text)

@@ -68,6 +68,7 @@ def test_a_deterministic_study_gives_the_same_trials_and_numbers_in_fresh_servic
         assert {"COMPLETE", "PRUNED"} <= set(states)
 
 
+@pytest.mark.smoke
 def test_the_test_part_is_told_of_the_best_trial_alone_and_with_the_end(client: FettleClient) -> None:
     dataset = {"name": "digits", "validation_fraction": 0.2, "test_fraction": 0.2}
     for keep in ("best", "none"):

@@ -98,6 +98,7 @@ class Finished:
         self.number, self.feasible, self.values = number, feasible, values
 
 
+@pytest.mark.smoke
 def test_each_objective_is_judged_by_itself(client: FettleClient) -> None:
     definition = study(
         "by-rule",

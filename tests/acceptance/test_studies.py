@@ -41,6 +41,7 @@ def finish(client: FettleClient, definition: dict[str, Any]) -> tuple[Any, list[
     return client.study(created.id), events
 
 
+@pytest.mark.smoke
 def test_trials_of_one_signature_train_together_as_wide_as_the_study_allows_and_as_they_do_alone(
     client: FettleClient,
 ) -> None:
@@ -67,6 +68,7 @@ def test_trials_of_one_signature_train_together_as_wide_as_the_study_allows_and_
         assert values[3][number] == pytest.approx(alone, rel=1e-4)
 
 
+@pytest.mark.smoke
 def test_a_digits_study_is_streamed_without_a_gap_to_its_best_model(client: FettleClient, tmp_path: Path) -> None:
     space = {
         "units": 32,
@@ -106,6 +108,7 @@ def test_a_digits_study_is_streamed_without_a_gap_to_its_best_model(client: Fett
     assert kept == {best.number: ["confusion_matrix.json", "learning_curves.csv", "model.keras", "recipe.py"]}
 
 
+@pytest.mark.smoke
 def test_optuna_sees_the_study_that_the_service_ran(client: FettleClient, service_url: tuple[Path, str]) -> None:
     space = {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-1, "log": True}, "units": 8}
     over, _ = finish(client, study("seen-by-optuna", "mlp", "wine", "val_accuracy", hyperparameters=space))

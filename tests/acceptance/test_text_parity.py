@@ -24,6 +24,7 @@ from tests.acceptance.training_reference import (
     trained_by_keras,
     trained_by_program,
 )
+from tests.effort import with_smoke
 from worker.trainee import Refused
 from worker.training.program import Program
 from worker.training.slots import Slots
@@ -83,7 +84,7 @@ def assert_same_networks(actual: Trained, expected: Trained, program: Program) -
     assert_same(*pair)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", with_smoke(CASES, "cnn-max"))
 def test_a_program_trains_as_keras_fit_does_alone_and_in_a_stack(name: str) -> None:
     family, shared, own = CASES[name]
     request = stack_of(family, FEW, [{**shared, **values} for values in own])

@@ -27,6 +27,7 @@ from tests.acceptance.training_reference import (
     trained_by_keras,
     trained_by_program,
 )
+from tests.effort import with_smoke
 from worker.training.slots import Slots
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -128,7 +129,7 @@ def assert_same(actual: Trained, expected: Trained) -> None:
         np.testing.assert_allclose(dataclasses.astuple(mine), dataclasses.astuple(theirs), rtol=RTOL, atol=ATOL)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", with_smoke(CASES, "sgd-nesterov-clipped", "adam-smoothed", "cnn-max", "regression"))
 def test_a_program_trains_as_keras_fit_does_alone_and_in_a_stack(name: str) -> None:
     family, dataset, shared, own = CASES[name]
     request = stack_of(family, dataset, [{**shared, **values} for values in own])

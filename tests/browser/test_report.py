@@ -80,6 +80,7 @@ def test_a_report_prints(browser: Any, page_file: Path, tmp_path: Path) -> None:
 EVIL = "</p><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 
 
+@pytest.mark.smoke
 def test_a_served_report_draws_under_its_policy_and_runs_nothing_of_a_user(
     browser: Any, sqlite_database: Database, tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_killed_workers_trial_goes_on_from_its_checkpoint_elsewhere(
     assert heir.process.poll() is None
 
 
+@pytest.mark.smoke
 def test_a_killed_trainers_trial_goes_on_in_the_same_worker(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=1, epochs=40, delay_seconds=0.1)
     worker = fleet.start(checkpoint_interval_s=0.3)

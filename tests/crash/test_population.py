@@ -60,6 +60,7 @@ def family_tree(bench: Bench) -> list[tuple[int | None, int]]:
     return [(trial.parent, trial.first_epoch) for trial in bench.trials()]
 
 
+@pytest.mark.smoke
 def test_the_worst_go_on_from_the_best_and_the_others_from_themselves(
     fleet: Fleet, make_population: MakePopulation, tmp_path: Path
 ) -> None:

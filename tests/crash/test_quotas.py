@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from sqlalchemy import select
 
 from app.store import projects
@@ -12,6 +13,7 @@ from tests.processes import Fleet, over
 from tests.store.conftest import Bench
 
 
+@pytest.mark.smoke
 def test_workers_of_a_project_never_train_more_trials_than_its_quota(
     fleet: Fleet, make_study: Callable[..., Bench]
 ) -> None:

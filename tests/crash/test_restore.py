@@ -97,6 +97,7 @@ def test_a_database_with_live_workers_is_not_begun_anew(fleet: Fleet, make_study
         renew_in_place(places.old)
 
 
+@pytest.mark.smoke
 def test_a_database_is_restored_twice(make_study: MakeStudy, places: Places) -> None:
     """Numbers of the first life after a restore are not given again by the second one."""
     bench = make_study(trials=4)

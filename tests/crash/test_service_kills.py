@@ -99,6 +99,7 @@ def studies_locked(database: Database) -> Iterator[Callable[[], bool]]:
         yield lambda: bool(connection.scalar(waiting))
 
 
+@pytest.mark.smoke
 def test_a_request_killed_while_it_waits_is_answered_once_afterwards(
     service: ServiceProcess, database: Database
 ) -> None:
@@ -138,6 +139,7 @@ def fleet(database: Database, tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
+@pytest.mark.smoke
 def test_streams_of_a_killed_service_go_on_with_the_next_one(
     service: ServiceProcess, database: Database, fleet: Fleet, make_study: Callable[..., Bench]
 ) -> None:

@@ -47,6 +47,7 @@ def test_studies_of_one_priority_share_the_workers(fleet: Fleet, make_study: Mak
         bench.check()
 
 
+@pytest.mark.smoke
 def test_a_study_of_higher_priority_comes_before_what_is_left_of_others(fleet: Fleet, make_study: MakeStudy) -> None:
     low = make_study(name="low", trials=60, epochs=2, delay_seconds=0.05, execution={"parallel_trials": 4})
     fleet.start()

@@ -65,6 +65,7 @@ def complete_by_another(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
+@pytest.mark.smoke
 def test_a_death_at_any_step_leaves_all_or_nothing_and_another_worker_completes_the_study(
     make_bench: Callable[..., Bench], mortals: Mortals, operation: str
 ) -> None:

@@ -26,6 +26,7 @@ def _reported(bench: Bench, number: int, epochs: int = 1) -> bool:
     return len(trials) > number and len(bench.metrics(trials[number].id)) >= epochs
 
 
+@pytest.mark.smoke("postgresql")
 def test_a_worker_runs_a_study_to_its_exact_end(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=12, epochs=4)
     fleet.start()
@@ -67,6 +68,7 @@ def test_one_by_one_each_trial_is_sampled_with_all_results_before_it_known(fleet
         assert loads(trial.sampled or "") == proposal.sampled, trial.number
 
 
+@pytest.mark.smoke("postgresql")
 def test_a_killed_workers_trial_is_retried_and_recorded_once(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=1, epochs=20, delay_seconds=0.1)
     victim = fleet.start(lease_ttl_s=1)
@@ -98,6 +100,7 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.smoke("postgresql")
 def test_a_stopped_workers_late_writes_are_refused(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=1, epochs=15, delay_seconds=0.1)
     zombie = fleet.start(lease_ttl_s=1)
@@ -120,6 +123,7 @@ def test_a_stopped_workers_late_writes_are_refused(fleet: Fleet, make_study: Mak
     bench.check()
 
 
+@pytest.mark.smoke
 def test_a_killed_trainer_costs_one_attempt_and_never_the_worker(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=2, epochs=10, delay_seconds=0.1, execution={"parallel_trials": 1})
     worker = fleet.start()
@@ -162,6 +166,7 @@ def test_a_hung_trainer_is_replaced(fleet: Fleet, make_study: MakeStudy) -> None
     bench.check()
 
 
+@pytest.mark.smoke
 def test_sigterm_under_load_gives_everything_back_uncharged(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=24, epochs=5, delay_seconds=0.04)
     leaving, staying = fleet.start(), fleet.start()
@@ -270,6 +275,7 @@ def test_enqueued_values_reach_the_trial_and_the_rest_is_sampled(fleet: Fleet, m
     assert [t.number for t in queued] == [0]
 
 
+@pytest.mark.smoke("postgresql")
 def test_a_database_that_goes_away_and_comes_back_loses_no_trial(fleet: Fleet, make_study: MakeStudy) -> None:
     bench = make_study(trials=6, epochs=5, delay_seconds=0.05)
     fleet.start()

@@ -43,6 +43,7 @@ def test_edge_cases_of_every_parameter_are_answered_as_documented(judging_site: 
 
 
 @pytest.mark.slow
+@pytest.mark.smoke
 def test_strangers_are_told_nothing_whatever_they_send(keyed_site: Site) -> None:
     changes = keyed_site.service.client.get("/v1/audit", params={"limit": 1}).json()
     stranger = Sender({}, None, service_has_keys=True)

@@ -69,8 +69,12 @@ def read(line: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def running(folder: Path, form: str, *arguments: str, **settings: str) -> Iterator[Service]:
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FETTLE_")}
     environment |= {"FETTLE_DATA_DIR": str(folder / "data"), "FETTLE_LOG_FORMAT": form, "FETTLE_FAMILIES": "function"}
+    # Of its own: it sweeps up what others that were killed left in the shared one, and says so.
+    environment |= {"TMPDIR": str(temporary)}
     environment |= {f"FETTLE_{name.upper()}": value for name, value in settings.items()}
     log, out = folder / "log.txt", folder / "out.txt"
     with log.open("wb") as errors, out.open("wb") as output:
