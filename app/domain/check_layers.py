@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from app.domain.datasets import Dataset
 from app.domain.effort import Meter
+from app.domain.families.catalogue import RESERVED
 from app.domain.families.declaration import Scalar
-from app.domain.families.layered import RESERVED
 from app.domain.layers import Impossible, Outline, declared_by, expanded, outlined, read
 from app.domain.layers.placeholders import places_of
 from app.domain.layers.reading import Node, TooMany

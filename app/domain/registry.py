@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from app.domain.families import FAMILIES, Family, Scalar
-from app.domain.families.layered import with_layers
+from app.domain.families.catalogue import with_layers
 from app.domain.space import Categorical, Float, Int
 from app.domain.study import ModelSpec
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from app.domain.families import FAMILIES, Hyperparameter
-from app.domain.families.functions import DIMENSIONS, TEST_FUNCTIONS
+from app.domain.families.untrained import DIMENSIONS, TEST_FUNCTIONS
 from app.tuning.options import Choice
 from app.tuning.pruners import pruners
 from app.tuning.samplers import samplers

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.domain.families import Family, InputKind
-from app.domain.families.layered import with_layers_of_text
+from app.domain.families.catalogue import with_layers_of_text
 from app.domain.registry import BUILT_IN, Families
 from worker.training.data import Split
 from worker.training.keras_network import KerasBuilder, KerasNetwork

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.domain.families import ACTIVATIONS, Family, InputKind, Scalar
-from app.domain.families.shared import OPTIMIZATION, PENALTIES
+from app.domain.families.catalogue import OPTIMIZATION, PENALTIES
 from app.domain.study import DatasetSpec, ModelSpec
 from worker.protocol import Prepare, TrainStack
 from worker.trainee import Refused

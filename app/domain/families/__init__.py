@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from app.domain.families.audio import AUDIO_CNN
+from app.domain.families.catalogue import (
+    AUDIO_CNN,
+    IMAGE_CNN,
+    IMAGE_RESNET,
+    KERAS_LAYERS,
+    MLP,
+    TEXT_CNN,
+    TEXT_TRANSFORMER,
+)
 from app.domain.families.declaration import (
     ACTIVATIONS,
     OPTIMIZERS,
@@ -15,12 +23,7 @@ from app.domain.families.declaration import (
     Scalar,
     Task,
 )
-from app.domain.families.external import EXTERNAL
-from app.domain.families.functions import DIMENSIONS, FUNCTION, TEST_FUNCTIONS
-from app.domain.families.images import IMAGE_CNN, IMAGE_RESNET
-from app.domain.families.layered import KERAS_LAYERS
-from app.domain.families.texts import TEXT_CNN, TEXT_TRANSFORMER
-from app.domain.families.vectors import MLP
+from app.domain.families.untrained import DIMENSIONS, EXTERNAL, FUNCTION, TEST_FUNCTIONS
 
 _FAMILIES = (
     MLP, IMAGE_CNN, IMAGE_RESNET, TEXT_CNN, TEXT_TRANSFORMER, AUDIO_CNN, KERAS_LAYERS, FUNCTION, EXTERNAL,

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from app.domain.families.catalogue import OPTIMIZATION, PENALTIES, REGULARIZATION
 from app.domain.families.declaration import ACTIVATIONS, Family, FamilyMetric, Hyperparameter, InputKind, Task
-from app.domain.families.shared import OPTIMIZATION, PENALTIES, REGULARIZATION
 
 ENTRY_POINTS = "fettle.families"
 """The group of entry points that families are found by."""

@@ -1,4 +1,4 @@
-"""The family of closed-form test functions."""
+"""The families that are no networks: closed-form test functions, and models that outside programs train."""
 
 from __future__ import annotations
 
@@ -24,3 +24,16 @@ FUNCTION = Family(
 
 DIMENSIONS = {"branin": 2, "hartmann6": 6}
 """Coordinates that a test function takes; those not named take any number."""
+
+
+EXTERNAL = Family(
+    name="external",
+    version="1",
+    description="Trained by outside programs, which ask for trials, report and tell over HTTP; any hyperparameters.",
+    hyperparameters=(),
+    needs_dataset=False,
+    input_kind="none",
+    stackable=False,
+    trained_here=False,
+    pattern=Hyperparameter(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}", "any", None, "Whatever the program understands."),
+)
