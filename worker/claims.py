@@ -16,7 +16,7 @@ from app.domain.stored import read_definition
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Reservation
 from app.errors import DefinitionTooNew, FettleError, NotFound
-from app.store import fleet, leases
+from app.store import leases, workers
 from app.store.engine import Database
 from app.store.tables import Study
 from app.tuning.options import OptionsError
@@ -59,7 +59,7 @@ class Claims:
         database: Database,
         keeper: Keeper,
         worker_id: str,
-        offer: fleet.Offer,
+        offer: workers.Offer,
         ttl_s: float,
         registry: Families = BUILT_IN,
     ) -> None:
@@ -72,7 +72,7 @@ class Claims:
         self._known: dict[int, _Known] = {}
         self._unread: dict[int, int] = {}
         """The revisions of studies that this worker can't read: newer code wrote them."""
-        self._offers: list[fleet.Claimable] = []
+        self._offers: list[workers.Claimable] = []
         self._listed_at = 0.0
         self.best_values: dict[int, float] = {}
         """The best value known of each study; the true one may be better meanwhile, never worse."""
@@ -165,9 +165,9 @@ class Claims:
             self._keeper.hold(reservation.trial_id, reservation.token, study.study_id)
         return [Reserved(study, reservation) for reservation in reservations]
 
-    def _list(self, families: Sequence[str]) -> list[fleet.Claimable]:
+    def _list(self, families: Sequence[str]) -> list[workers.Claimable]:
         with self._database.read() as session:
-            found = fleet.claimable(session, replace(self._offer, families=families))
+            found = workers.claimable(session, replace(self._offer, families=families))
         offers = [offer for offer in found if self._unread.get(offer.study_id) != offer.revision]
         for offer in offers:
             if offer.best_value is not None:
@@ -187,7 +187,7 @@ class Claims:
             return
         log.warning("study_left_alone", study=public_id, worker=self._worker_id, error=str(error))
         note = partial(
-            fleet.note_unread, study_id=study_id, revision=revision, worker_id=self._worker_id, words=str(error)
+            workers.note_unread, study_id=study_id, revision=revision, worker_id=self._worker_id, words=str(error)
         )
         with suppress(IntegrityError):  # deleted since it was listed
             self._database.run(note)
@@ -205,7 +205,7 @@ class Claims:
         self._database.run(lambda session: leases.fail(session, study_id, [pair], reason, "SAMPLER_FAILED", message))
         self._keeper.drop(*pair)
 
-    def _study(self, offer: fleet.Claimable) -> StudyRef:
+    def _study(self, offer: workers.Claimable) -> StudyRef:
         known = self._known.pop(offer.study_id, None)
         if known is None or known.revision != offer.revision:
             definition = self._database.retrying(lambda: self._definition(offer.study_id))

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import Unready
-from app.store import fleet, leases
+from app.store import leases, workers
 from app.store.engine import Database
 from app.store.migrate import check_schema
 from app.store.reaper import Reaper
@@ -120,11 +120,11 @@ class Keeper(threading.Thread):
             self._note(held, standing)
         if pairs:
             with self._database.read() as session:
-                self._halted = fleet.halted_studies(session, sorted({study for _, study in held.values()}))
+                self._halted = workers.halted_studies(session, sorted({study for _, study in held.values()}))
         if now >= due["beat"]:
             due["beat"] = now + HEARTBEAT_S
             with self._database.write() as session:
-                if fleet.heartbeat(session, self._worker_id):
+                if workers.heartbeat(session, self._worker_id):
                     self.drain_requested.set()
         if now >= due["schema"] and self.misfit is None:
             due["schema"] = now + SCHEMA_LOOK_S

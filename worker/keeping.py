@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from app.domain.constraints import violations
+from app.domain.objective import violations
 from app.domain.trial import ArtifactPointer, Reservation
 from worker.artifacts import ArtifactWriter
 from worker.claims import Claims

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.domain.constraints import violations
+from app.domain.objective import violations
 from app.domain.study import StudyDefinition
 from app.domain.trial import ArtifactPointer, Curve, FailureReason, Outcome, TrialState
 from worker.protocol import MemberResult

@@ -25,11 +25,11 @@ from app.domain.registry import BUILT_IN, Families
 from app.errors import Unready
 from app.scratch import sweep
 from app.settings import Settings
-from app.store import fleet
+from app.store import workers
 from app.store.arrival import await_database
 from app.store.engine import Database
-from app.store.families import advertise
 from app.store.migrate import check_schema
+from app.store.workers import advertise
 from worker.artifacts import ArtifactWriter
 from worker.channel import ChannelBroken
 from worker.checkpoints import Sweeper
@@ -83,7 +83,7 @@ class Supervisor:
             host_memory_mb(), settings.workers_on_machine
         )
         labels = parse_labels(settings.worker_labels)
-        self._offer = fleet.Offer(self._device.label, self._families, labels, self._memory_mb, self._versions())
+        self._offer = workers.Offer(self._device.label, self._families, labels, self._memory_mb, self._versions())
         self._keeper = Keeper(self._database, self._worker_id, settings.lease_ttl_s)
         self._claims = Claims(
             self._database, self._keeper, self._worker_id, self._offer, settings.lease_ttl_s, self._registry
@@ -157,7 +157,7 @@ class Supervisor:
 
     def _register(self, session: Session) -> None:
         """Say that this worker is there, and what plugins of it declare."""
-        fleet.register_worker(session, self._worker_id, socket.gethostname(), os.getpid(), self._offer)
+        workers.register_worker(session, self._worker_id, socket.gethostname(), os.getpid(), self._offer)
         advertise(session, [family for family in self._plugins.families if family.name in self._families])
 
     def _versions(self) -> dict[str, str]:
@@ -174,7 +174,7 @@ class Supervisor:
             log.warning("plugin_not_offered", plugin=name, error=broken[name])
         self._families = [name for name in self._families if name not in lost]
         self._offer = replace(self._offer, families=self._families, versions=self._versions())
-        self._database.run(lambda session: fleet.set_offer(session, self._worker_id, self._offer))
+        self._database.run(lambda session: workers.set_offer(session, self._worker_id, self._offer))
 
     def _work(self) -> None:
         idle_s = SHORTEST_IDLE_S
@@ -329,7 +329,7 @@ class Supervisor:
         self._artifacts.close()
         if is_reached:
             with contextlib.suppress(DBAPIError):
-                self._database.run(lambda session: fleet.set_worker_state(session, self._worker_id, "STOPPED"))
+                self._database.run(lambda session: workers.set_worker_state(session, self._worker_id, "STOPPED"))
         self._database.dispose()
         log.info("worker_stopped", worker=self._worker_id)
 

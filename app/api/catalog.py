@@ -17,9 +17,7 @@ from app.domain.access import Scope
 from app.domain.families import Family, Hyperparameter
 from app.domain.layers import LAYERS, Option
 from app.domain.registry import BUILT_IN
-from app.store.families import known_families
-from app.store.fleet import Offer
-from app.store.workers import live_offers
+from app.store.workers import Offer, known_families, live_offers
 
 router = make_router("catalog")
 JSON_TYPES: dict[str, str | list[str]] = {

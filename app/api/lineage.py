@@ -11,9 +11,8 @@ from app.api.deps import Api, Project
 from app.api.routing import router as make_router
 from app.api.trial_texts import trial_texts
 from app.domain.access import Scope
-from app.store.lineage import lineage
 from app.store.studies import find_study
-from app.store.trials import find_trial
+from app.store.trials import find_trial, lineage
 
 router = make_router("trials")
 

@@ -15,14 +15,14 @@ from app.api.schemas import StudyChanges
 from app.api.validation import accepted, changed, sample_limit
 from app.api.views import definition_of
 from app.api.warm_start import WarmStarted, warm_started
-from app.domain.check import Checked
+from app.domain.checks.definition import Checked
 from app.domain.effort import Meter
 from app.domain.registry import BUILT_IN, Families
 from app.domain.study import StudyDefinition
 from app.store import tables
-from app.store.families import known_families
 from app.store.studies import find_study
 from app.store.warm_start import earlier_texts
+from app.store.workers import known_families
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from app.domain.access import Scope
 from app.domain.families import FAMILIES
 from app.domain.json import loads
 from app.errors import Conflict
-from app.store import artifacts, tables, trials
+from app.store import tables, trials
 from app.store.studies import find_study
 
 router = make_router("results")
@@ -68,7 +68,7 @@ def _recipe_of(session: Session, study: tables.Study, number: int | None) -> tab
     if number is None:
         number = _best_number(study)
     row = trials.find_trial(session, study.id, number)
-    files = {file.name: file for file in artifacts.artifacts_of(session, [row.id])[row.id]}
+    files = {file.name: file for file in trials.artifacts_of(session, [row.id])[row.id]}
     if RECIPE not in files:
         raise RecipeUnavailable(_why_not(study, number, files.get(MODEL)))
     return files[RECIPE]

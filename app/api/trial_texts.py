@@ -19,7 +19,7 @@ from app.domain.families import Scalar
 from app.domain.fixed import LARGE_BYTES
 from app.domain.json import dumps, loads
 from app.domain.study import StudyDefinition
-from app.store import artifacts, tables, trials
+from app.store import tables, trials
 from app.store.listing import ShownTrial, shown
 from app.store.log import rfc3339
 
@@ -54,7 +54,7 @@ def trial_texts(
 
     What the study has `fixed` is shown of trials that wait; where it isn't given, the definition is read for it.
     """
-    files = artifacts.artifacts_of(session, [t.id for t in rows])
+    files = trials.artifacts_of(session, [t.id for t in rows])
     metrics = trials.last_metrics(session, [t for t in rows if t.metrics is None])
     if fixed is None and any(t.hyperparameters is None for t in rows):
         fixed = Fixed.of(definition_of(study))

@@ -21,13 +21,13 @@ from app.api.routing import router as make_router
 from app.api.trial_texts import Fixed, fixed_bytes, metrics_text, trial_text, trial_texts
 from app.api.views import artifact_view, definition_of
 from app.domain.access import Scope
-from app.domain.check_space import check_enqueued
+from app.domain.checks.space import check_enqueued
 from app.domain.fixed import are_large, varied
 from app.domain.json import loads
 from app.domain.study import StudyDefinition
 from app.domain.trial import TrialState
 from app.errors import FieldError
-from app.store import artifacts, lifecycle, listing, tables, trials
+from app.store import lifecycle, listing, tables, trials
 from app.store.log import rfc3339
 from app.store.retention import What, pruned_at
 from app.store.studies import find_study
@@ -190,7 +190,7 @@ def list_artifacts(study_id: str, number: int, api: Api, project: Project) -> Re
     """The trial's files."""
     with api.database.read() as session:
         trial = _find(session, project, study_id, number)
-        files = artifacts.artifacts_of(session, [trial.id])[trial.id]
+        files = trials.artifacts_of(session, [trial.id])[trial.id]
         return page([artifact_view(file) for file in files], pruned_at=_pruned_at(session, trial, What.FILES))
 
 
@@ -205,7 +205,7 @@ def get_artifact(study_id: str, number: int, name: str, api: Api, project: Proje
     with api.database.read() as session:
         trial = _find(session, project, study_id, number)
         gone_at = _pruned_at(session, trial, What.FILES)
-        file = artifacts.find_artifact(session, trial.id, name, pruned_at=gone_at)
+        file = trials.find_artifact(session, trial.id, name, pruned_at=gone_at)
     size, chunks = open_artifact(api.settings.resolved_artifact_url, file.path)
     headers = {"Content-Length": str(size), "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.name)}"}
     return StreamingResponse(chunks, media_type=file.media_type, headers=headers)

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from app.api.field_errors import field_errors
 from app.api.problems import invalid_request
 from app.api.schemas import StudyChanges
-from app.domain.check import Checked, Limits, check_definition
-from app.domain.check_weight import weight_problems
+from app.domain.checks.definition import Checked, Limits, check_definition
+from app.domain.checks.limits import weight_problems
 from app.domain.combinations import combination_count
 from app.domain.datasets import BUILT_IN as DATASETS
 from app.domain.datasets import Dataset

@@ -12,11 +12,11 @@ from app.domain.json import loads
 from app.domain.stored import read_definition
 from app.domain.study import StudyDefinition
 from app.store import tables, workers
-from app.store.fleet import Offer
 from app.store.log import rfc3339
 from app.store.quotas import TrialRoom, trial_room
 from app.store.settling import best_of, progress_of
 from app.store.warnings import warnings_of
+from app.store.workers import Offer
 
 
 def definition_of(study: tables.Study) -> StudyDefinition:

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from app.api.problems import invalid_request
 from app.api.views import definition_of
-from app.domain.constraints import violations
 from app.domain.effort import Meter, unmetered
 from app.domain.families import Scalar
 from app.domain.fixed import whole
 from app.domain.json import decode_number, loads
+from app.domain.objective import violations
 from app.domain.study import StudyDefinition, WarmStart
 from app.domain.warm_start import MOST_BYTES, MOST_TRIALS, Drawable, EarlierTrial, why_other_results
 from app.errors import FieldError, InvalidStudy

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.domain.constraints import violations
 from app.domain.early_stopping import patience
 from app.domain.metrics import values_of
+from app.domain.objective import violations
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Outcome, TrialState
 from app.errors import FieldError

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 from app.domain.json import decode_number, loads
 from app.domain.study import StudyState
 from app.domain.trial import LIVE_STATES, CheckpointPointer, TrialState
-from app.store.bulk import DIALECTS, one_of
 from app.store.locking import lock_study, lock_trials, tell
 from app.store.log import NewEvent
+from app.store.query import DIALECTS, one_of
 from app.store.settling import write_logs
 from app.store.tables import Checkpoint, Metric, Study, Trial, table_of
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from app.domain.datasets import BUILT_IN, Dataset, described, of_description
 from app.errors import DatasetInUse, NameTaken, NotFound
 from app.store.log import clock
-from app.store.naming import add_named
+from app.store.query import add_named
 from app.store.quotas import admit_bytes
 from app.store.tables import StoredDataset, Study, StudyDataset
 

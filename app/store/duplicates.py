@@ -14,9 +14,9 @@ from sqlalchemy import Row, bindparam, select, update
 
 from app.domain.json import dumps, loads
 from app.domain.trial import BLAMELESS_REASONS, Proposal, TrialState
-from app.store.bulk import DIALECTS, one_of, unindexed
 from app.store.locking import LockedStudy
 from app.store.log import NewEvent
+from app.store.query import DIALECTS, one_of, unindexed
 from app.store.settling import count_end, trial_finished
 from app.store.tables import Trial, table_of
 

@@ -13,7 +13,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from app.domain.trial import TrialState
-from app.store.ids import among_ids
+from app.store.query import among_ids
 from app.store.tables import Metric, Trial, table_of
 
 BLOCK = 200

@@ -18,8 +18,8 @@ from app.domain.access import Caller, Scope
 from app.errors import NameTaken, NotFound, StateConflict
 from app.store.engine import now
 from app.store.log import clock
-from app.store.naming import add_named
 from app.store.projects import hold_project
+from app.store.query import add_named
 from app.store.tables import ApiKey
 
 

@@ -22,11 +22,11 @@ from sqlalchemy.orm import Session
 from app.domain.json import dumps
 from app.domain.study import StudyState
 from app.domain.trial import LIVE_STATES, FailureReason, Proposal, Reservation, TrialState
-from app.store.bulk import DIALECTS, one_of, unindexed
 from app.store.duplicates import finish_reused, sort_duplicates
 from app.store.engine import now
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
 from app.store.log import NewEvent
+from app.store.query import DIALECTS, one_of, unindexed
 from app.store.reserving import reserve_locked
 from app.store.settling import fail_trials, settle, study_event, write_logs
 from app.store.tables import Study, Trial, table_of

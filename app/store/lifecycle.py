@@ -22,7 +22,7 @@ from app.errors import NameTaken, NotFound, StateConflict
 from app.store import datasets, idempotency
 from app.store.locking import LockedStudy, lock_study, tell
 from app.store.log import NewEvent, append, clock
-from app.store.naming import add_named
+from app.store.query import add_named
 from app.store.quotas import admit_study
 from app.store.settling import cancel_live, end_study, fail_trials, live_trials, settle, study_event
 from app.store.tables import EventCounter, Study, StudyLabel, Trial

@@ -27,8 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app.domain.trial import TrialState
-from app.store.ids import among_ids
 from app.store.portions import PAGE_BYTES, next_count, octets
+from app.store.query import among_ids
 from app.store.tables import Trial, table_of
 
 Class = tuple[TrialState, bool | None]

@@ -17,9 +17,9 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.store.bulk import DIALECTS, Along, one_of
 from app.store.engine import now
 from app.store.log import NewEvent, append_to
+from app.store.query import DIALECTS, Along, one_of
 from app.store.quotas import running_quota
 from app.store.tables import Study, Trial, table_of
 

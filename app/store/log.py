@@ -16,8 +16,8 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Text, bindparam, c
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps
-from app.store.bulk import Along, Rows, lines
 from app.store.engine import now
+from app.store.query import Along, Rows, lines
 from app.store.tables import Event, EventCounter, Study, table_of
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.domain.access import DEFAULT_PROJECT
 from app.errors import NameTaken, NotFound, StateConflict
 from app.store.log import clock
-from app.store.naming import add_named
+from app.store.query import add_named
 from app.store.tables import ApiKey, Project, StoredDataset, Study
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import bindparam, delete, insert, select
 
 from app.domain.json import decode_number, dumps, loads
-from app.domain.pareto import pareto_front
+from app.domain.objective import pareto_front
 from app.domain.trial import ArtifactPointer, Outcome, TrialState
 from app.store.locking import LockedStudy
 from app.store.quotas import lock_byte_quota, stored_bytes

@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 from app.domain.json import dumps, loads
 from app.domain.trial import Outcome, TrialState
 from app.store import checkpoints
-from app.store.bulk import Along, Rows
 from app.store.leases import held
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
 from app.store.log import NewEvent, append_to
 from app.store.publishing import Published
+from app.store.query import Along, Rows
 from app.store.settling import count_end, settle, trial_finished, write_logs
 from app.store.tables import Metric, Trial, table_of
 

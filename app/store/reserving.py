@@ -11,8 +11,8 @@ from sqlalchemy.sql.schema import ScalarElementColumnDefault
 from app.domain.json import dumps, loads
 from app.domain.study import StudyState
 from app.domain.trial import Reservation, TrialState
-from app.store.bulk import DIALECTS, lines
 from app.store.locking import LockedStudy
+from app.store.query import DIALECTS, lines
 from app.store.quotas import room_for_trials
 from app.store.tables import Trial, table_of
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select, update
 
 from app.domain.json import dumps, loads
-from app.domain.pareto import pareto_front
+from app.domain.objective import pareto_front
 from app.store.locking import LockedStudy
 from app.store.log import NewEvent
 from app.store.tables import Artifact, Trial, table_of

@@ -14,9 +14,9 @@ from sqlalchemy import Row, bindparam, func, select, text, update
 from app.domain.json import loads
 from app.domain.study import FAILURES_IN_A_ROW, FIRST_FAILURES, StudyState
 from app.domain.trial import BLAMELESS_REASONS, FailureReason, TrialState
-from app.store.bulk import unindexed
 from app.store.locking import LockedStudy
 from app.store.log import NewEvent
+from app.store.query import unindexed
 from app.store.scoring import told_scores
 from app.store.tables import Study, Trial, table_of
 

@@ -1,7 +1,8 @@
-"""Reading trials, their metrics and their logs."""
+"""Reading trials: their state, metrics, logs and files, and those that they went on from."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,10 @@ from sqlalchemy.orm import Session, defer
 from app.domain.json import decode_number, loads
 from app.domain.trial import TrialState
 from app.errors import NotFound
-from app.store.ids import among_ids
 from app.store.listing import SHOWN, ShownTrial
 from app.store.portions import PAGE_BYTES, Portion, portion
-from app.store.tables import Metric, Trial, TrialLog, table_of
+from app.store.query import among_ids
+from app.store.tables import Artifact, Metric, Trial, TrialLog, table_of
 
 _t, _m = table_of(Trial), table_of(Metric)
 _LAST_METRICS = {
@@ -163,3 +164,45 @@ def logs_of(session: Session, trial: Trial, attempt: int | None) -> str:
     if attempt is not None:
         query = query.where(TrialLog.attempt == attempt)
     return "".join(text if text.endswith("\n") else text + "\n" for text in session.scalars(query) if text)
+
+
+_OF_TRIALS = {
+    dialect: select(Artifact).where(among).order_by(Artifact.trial_id, Artifact.name)
+    for dialect, among in among_ids(table_of(Artifact).c.trial_id).items()
+}
+
+
+def artifacts_of(session: Session, trial_ids: Sequence[int]) -> dict[int, list[Artifact]]:
+    """The files of each trial, by name."""
+    found: dict[int, list[Artifact]] = defaultdict(list)
+    query = _OF_TRIALS[session.get_bind().dialect.name]
+    for artifact in session.scalars(query, {"ids": trial_ids}):
+        found[artifact.trial_id].append(artifact)
+    return found
+
+
+def find_artifact(session: Session, trial_id: int, name: str, *, pruned_at: str | None = None) -> Artifact:
+    """The file of this name. `pruned_at` says when the retention deleted the trial's files.
+
+    Raises:
+        NotFound: the trial has none.
+    """
+    artifact = session.get(Artifact, (trial_id, name)) if len(name) <= 255 else None
+    if artifact is None and pruned_at is not None:
+        text = (
+            f"Expected a file that is kept. The trial's files were deleted at {pruned_at} by this service's retention."
+        )
+        raise NotFound(text, code="ARTIFACT_NOT_FOUND")
+    if artifact is None:
+        raise NotFound(f"Expected the name of an artifact. Received: {name[:100]!r}", code="ARTIFACT_NOT_FOUND")
+    return artifact
+
+
+def lineage(session: Session, study_id: int, number: int) -> list[ShownTrial]:
+    """Trial `number` of a study and all that it went on from, the first one first."""
+    _t = table_of(Trial)
+    line = select(_t.c.number, _t.c.parent).where(_t.c.study_id == study_id, _t.c.number == number).cte(recursive=True)
+    before = select(_t.c.number, _t.c.parent).join(line, line.c.parent == _t.c.number).where(_t.c.study_id == study_id)
+    line = line.union_all(before)
+    query = select(*SHOWN).join(line, line.c.number == _t.c.number).where(_t.c.study_id == study_id)
+    return [ShownTrial._make(row) for row in session.execute(query.order_by(_t.c.number))]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeVar
 
-from app.domain.pareto import pareto_front
+from app.domain.objective import pareto_front
 
 Direction = Literal["minimize", "maximize"]
 

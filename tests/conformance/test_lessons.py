@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.constraints import violations
+from app.domain.objective import violations
 from app.domain.study import Constraint
 from app.domain.trial import FailureReason, TrialState
 from app.store import lifecycle

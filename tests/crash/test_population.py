@@ -13,7 +13,7 @@ from app.domain.json import loads
 from app.domain.study import StudyDefinition
 from app.store import lifecycle
 from app.store.engine import Database
-from app.store.lineage import lineage
+from app.store.trials import lineage
 from app.tuning.samplers import most_trials
 from tests.crash.test_checkpoints import files
 from tests.processes import Fleet, over, wait_for

@@ -14,9 +14,9 @@ from app.domain.access import Scope
 from app.domain.trial import ArtifactPointer, Outcome, Proposal, TrialState
 from app.store import leases, recording
 from app.store.engine import Database
-from app.store.fleet import Offer, register_worker
 from app.store.studies import find_study
 from app.store.tables import Study
+from app.store.workers import Offer, register_worker
 from tests import effort
 from tests.fuzz.campaign import Sender, Targets
 from tests.fuzz.shaping import NOBODY, TABLE

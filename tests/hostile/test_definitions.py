@@ -18,7 +18,7 @@ import pytest
 from app.api import validation
 from app.api.schemas import StudyChanges
 from app.api.validation import accepted, changed, sample_limit
-from app.domain.check_layers import CORNERS, extremes
+from app.domain.checks.layers import CORNERS, extremes
 from app.domain.effort import MOST_STEPS, Abandoned, Meter
 from app.domain.layers import read
 from app.domain.space import Categorical, Int

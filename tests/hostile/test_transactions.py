@@ -16,7 +16,7 @@ from fastapi.routing import iter_route_contexts
 
 from app.domain.access import Scope
 from app.store.engine import Database
-from app.store.fleet import Offer, register_worker
+from app.store.workers import Offer, register_worker
 from tests.data_files import csv_table, form
 from tests.hostile.computing import LARGE, watching_loop, watching_writes
 from tests.integration.access import make_key
@@ -159,7 +159,7 @@ def test_the_watch_sees_what_computes(running: RunningService) -> None:
     with watching_writes(running.app.state.database) as watch, running.app.state.database.write() as session:
         session.connection()
         accepted(definition, running.settings)
-        assert any("check_space" in found for found in watch.found.pop(""))
+        assert any("checks.space" in found or "check_hyperparameters" in found for found in watch.found.pop(""))
         changed(definition, StudyChanges(description="d"), running.settings)
         assert "StudyDefinition.model_dump_json" in watch.found.pop("")
         read_definition(text)

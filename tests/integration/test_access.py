@@ -18,7 +18,7 @@ from app.domain.access import Scope
 from app.settings import Settings
 from app.store import keys
 from app.store.engine import Database
-from app.store.fleet import Offer, register_worker
+from app.store.workers import Offer, register_worker
 from tests.integration.access import Locked, Route, bad_headers, locked, routes_of
 from tests.integration.conftest import RunningService, function_study, serving
 from tests.processes import wait_for

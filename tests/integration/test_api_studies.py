@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import update
 
 from app.domain.study import StudyDefinition
-from app.store import fleet
-from app.store.fleet import Offer
+from app.store import workers
 from app.store.tables import Worker
+from app.store.workers import Offer
 
 FIELDS = {
     "id", "project", "name", "state", "state_reason", "pending_reason", "revision", "definition", "progress", "best",
@@ -181,7 +181,7 @@ def test_why_nothing_runs_is_said_in_words(service: Any) -> None:
 
     def join(name: str, device: str, families: list[str], labels: dict[str, str]) -> None:
         with service.database.write() as session:
-            fleet.register_worker(session, name, "host", 1, Offer(device, families, labels))
+            workers.register_worker(session, name, "host", 1, Offer(device, families, labels))
 
     assert "No live worker" in reason()
     join("a", "cpu", ["mlp"], {})

@@ -14,7 +14,7 @@ from app.api.access import declared
 from app.domain.access import Scope
 from app.store import leases, tables
 from app.store.engine import Database
-from app.store.fleet import Offer, register_worker
+from app.store.workers import Offer, register_worker
 from tests.integration.access import Locked, Made, locked, make_key, make_project
 from tests.integration.conftest import RunningService, function_study, serving
 

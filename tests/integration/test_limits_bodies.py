@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.domain.check_weight import MAX_CONDITIONS, MAX_NAME, MAX_TEXT, MAX_WORKER_LABELS
+from app.domain.checks.limits import MAX_CONDITIONS, MAX_NAME, MAX_TEXT, MAX_WORKER_LABELS
 from app.store.engine import Database
 from tests.integration.conftest import RunningService, function_study, serving
 

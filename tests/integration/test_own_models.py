@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from app.plugins import FamilyPlugin, Metric, float_parameter, int_parameter
-from app.store import fleet
-from app.store.families import advertise
-from app.store.fleet import Offer
+from app.store import workers
+from app.store.workers import Offer, advertise
 
 PLUGIN = FamilyPlugin(
     name="own",
@@ -53,7 +52,7 @@ def join(service: Any, name: str, version: str | None) -> None:
     plugin = FamilyPlugin(**{f: getattr(PLUGIN, f) for f in PLUGIN.__dataclass_fields__} | {"version": version or "1"})
 
     def work(session: Any) -> None:
-        fleet.register_worker(session, name, "host", 1, Offer("cpu", [*versions], {}, versions=versions))
+        workers.register_worker(session, name, "host", 1, Offer("cpu", [*versions], {}, versions=versions))
         if version is not None:
             advertise(session, [plugin.family()])
 
@@ -88,11 +87,11 @@ def test_a_family_that_a_worker_advertised_is_known_accepted_and_waited_for(serv
     pinned = post("/v1/studies", json=OWN | {"name": "pinned", "model": {"family": "own", "version": "1"}})
     assert pinned.json()["definition"]["model"]["version"] == "1"
     with service.database.write() as session:
-        fleet.set_worker_state(session, "a", "STOPPED")
+        workers.set_worker_state(session, "a", "STOPPED")
     reason = get(f"/v1/studies/{study['id']}").json()["pending_reason"]
     assert reason == "No live worker offers version '1' of the family 'own'; those with the family have 2."
     with service.database.write() as session:
-        fleet.set_worker_state(session, "b", "STOPPED")
+        workers.set_worker_state(session, "b", "STOPPED")
     assert post("/v1/studies", json=OWN | {"name": "later"}).json()["pending_reason"].startswith("No live worker")
 
     changed = service.client.patch(f"/v1/studies/{study['id']}", json={"budget": {"trials": 7}})

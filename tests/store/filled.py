@@ -11,10 +11,10 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps
-from app.store.bulk import Rows
 from app.store.engine import Database
 from app.store.locking import LockedStudy, lock_study, tell
 from app.store.log import NewEvent
+from app.store.query import Rows
 from app.store.tables import Metric, Trial, table_of
 
 AT_ONCE = 500

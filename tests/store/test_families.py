@@ -10,11 +10,10 @@ from sqlalchemy.orm import Session
 from app.domain.registry import BUILT_IN
 from app.domain.study import ModelSpec, StudyDefinition
 from app.plugins import FamilyPlugin, Metric, int_parameter
-from app.store import fleet, lifecycle, workers
+from app.store import lifecycle, workers
 from app.store.engine import Database
-from app.store.families import advertise, known_families
-from app.store.fleet import Offer
 from app.store.tables import Study
+from app.store.workers import Offer, advertise, known_families
 from tests.store.conftest import definition
 
 PLUGIN = FamilyPlugin(
@@ -67,13 +66,13 @@ def test_a_study_waits_for_a_worker_with_its_version(database: Database) -> None
 
     def claimed(offer: Offer) -> list[int]:
         with database.read() as session:
-            return [c.study_id for c in fleet.claimable(session, offer)]
+            return [c.study_id for c in workers.claimable(session, offer)]
 
     def join(name: str, versions: dict[str, str]) -> Offer:
         offer = Offer("cpu", [*versions], {}, versions=versions)
 
         def register(session: Session) -> None:
-            fleet.register_worker(session, name, "host", 1, offer)
+            workers.register_worker(session, name, "host", 1, offer)
 
         database.run(register)
         return offer
@@ -86,7 +85,7 @@ def test_a_study_waits_for_a_worker_with_its_version(database: Database) -> None
     able = join("c", {"own": "1"})
     assert (claimed(able), reason()) == ([study_id], None)
     # A worker whose trainer can't build it takes it back.
-    database.run(lambda session: fleet.set_offer(session, "c", Offer("cpu", [], {})))
+    database.run(lambda session: workers.set_offer(session, "c", Offer("cpu", [], {})))
     assert "version '1'" in str(reason())
 
 
@@ -97,4 +96,4 @@ def test_a_study_from_before_versions_were_kept_takes_any(database: Database) ->
         )
     )
     with database.read() as session:
-        assert len(fleet.claimable(session, Offer("cpu", ["function"], {}, versions={"function": "9"}))) == 1
+        assert len(workers.claimable(session, Offer("cpu", ["function"], {}, versions={"function": "9"}))) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from app.store import fleet, lifecycle
+from app.store import lifecycle, workers
 from tests.store.conftest import Bench
 
 DETERMINISTIC = {"training": {"deterministic": True}}
@@ -21,7 +21,7 @@ def numbers(reservations: list[Any]) -> list[int]:
 
 def offered(bench: Bench) -> bool:
     with bench.database.read() as session:
-        return bool(fleet.claimable(session, fleet.Offer("cpu", ["function"], {})))
+        return bool(workers.claimable(session, workers.Offer("cpu", ["function"], {})))
 
 
 def test_a_generation_is_reserved_whole_however_many_are_asked_for(make_bench: Callable[..., Bench]) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from app.domain.trial import FailureReason, Outcome, TrialState
-from app.store import artifacts, leases, recording, trials
+from app.store import leases, recording, trials
 from app.store.listing import ALL_CLASSES, Class, ShownTrial, at_one_moment, list_trials, sort_key
 from app.store.tables import Trial, table_of
 from tests.store.conftest import Bench
@@ -208,7 +208,7 @@ def _show_pages(session: Session, bench: Bench, stored: list[Stored]) -> Iterato
                 session, bench.study_id, states=states, feasible=feasible, sort=sort, after=after, limit=PAGE
             )
             trials.last_metrics(session, [trial for trial in found if trial.metrics is None])
-            artifacts.artifacts_of(session, [trial.id for trial in found])
+            trials.artifacts_of(session, [trial.id for trial in found])
             yield states, feasible, sort, i
 
 

@@ -15,10 +15,10 @@ from sqlalchemy import MetaData, inspect, text
 
 from app.errors import Unready
 from app.store import lifecycle
-from app.store.artifacts import artifacts_of
 from app.store.engine import Database
 from app.store.migrate import HEAD, VERSION_TABLE, _upgrade, check_schema, migrate, schema_revision
 from app.store.tables import Base
+from app.store.trials import artifacts_of
 from tests.processes import ROOT
 from tests.store.conftest import Bench, definition
 from tests.store.test_upgrades import STUDY

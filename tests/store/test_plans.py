@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from app.domain.trial import ArtifactPointer, FailureReason, Proposal, Reservation
-from app.store import fleet, leases, lifecycle, recording, turnover
+from app.store import leases, lifecycle, recording, turnover, workers
 from app.store.reaper import Reaper
 from app.store.tables import Base
 from tests.store.conftest import TTL_S, Bench, complete
@@ -126,8 +126,8 @@ def keep(bench: Bench) -> Callable[[], Any]:
             leases.renew(session, pairs, TTL_S)
         with bench.database.read() as session:
             leases.standing(session, pairs)
-            fleet.halted_studies(session, [bench.study_id])
-            fleet.claimable(session, fleet.Offer("cpu", ["function"], {}))
+            workers.halted_studies(session, [bench.study_id])
+            workers.claimable(session, workers.Offer("cpu", ["function"], {}))
 
     return work
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from sqlalchemy import select
 
-from app.domain.pareto import pareto_front
+from app.domain.objective import pareto_front
 from app.domain.trial import ArtifactPointer, Outcome, Reservation
 from app.store import recording
 from app.store.tables import Artifact, Trial

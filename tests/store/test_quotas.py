@@ -11,13 +11,13 @@ from sqlalchemy import func, select
 
 from app.domain.trial import ArtifactPointer, CheckpointPointer
 from app.errors import NotFound, QuotaExceeded
-from app.store import datasets, fleet, lifecycle, projects, quotas, recording, workers
+from app.store import datasets, lifecycle, projects, quotas, recording, workers
 from app.store.engine import Database
 from app.store.tables import Artifact, Study, TrialLog
 from tests.store.conftest import TTL_S, Bench, complete, definition
 from tests.store.statements import listening
 
-OFFER = fleet.Offer("cpu", ["function"], {})
+OFFER = workers.Offer("cpu", ["function"], {})
 
 
 def limit(database: Database, **changes: int | None) -> None:
@@ -141,12 +141,12 @@ def test_reservations_at_once_never_exceed_the_quota(make_bench: Callable[..., B
 def test_workers_pass_over_projects_that_are_held_back_and_studies_say_so(make_bench: Callable[..., Bench]) -> None:
     one, other = make_bench(), make_bench(name="other")
     with one.database.read() as session:
-        assert {c.study_id for c in fleet.claimable(session, OFFER)} == {one.study_id, other.study_id}
+        assert {c.study_id for c in workers.claimable(session, OFFER)} == {one.study_id, other.study_id}
         assert quotas.trial_room(session, "default") is None
     limit(one.database, max_running_trials=1)
     one.reserve(1)
     with one.database.read() as session:
-        assert fleet.claimable(session, OFFER) == []
+        assert workers.claimable(session, OFFER) == []
         room = quotas.trial_room(session, "default")
         assert "1 trials of at most 1" in str(workers.pending_reason(other.study(), [OFFER], {}, room))
         assert workers.pending_reason(one.study(), [OFFER], {}, room) is None  # something of it runs

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain.trial import CheckpointPointer, Reservation
-from app.store import checkpoints, fleet, recording, turnover
+from app.store import checkpoints, recording, turnover, workers
 from tests.store.conftest import TTL_S, Bench, complete
 
 
@@ -95,6 +95,6 @@ def test_an_attempt_that_goes_on_is_told_of_once(bench: Bench) -> None:
 def test_a_worker_registered_again_is_the_same_worker(bench: Bench) -> None:
     for _ in range(2):
         with bench.database.write() as session:
-            fleet.register_worker(session, "w1", "here", 1, fleet.Offer("cpu", ["function"], {}))
+            workers.register_worker(session, "w1", "here", 1, workers.Offer("cpu", ["function"], {}))
     with bench.database.write() as session:
-        assert fleet.heartbeat(session, "w1") is False
+        assert workers.heartbeat(session, "w1") is False

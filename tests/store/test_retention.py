@@ -226,7 +226,7 @@ def test_a_population_that_may_be_reopened_keeps_the_checkpoints_that_it_goes_on
 
 
 def test_workers_that_are_long_gone_are_forgotten(bench: Bench, tmp_path: Path) -> None:
-    from app.store.fleet import Offer, register_worker
+    from app.store.workers import Offer, register_worker
 
     with bench.database.write() as session:
         for name in ("gone", "here"):

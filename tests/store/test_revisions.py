@@ -8,9 +8,9 @@ from sqlalchemy import update
 from app.errors import MigrationRefused
 from app.store.compatibility import oldest_code
 from app.store.engine import Database
-from app.store.fleet import Offer, register_worker, set_worker_state
 from app.store.migrate import HEAD, check_schema, migrate, migrate_to, schema_revision
 from app.store.tables import Worker
+from app.store.workers import Offer, register_worker, set_worker_state
 from tests.store.revisions import REVISIONS, at_revision, common, contents, fill, scripts, shape
 
 BEFORE = REVISIONS[-2]

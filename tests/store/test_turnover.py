@@ -11,7 +11,7 @@ import pytest
 from app.domain.trial import ArtifactPointer, FailureReason, Outcome, Proposal, Reservation, TrialState
 from app.errors import NotFound
 from app.store import leases, lifecycle, recording, turnover
-from app.store.artifacts import artifacts_of
+from app.store.trials import artifacts_of
 from tests.store.conftest import TTL_S, Bench, complete
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.domain.check import Limits, check_definition
-from app.domain.check_space import check_enqueued
+from app.domain.checks.definition import Limits, check_definition
+from app.domain.checks.space import check_enqueued
 from app.domain.datasets import BUNDLED
 from app.domain.families import FAMILIES
 from app.domain.size import parameter_estimate

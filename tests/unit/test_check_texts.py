@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.check import Checked, Limits, check_definition
+from app.domain.checks.definition import Checked, Limits, check_definition
 from app.domain.datasets import BUNDLED
 from app.domain.size import parameter_estimate
 from app.domain.study import StudyDefinition

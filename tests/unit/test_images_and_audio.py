@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from app.domain.check import Limits, check_definition
+from app.domain.checks.definition import Limits, check_definition
 from app.domain.datasets import BUNDLED
 from app.domain.families import FAMILIES
 from app.domain.size import parameter_estimate

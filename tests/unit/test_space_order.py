@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from app.domain.combinations import MOST_COUNTED, combination_count, combinations
 from app.domain.effort import Meter
-from app.domain.pareto import pareto_front
+from app.domain.objective import pareto_front
 from app.domain.space import (
     Categorical,
     Float,

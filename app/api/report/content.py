@@ -22,7 +22,7 @@ from app.domain.json import loads
 from app.domain.study import StudyDefinition
 from app.domain.trial import TrialState
 from app.errors import FettleError, Invalid, NotFound
-from app.store import artifacts, listing, tables, trials
+from app.store import listing, tables, trials
 from app.store.insight import reports
 from app.store.studies import find_study
 from app.tuning.answers import FAULT, has_forests
@@ -169,7 +169,7 @@ def _of_best(api: Service, session: Session, study: tables.Study, best: dict[str
     curves = _part("curves", f"Learning curves of trial {trial.number}", lambda: _curves(session, trial))
     if curves is not None:
         found.append(curves)
-    for file in artifacts.artifacts_of(session, [trial.id])[trial.id]:
+    for file in trials.artifacts_of(session, [trial.id])[trial.id]:
         if file.name in ASSESSMENTS and file.size_bytes <= MOST_ASSESSMENT_BYTES:
             heading = f"{ASSESSMENTS[file.name]} of trial {trial.number}"
             assessment = _part("assessment", heading, partial(_assessment, api, file))

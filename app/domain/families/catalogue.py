@@ -269,8 +269,8 @@ def with_layers(
 ) -> Family:
     """The family of the models that `layers` may give: the hyperparameters that they use come first.
 
-    What is wrong with the list is left out: `check_layers` tells it. `fallbacks` are the defaults of hyperparameters
-    that not every trial draws.
+    What is wrong with the list is left out: `app.domain.checks.layers` tells it. `fallbacks` are the defaults of
+    hyperparameters that not every trial draws.
     """
     from app.domain.layers import declared_by, read
 

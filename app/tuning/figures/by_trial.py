@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from app.domain.pareto import pareto_front
+from app.domain.objective import pareto_front
 from app.domain.trial import TrialState
 from app.store.insight import Span
 from app.tuning.figures.drawing import BROKEN, Drawing, Trace, blank, left_out, no_values, titled

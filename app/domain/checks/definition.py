@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from app.domain.check_artifacts import check_artifacts
-from app.domain.check_heads import head_problems, head_warnings
-from app.domain.check_inputs import SAMPLES_OF, frame_problems, grouping_problems, takes
-from app.domain.check_instances import instance_problems
-from app.domain.check_layers import layer_problems, size_problems
-from app.domain.check_saving import saving_problems, saving_warnings
-from app.domain.check_space import check_hyperparameters, unused_hyperparameters
-from app.domain.check_uploads import pinned, upload_problems
-from app.domain.check_weight import weight_problems
+from app.domain.checks.data import SAMPLES_OF, frame_problems, grouping_problems, pinned, takes, upload_problems
+from app.domain.checks.layers import layer_problems, size_problems
+from app.domain.checks.limits import weight_problems
+from app.domain.checks.space import check_hyperparameters, unused_hyperparameters
+from app.domain.checks.training import (
+    check_artifacts,
+    head_problems,
+    head_warnings,
+    instance_problems,
+    saving_problems,
+    saving_warnings,
+)
 from app.domain.datasets import BUILT_IN as DATASETS
 from app.domain.datasets import Dataset
 from app.domain.effort import Meter
