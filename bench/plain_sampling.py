@@ -17,7 +17,7 @@ from app.domain.study import DatasetSpec, Objective, TrainingSpec, trial_seed  #
 from bench.peers.plain_keras import create_study  # noqa: E402
 from bench.peers.telling import Telling, arguments  # noqa: E402
 from bench.works import DECAY_EPOCHS, SPLIT_SEED, VALIDATION_FRACTION, WORKS, Work, suggested  # noqa: E402
-from worker.protocol import Member, TrainStack  # noqa: E402
+from worker.trainer.protocol import Member, TrainStack  # noqa: E402
 from worker.training.program import Program, Variant  # noqa: E402
 from worker.training.signature import filled, structural_signature  # noqa: E402
 from worker.training.slots import MemberMetrics, Slots  # noqa: E402

@@ -102,7 +102,7 @@ class Service:
         found = {}
         for process in processes(self.pid):
             with process.oneshot():
-                if any("worker.trainer_main" in word for word in process.cmdline()):
+                if any("worker.trainer" in word for word in process.cmdline()):
                     found[process.pid] = process.memory_info().rss / 1e6
         return found
 

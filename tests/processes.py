@@ -52,7 +52,7 @@ class WorkerProcess:
         def find() -> int | None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(self.pid).children():
-                    if "worker.trainer_main" in " ".join(child.cmdline()):
+                    if "worker.trainer" in " ".join(child.cmdline()):
                         return child.pid
             return None
 

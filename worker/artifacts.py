@@ -18,8 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from app.domain.trial import ArtifactPointer, CheckpointPointer
 from app.scratch import Scratch
-from worker.protocol import KeptFile, KeptModel, KeptSnapshot
-from worker.snapshots import snapshot_key
+from worker.trainer.protocol import KeptFile, KeptModel, KeptSnapshot
+from worker.trainer.snapshots import snapshot_key
 
 MODEL_NAME = "model.keras"
 SNAPSHOT_NAME, SNAPSHOT_SUFFIX = "state.npz", ".npz"

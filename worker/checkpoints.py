@@ -23,7 +23,7 @@ from app.store import recording, turnover
 from app.store.engine import Database
 from worker.artifacts import SNAPSHOT_NAME, ArtifactWriter
 from worker.pool import StudyRef
-from worker.protocol import KeptSnapshot, MemberResult, Resume, ResumedMember, TakeSnapshot
+from worker.trainer.protocol import KeptSnapshot, MemberResult, Resume, ResumedMember, TakeSnapshot
 
 if TYPE_CHECKING:
     from worker.ledger import Running

@@ -9,8 +9,8 @@ from typing import Any
 
 from worker.device import CPU, DeviceError, gpu_uuids, resolve
 from worker.memory import device_memory_mb
-from worker.plugins import installed
-from worker.trainer import clean_environment
+from worker.plugin_loading import installed
+from worker.trainer.process import clean_environment
 
 IMPORT_S = 150.0
 
@@ -35,7 +35,7 @@ def checkup(wanted: str) -> dict[str, Any]:
 def _tensorflow(environment: dict[str, str]) -> dict[str, Any]:
     """What a trainer would find: TensorFlow's version, the GPUs that it sees, how long its import takes."""
     nothing = {"tensorflow": None, "tensorflow_gpus": 0, "import_seconds": 0.0}
-    command = [sys.executable, "-m", "worker.training.presence"]
+    command = [sys.executable, "-m", "worker.training.probe"]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter
             command,

@@ -21,7 +21,7 @@ from app.store.engine import Database
 from app.store.tables import Study
 from app.tuning.options import OptionsError
 from app.tuning.view import StudyView
-from worker.keeper import Keeper
+from worker.lease_keeper import Keeper
 from worker.pool import PooledTrial, StudyRef
 
 OFFERS_FRESH_S = 0.25

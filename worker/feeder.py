@@ -13,7 +13,7 @@ from app.errors import NotFound
 from app.store import leases
 from app.store.engine import Database
 from worker.claims import Claims, Reserved
-from worker.keeper import Keeper
+from worker.lease_keeper import Keeper
 from worker.pace import Pace, in_flight
 from worker.pool import Pool, PooledTrial, Signature, StudyRef
 

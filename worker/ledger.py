@@ -27,11 +27,11 @@ from worker.artifacts import ArtifactWriter
 from worker.checkpoints import Checkpoints
 from worker.claims import Claims
 from worker.feeder import Feeder
-from worker.keeper import Keeper
-from worker.keeping import Keeping
+from worker.kept_models import Keeping
+from worker.lease_keeper import Keeper
 from worker.outcomes import outcome_of
 from worker.pool import PooledTrial, StudyRef
-from worker.protocol import DataNote, EpochReport, KeptModel, KeptSnapshot, MemberResult, ResumedMember
+from worker.trainer.protocol import DataNote, EpochReport, KeptModel, KeptSnapshot, MemberResult, ResumedMember
 
 T = TypeVar("T")
 

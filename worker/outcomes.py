@@ -7,7 +7,7 @@ from typing import Any
 from app.domain.objective import violations
 from app.domain.study import StudyDefinition
 from app.domain.trial import ArtifactPointer, Curve, FailureReason, Outcome, TrialState
-from worker.protocol import MemberResult
+from worker.trainer.protocol import MemberResult
 
 STOPPED_WORDS = {
     "TIMEOUT": (FailureReason.TIMEOUT, "TRIAL_TIMEOUT", "The trial ran past its time limit."),

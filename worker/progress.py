@@ -14,8 +14,8 @@ from app.domain.early_stopping import Patience, patience
 from app.domain.metrics import GAINS, SPREAD
 from app.domain.study import EarlyStopping, Objective
 from app.domain.trial import FailureReason
-from worker.protocol import Member, MemberResult
-from worker.trainee import Explained
+from worker.trainer.protocol import Member, MemberResult
+from worker.trainer.trainable import Explained
 
 RESULT_METRICS = ("parameter_count", "train_seconds", "peak_memory_mb", "generalization_gap")
 """What comes with a member's result rather than with each epoch."""

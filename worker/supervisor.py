@@ -31,20 +31,20 @@ from app.store.engine import Database
 from app.store.migrate import check_schema
 from app.store.workers import advertise
 from worker.artifacts import ArtifactWriter
-from worker.channel import ChannelBroken
 from worker.checkpoints import Sweeper
 from worker.claims import Claims
 from worker.datasets import DatasetCache, Local
 from worker.device import Device, resolve
 from worker.feeder import Feeder
-from worker.keeper import Keeper
+from worker.lease_keeper import Keeper
 from worker.ledger import Ledger, StackSettings
 from worker.memory import device_memory_mb, host_memory_mb, largest_trainer_mb
-from worker.plugins import installed
+from worker.plugin_loading import installed
 from worker.pool import PooledTrial
-from worker.protocol import MADE_DATASETS, Prepare
-from worker.stack import StackRun, slots_of
-from worker.trainer import Trainer, TrainerCrashed, TrainerLost
+from worker.stack_run import StackRun, slots_of
+from worker.trainer.channel import ChannelBroken
+from worker.trainer.process import Trainer, TrainerCrashed, TrainerLost
+from worker.trainer.protocol import MADE_DATASETS, Prepare
 
 SHORTEST_IDLE_S = 0.05
 LONGEST_IDLE_S = 0.2

@@ -51,7 +51,7 @@ def load(work: Work, data: Path | None = None) -> Split:
         mean, deviation = x.mean((0, 1)), x.std((0, 1))
         return Split(((x - mean) / deviation)[..., np.newaxis], y, ((x_val - mean) / deviation)[..., np.newaxis], y_val)
     if work.dataset == "shapes":
-        from worker.training.shapes import shapes
+        from worker.training.shape_images import shapes
 
         images, labels = shapes()
     else:

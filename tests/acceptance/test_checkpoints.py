@@ -77,7 +77,7 @@ def test_a_trial_that_lost_its_trainer_reaches_what_it_would_have_reached(
     rough = client.create_study(study(f"rough{name}", training=training))
     wait_for(lambda: _epochs(client, rough.id) >= 15, 120, "epochs of a second instance, if there are any")
     worker = int(next(w for w in client.workers() if w.state == "ACTIVE").pid)
-    trainer = next(c for c in psutil.Process(worker).children() if "trainer_main" in " ".join(c.cmdline()))
+    trainer = next(c for c in psutil.Process(worker).children() if "worker.trainer" in " ".join(c.cmdline()))
     os.kill(trainer.pid, signal.SIGKILL)
     assert over(client, rough.id).state == "COMPLETED"
     (resumed,) = [e for e in client.events(rough.id) if e.type == "trial.resumed"]

@@ -18,7 +18,7 @@ from tests.acceptance.test_keras_builders import dropping, networks, stack
 from tests.acceptance.test_studies import finish, study
 from tests.acceptance.training_reference import stack_of
 from tests.unit.conversation_channel import Supervisor
-from worker.protocol import EpochDone, Halt, KeepModel, Resume, Stop, TakeSnapshot, TakeSnapshots
+from worker.trainer.protocol import EpochDone, Halt, KeepModel, Resume, Stop, TakeSnapshot, TakeSnapshots
 from worker.training.cache import ProgramCache
 from worker.training.loop import train_stack
 

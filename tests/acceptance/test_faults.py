@@ -22,12 +22,12 @@ from tests.acceptance.training_reference import WINE, stack_of
 from tests.processes import ROOT, wait_for
 from tests.unit.conversation_channel import Supervisor
 from tests.unit.test_plugins import install
-from worker.protocol import Prepare, Stop, TrainStack
-from worker.trainee import TryElsewhere
+from worker.trainer.protocol import Prepare, Stop, TrainStack
+from worker.trainer.trainable import TryElsewhere
 from worker.training.cache import ProgramCache
 from worker.training.faults import Faults
 from worker.training.loop import train_stack
-from worker.training.networks import Networks, Trainable, in_keras
+from worker.training.network_registry import Networks, Trainable, in_keras
 from worker.training.wording import MOST_CHARACTERS, essence, in_words
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]

@@ -19,7 +19,7 @@ from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from tests.acceptance.training_reference import stack_of
 from tests.data_files import npz
 from tests.unit.conversation_channel import Supervisor
-from worker.protocol import KeepModel
+from worker.trainer.protocol import KeepModel
 from worker.training.cache import ProgramCache
 from worker.training.loop import train_stack
 from worker.training.recipe import script

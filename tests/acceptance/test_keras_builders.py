@@ -19,12 +19,12 @@ from app.domain.study import DatasetSpec
 from app.plugins import FamilyPlugin, Metric, float_parameter, int_parameter
 from tests.acceptance.test_keras_networks import assert_same
 from tests.acceptance.training_reference import stack_of, trained_by_keras, trained_by_program
-from worker.protocol import TrainStack
-from worker.trainee import Refused
+from worker.trainer.protocol import TrainStack
+from worker.trainer.trainable import Refused
 from worker.training.export import exported_model
 from worker.training.keras_network import KerasNetwork
 from worker.training.metrics import OwnMetric
-from worker.training.networks import Networks, Trainable, in_keras
+from worker.training.network_registry import Networks, Trainable, in_keras
 from worker.training.program import Program, Variant
 from worker.training.signature import structural_signature
 
@@ -101,7 +101,7 @@ def test_dropout_and_noise_are_a_members_own_whatever_its_company_and_rates_need
 def test_masks_drop_the_rate_and_noise_has_the_deviation() -> None:
     request = stack({"rate": 0.25}, {"rate": 0.5})
     program = program_of(request, dropping, 2)
-    from worker.training.knobs import columns_of, knobs_of, own_columns_of
+    from worker.training.runtime_parameters import columns_of, knobs_of, own_columns_of
 
     rows = np.stack([program.fresh(m.hyperparameters | defaults(program), seed=m.seed, epochs=3).runtime
                      for m in request.members])  # fmt: skip

@@ -21,7 +21,7 @@ from tests.acceptance.training_reference import (
     trained_by_keras,
     trained_by_program,
 )
-from worker.protocol import TrainStack
+from worker.trainer.protocol import TrainStack
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 

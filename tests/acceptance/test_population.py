@@ -91,7 +91,7 @@ def test_a_killed_trainer_costs_a_population_no_trial(client: FettleClient) -> N
     created = client.create_study(example("killed", training={"epochs": EPOCHS, "seed": 1}))
     wait_for(lambda: client.study(created.id).progress.complete >= 2 * SIZE, 120, "two generations")
     worker = int(next(w for w in client.workers() if w.state == "ACTIVE").pid)
-    trainer = next(c for c in psutil.Process(worker).children() if "trainer_main" in " ".join(c.cmdline()))
+    trainer = next(c for c in psutil.Process(worker).children() if "worker.trainer" in " ".join(c.cmdline()))
     os.kill(trainer.pid, signal.SIGKILL)
     for _ in client.events(created.id):
         pass

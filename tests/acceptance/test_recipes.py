@@ -17,7 +17,7 @@ from app.domain.families import FAMILIES, InputKind
 from app.domain.study import DatasetSpec, EarlyStopping, ModelSpec, Objective, TrainingSpec
 from tests.acceptance.training_reference import stack_of
 from tests.unit.conversation_channel import Supervisor
-from worker.protocol import KeepModel, KeptModel
+from worker.trainer.protocol import KeepModel, KeptModel
 from worker.training.cache import ProgramCache
 from worker.training.data import SOURCES
 from worker.training.loop import train_stack

@@ -186,7 +186,7 @@ def test_a_trainer_killed_in_mid_epoch_costs_one_attempt_of_a_real_model(client:
 def _trainer(client: FettleClient) -> psutil.Process:
     """The trainer of the service's worker."""
     worker = int(next(w for w in client.workers() if w.state == "ACTIVE").pid)
-    return next(c for c in psutil.Process(worker).children() if "trainer_main" in " ".join(c.cmdline()))
+    return next(c for c in psutil.Process(worker).children() if "worker.trainer" in " ".join(c.cmdline()))
 
 
 def _has_trial(client: FettleClient, study_id: str) -> bool:

@@ -19,7 +19,7 @@ from app.domain.study import DatasetSpec, ModelSpec, Objective, TrainingSpec
 from tests.acceptance.training_reference import CNN, FEW_DIGITS, MLP, WINE, program_of, stack_of, trained
 from tests.acceptance.training_reference import start as start_member
 from tests.unit.conversation_channel import Supervisor
-from worker.protocol import KeepModel, TrainStack
+from worker.trainer.protocol import KeepModel, TrainStack
 from worker.training.assessment import assess
 from worker.training.cache import ProgramCache
 from worker.training.data import Part, load_split

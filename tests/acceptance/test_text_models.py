@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from tests.acceptance.training_reference import stack_of
 from tests.unit.conversation_channel import Supervisor
-from worker.protocol import KeepModel
+from worker.trainer.protocol import KeepModel
 from worker.training.cache import ProgramCache
 from worker.training.data.docstrings import LIBRARIES, docstrings
 from worker.training.loop import train_stack

@@ -25,7 +25,7 @@ from tests.acceptance.training_reference import (
     trained_by_program,
 )
 from tests.effort import with_smoke
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.program import Program
 from worker.training.slots import Slots
 

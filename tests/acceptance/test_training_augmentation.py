@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from app.domain.study import DatasetSpec
 from tests.acceptance.training_reference import program_of, stack_of, start, trained
-from worker.training.knobs import AUGMENTS
 from worker.training.models.augmentation import Augmentation
+from worker.training.runtime_parameters import AUGMENTS
 from worker.training.slots import Slots
 
 pytestmark = pytest.mark.tensorflow

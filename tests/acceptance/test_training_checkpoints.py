@@ -18,8 +18,8 @@ from app.domain.study import DatasetSpec, EarlyStopping, TrainingSpec
 from app.domain.trial import FailureReason
 from tests.acceptance.training_reference import stack_of
 from tests.unit.conversation_channel import Supervisor
-from worker.protocol import EpochDone, Halt, Member, Resume, Stop, TakeSnapshot, TakeSnapshots
-from worker.snapshots import Shelf, read_snapshot
+from worker.trainer.protocol import EpochDone, Halt, Member, Resume, Stop, TakeSnapshot, TakeSnapshots
+from worker.trainer.snapshots import Shelf, read_snapshot
 from worker.training.cache import ProgramCache
 from worker.training.loop import train_stack
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from app.domain.study import DatasetSpec
 from tests.acceptance.training_reference import program_of, stack_of, start, trained
-from worker.training.knobs import columns_of, knobs_of
+from worker.training.runtime_parameters import columns_of, knobs_of
 from worker.training.slots import Slots
 
 pytestmark = pytest.mark.tensorflow

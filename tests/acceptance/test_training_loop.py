@@ -20,7 +20,7 @@ from app.domain.study import DatasetSpec, EarlyStopping, Objective, TrainingSpec
 from app.domain.trial import FailureReason
 from tests.acceptance.training_reference import Schedule, stack_of
 from tests.unit.conversation_channel import Supervisor
-from worker.protocol import KeepModel, Stop
+from worker.trainer.protocol import KeepModel, Stop
 from worker.training.cache import ProgramCache
 from worker.training.data import load_split
 from worker.training.loop import train_stack

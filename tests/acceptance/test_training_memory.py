@@ -16,7 +16,7 @@ from app.domain.families import FAMILIES
 from app.domain.memory import memory_estimate
 from app.domain.study import DatasetSpec
 from tests.acceptance.training_reference import stack_of
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data import SOURCES
 from worker.training.memory import PeakMemory, check_fits, dataset_mb, required_mb
 from worker.training.signature import structural_signature

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from app.domain.families import Scalar
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
-from worker.protocol import Member, TrainStack
+from worker.trainer.protocol import Member, TrainStack
 from worker.training import initializers
 from worker.training.loop import class_weights
 from worker.training.network import load

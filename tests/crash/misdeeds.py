@@ -37,7 +37,7 @@ def arm(folder: Path, plan: dict[float, tuple[str, int]]) -> dict[str, str]:
 
 def _pipe() -> int:
     """The descriptor of the pipe to the supervisor."""
-    return int(sys.orig_argv[sys.orig_argv.index("worker.trainer_main") + 1])
+    return int(sys.orig_argv[sys.orig_argv.index("worker.trainer") + 1])
 
 
 def _frame(text: bytes) -> bytes:
@@ -152,5 +152,5 @@ def _commit_on_sleep(folder: Path) -> None:
     time.sleep = sleep
 
 
-if __name__ == "sitecustomize" and "worker.trainer_main" in sys.orig_argv:
+if __name__ == "sitecustomize" and "worker.trainer" in sys.orig_argv:
     _commit_on_sleep(Path(__file__).parent)

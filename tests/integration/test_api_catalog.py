@@ -84,7 +84,7 @@ def test_what_is_said_of_bundled_data_is_true() -> None:
 def test_what_is_said_of_the_drawn_shapes_is_true_and_they_are_the_same_each_time() -> None:
     np = pytest.importorskip("numpy")
     from app.domain.datasets import BUNDLED
-    from worker.training.shapes import shapes
+    from worker.training.shape_images import shapes
 
     images, labels = shapes()
     said = BUNDLED["shapes"]

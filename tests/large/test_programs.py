@@ -18,7 +18,7 @@ import pytest
 from app.domain.registry import BUILT_IN
 from app.domain.study import DatasetSpec, ModelSpec, TrainingSpec
 from tests.acceptance.training_reference import program_of, stack_of, start, trained
-from worker.protocol import TrainStack
+from worker.trainer.protocol import TrainStack
 from worker.training.memory import required_mb
 from worker.training.slots import Slots
 

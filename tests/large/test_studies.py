@@ -52,6 +52,6 @@ def trainers_below(process: psutil.Process) -> set[int]:
     found = set()
     for child in process.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "worker.trainer_main" in " ".join(child.cmdline()):
+            if "worker.trainer" in " ".join(child.cmdline()):
                 found.add(child.pid)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from worker.protocol import (
+from worker.trainer.protocol import (
     Answer,
     EpochDone,
     EpochReport,

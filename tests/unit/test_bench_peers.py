@@ -209,7 +209,10 @@ def test_the_peers_import_nothing_of_fettle_but_its_data() -> None:
     files = [*(ROOT / "bench" / "peers").glob("*.py"), ROOT / "bench" / "works.py"]
     assert len(files) >= 6
     ours = {name for file in files for name in imported(file) if name.split(".")[0] in {"app", "worker", "bench"}}
-    assert {name for name in ours if not name.startswith("bench.peers.")} <= {"worker.training.shapes", "bench.works"}
+    assert {name for name in ours if not name.startswith("bench.peers.")} <= {
+        "worker.training.shape_images",
+        "bench.works",
+    }
 
 
 def test_no_parts_records_are_taken_for_anothers() -> None:

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from worker.artifacts import ArtifactWriter
-from worker.protocol import KeptSnapshot
+from worker.trainer.protocol import KeptSnapshot
 
 
 @pytest.fixture(params=["here", "elsewhere"])

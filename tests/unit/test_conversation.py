@@ -9,10 +9,10 @@ import pytest
 from app.domain.study import Objective, TrainingSpec
 from app.domain.trial import FailureReason
 from tests.unit.conversation_channel import Supervisor
-from worker.conversation import converse, fail_all
-from worker.function import EPOCH_METRICS, _Functions, run_function
 from worker.progress import MOST_CHARACTERS
-from worker.protocol import EpochDone, Halt, Join, Member, Prepare, Stop, TrainStack
+from worker.trainer.conversation import converse, fail_all
+from worker.trainer.function import EPOCH_METRICS, _Functions, run_function
+from worker.trainer.protocol import EpochDone, Halt, Join, Member, Prepare, Stop, TrainStack
 
 
 def member(number: int, **values: float) -> Member:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.device import CPU, DeviceError, gpu_uuids, resolve
-from worker.trainer import clean_environment
+from worker.trainer.process import clean_environment
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from app.domain.study import EarlyStopping, Objective, TrainingSpec
 from app.domain.trial import FailureReason
 from tests.unit.conversation_channel import Supervisor
-from worker.function import FUNCTIONS, run_function
-from worker.protocol import KeepModel, Member, Stop, TrainStack
+from worker.trainer.function import FUNCTIONS, run_function
+from worker.trainer.protocol import KeepModel, Member, Stop, TrainStack
 
 HARTMANN_MINIMUM = (0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573)
 
@@ -131,6 +131,6 @@ def test_delays_of_a_stack_pass_side_by_side() -> None:
 
 
 def test_tensorflow_and_numpy_are_not_imported() -> None:
-    code = "import sys, worker.function; print(*{'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
+    code = "import sys, worker.trainer.function; print(*{'tensorflow', 'keras', 'numpy'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""

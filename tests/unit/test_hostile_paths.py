@@ -14,7 +14,7 @@ import pytest
 from app.data.roots import Named, TooLarge, locate, open_resolved, roots_of
 from app.errors import InvalidDataset
 from worker.artifacts import ArtifactWriter
-from worker.protocol import KeptFile, KeptModel, KeptSnapshot
+from worker.trainer.protocol import KeptFile, KeptModel, KeptSnapshot
 
 CONTENT = b"x,y\n1,a\n2,b\n"
 

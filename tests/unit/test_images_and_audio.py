@@ -15,7 +15,7 @@ from app.domain.datasets import BUNDLED
 from app.domain.families import FAMILIES
 from app.domain.size import parameter_estimate
 from app.domain.study import DatasetSpec, StudyDefinition
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data import SOURCES
 from worker.training.data.sources import source
 from worker.training.data.split import parts_of

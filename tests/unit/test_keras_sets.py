@@ -10,7 +10,7 @@ import pytest
 
 from app.domain.datasets import KERAS
 from app.domain.study import DatasetSpec
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data import load_split
 from worker.training.data.keras_sets import FASHION, KERAS_SETS, in_words, keras_source
 

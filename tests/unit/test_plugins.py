@@ -14,7 +14,7 @@ from app.domain.json import dumps, loads
 from app.domain.registry import BUILT_IN
 from app.domain.study import ModelSpec
 from app.plugins import FamilyPlugin, InvalidPlugin, Metric, choice, flag, float_parameter, int_parameter
-from worker.plugins import installed
+from worker.plugin_loading import installed
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "family-plugin" / "src"
 GOOD = {

@@ -9,11 +9,11 @@ import pytest
 
 from app.domain.study import DatasetSpec, Objective, StudyDefinition, TrainingSpec
 from app.domain.trial import Proposal, Reservation
-from worker.channel import ChannelBroken
 from worker.device import CPU
 from worker.pool import LONGEST_WAIT_S, Pool, PooledTrial, StudyRef
-from worker.protocol import Member, Ready, TrainStack
-from worker.trainer import Trainer
+from worker.trainer.channel import ChannelBroken
+from worker.trainer.process import Trainer
+from worker.trainer.protocol import Member, Ready, TrainStack
 
 
 def pooled(

@@ -227,7 +227,14 @@ def test_a_value_that_is_always_drawn_anew_or_never(database: Database) -> None:
 def test_a_snapshot_file_is_plain_and_whole_or_not_at_all(tmp_path: Path) -> None:
     import numpy as np
 
-    from worker.snapshots import Shelf, Snapshot, UnreadableSnapshot, read_snapshot, snapshot_key, write_snapshot
+    from worker.trainer.snapshots import (
+        Shelf,
+        Snapshot,
+        UnreadableSnapshot,
+        read_snapshot,
+        snapshot_key,
+        write_snapshot,
+    )
 
     path = tmp_path / "deep" / "state.npz"
     snapshot = Snapshot(

@@ -18,7 +18,7 @@ from app.data.limits import DataLimits
 from app.data.normal import write
 from app.data.reading import Reading
 from app.domain.study import DatasetSpec
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data import DatasetInfo, Split, load_split, model_entry, model_input
 from worker.training.data.preparation import targets_of
 from worker.training.data.tables import Table, fit_scale

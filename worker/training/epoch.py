@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from worker.training import optimizers, precision, regularizers
 from worker.training.evaluation import Evaluation, alone
-from worker.training.knobs import Knobs, class_weights_of, columns_of, knobs_of, own_columns_of, schedule_of
+from worker.training.runtime_parameters import (
+    Knobs,
+    class_weights_of,
+    columns_of,
+    knobs_of,
+    own_columns_of,
+    schedule_of,
+)
 from worker.training.schedules import learning_rates
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from app.domain.families import Scalar
 from worker.training import regularizers
 from worker.training.data import Part
-from worker.training.knobs import Knobs, columns_of, knobs_of, own_columns_of, row_of
 from worker.training.losses import Losses
+from worker.training.runtime_parameters import Knobs, columns_of, knobs_of, own_columns_of, row_of
 
 if TYPE_CHECKING:
     from worker.training.program import Program

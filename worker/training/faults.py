@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from worker.trainee import TryElsewhere
+from worker.trainer.trainable import TryElsewhere
 from worker.training.determinism import explained, lacks_kernel
 from worker.training.wording import essence, in_words
 

@@ -13,8 +13,8 @@ import numpy as np
 from app.domain.instances import Instance, instance_of
 from app.domain.study import TrainingSpec
 from app.domain.trial import FailureReason
-from worker.protocol import KeepModel, KeptModel, Member, Prepare
-from worker.snapshots import Arrays, UnreadableSnapshot
+from worker.trainer.protocol import KeepModel, KeptModel, Member, Prepare
+from worker.trainer.snapshots import Arrays, UnreadableSnapshot
 from worker.training.cache import ProgramCache
 from worker.training.loop import StackTrainee, prepare
 from worker.training.rows import Weights

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from app.domain.families import Scalar
 from app.domain.layers import kept_within
 from app.domain.layers.table import RECURRENT
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.initializers import WEIGHTS_STREAM
-from worker.training.knobs import Knobs
 from worker.training.models.layers import Architecture, VariableSpec
 from worker.training.network import pieces
 from worker.training.randomness import uniform
+from worker.training.runtime_parameters import Knobs
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, ...]

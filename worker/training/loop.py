@@ -17,19 +17,19 @@ from app.domain.families import Scalar
 from app.domain.json import dumps
 from app.domain.study import ClassWeights
 from app.domain.trial import FailureReason
-from worker.conversation import converse, fail_all, give_all_back, refuse_all
 from worker.progress import RESULT_METRICS
-from worker.protocol import DataNote, Faulted, KeepModel, KeptModel, Member, Noted, Prepare, TrainStack
-from worker.snapshots import Arrays, Shelf
-from worker.trainee import Channel, Explained, Refused, TryElsewhere, check_metrics
-from worker.training.beside import Run, write_beside
+from worker.trainer.conversation import converse, fail_all, give_all_back, refuse_all
+from worker.trainer.protocol import DataNote, Faulted, KeepModel, KeptModel, Member, Noted, Prepare, TrainStack
+from worker.trainer.snapshots import Arrays, Shelf
+from worker.trainer.trainable import Channel, Explained, Refused, TryElsewhere, check_metrics
 from worker.training.cache import ProgramCache
 from worker.training.data import Fold, Split, inputs_of
 from worker.training.determinism import deterministic_operations
 from worker.training.export import exported_model, save_model, test_metrics
+from worker.training.extra_files import Run, write_beside
 from worker.training.faults import is_fault
 from worker.training.memory import PeakMemory, check_fits
-from worker.training.networks import BUILT_IN_NETWORKS, Networks
+from worker.training.network_registry import BUILT_IN_NETWORKS, Networks
 from worker.training.program import Program
 from worker.training.rows import Weights, arrays_of, restored
 from worker.training.signature import Signature, filled, structural_signature, structure_of

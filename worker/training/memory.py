@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from app.domain.memory import MB, trial_bytes
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.signature import Signature
 
 RESET_PEAK = "5"

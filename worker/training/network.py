@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from app.domain.families import Scalar
 from worker.training import initializers
-from worker.training.knobs import Knobs
 from worker.training.models import Architecture, Builder, architecture
 from worker.training.models.augmentation import Augmentation
 from worker.training.models.plain import Plain, split_flat, variables_in_order
 from worker.training.models.stacked import Stacked
 from worker.training.precision import cast_weights
 from worker.training.randomness import uniform
+from worker.training.runtime_parameters import Knobs
 
 Floats = NDArray[np.float32]
 

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from app.domain.families.plugin import FamilyPlugin
-from worker.plugins import Plugins
+from worker.plugin_loading import Plugins
 from worker.training.metrics import OwnMetric
-from worker.training.networks import Networks, Trainable, built_in, in_blocks, in_keras
+from worker.training.network_registry import Networks, Trainable, built_in, in_blocks, in_keras
 
 
 def networks_of(plugins: Plugins, wanted: Sequence[str]) -> tuple[Networks, dict[str, str]]:

@@ -21,9 +21,9 @@ from app.domain.families import Scalar
 from worker.training.data import Split
 from worker.training.epoch import Epoch, State
 from worker.training.faults import Faults
-from worker.training.knobs import COLUMNS, row_of
 from worker.training.optimizers import optimizer
 from worker.training.precision import SCALING_SLOTS, scales_loss
+from worker.training.runtime_parameters import COLUMNS, row_of
 from worker.training.signature import Signature
 
 RECENT_EPOCHS = 8

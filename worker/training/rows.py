@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.snapshots import Arrays, UnreadableSnapshot
+from worker.trainer.snapshots import Arrays, UnreadableSnapshot
 from worker.training.program import Row
 
 Weights = tuple[NDArray[np.float32], NDArray[np.float32]]

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from app.domain.families import ACTIVATIONS, Family, InputKind, Scalar
 from app.domain.families.catalogue import OPTIMIZATION, PENALTIES
 from app.domain.study import DatasetSpec, ModelSpec
-from worker.protocol import Prepare, TrainStack
-from worker.trainee import Refused
+from worker.trainer.protocol import Prepare, TrainStack
+from worker.trainer.trainable import Refused
 from worker.training.data import WHOLE, Fold, Split, load_split
 from worker.training.metrics import OwnMetrics
 from worker.training.network import Network
-from worker.training.networks import BUILT_IN_NETWORKS, Networks
+from worker.training.network_registry import BUILT_IN_NETWORKS, Networks
 
 SHARED = tuple(h.name for h in (*PENALTIES, *OPTIMIZATION))
 """Runtime hyperparameters that every program reads itself."""

@@ -6,7 +6,7 @@ import re
 
 import tensorflow as tf
 
-from worker.trainee import Explained
+from worker.trainer.trainable import Explained
 
 MOST_CHARACTERS = 300
 """Of what TensorFlow says; all of it is in the trial's log."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from worker.protocol import Prepare, TrainStack
-from worker.snapshots import Shelf
-from worker.trainee import Channel
+from worker.trainer.protocol import Prepare, TrainStack
+from worker.trainer.snapshots import Shelf
+from worker.trainer.trainable import Channel
 from worker.training.cache import ProgramCache
 from worker.training.device import lanes
 from worker.training.loop import prepare, train_stack
-from worker.training.networks import BUILT_IN_NETWORKS, Networks
+from worker.training.network_registry import BUILT_IN_NETWORKS, Networks
 
 
 class Workshop:

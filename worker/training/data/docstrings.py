@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data.cache import made_once
 
 LIBRARIES = {

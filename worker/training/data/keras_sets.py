@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.datasets import BUILT_IN
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data.sources import DatasetInfo, Samples, Source
 
 Parts = tuple[Samples, Samples]

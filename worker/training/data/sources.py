@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from app.domain.datasets import Column
 from app.domain.families import InputKind, Task
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data.docstrings import LIBRARIES, ROWS_EACH, docstrings
 from worker.training.data.spoken_digits import RECORDINGS, SAMPLE_RATE, SAMPLES, WORDS, spoken_digits
-from worker.training.shapes import IMAGES, SHAPES, SIDE, shapes
+from worker.training.shape_images import IMAGES, SHAPES, SIDE, shapes
 
 Samples = tuple[NDArray[Any], NDArray[Any]]
 """Features, [n, *shape], and targets, [n] (int32 classes or float32 values), as the data set has them."""

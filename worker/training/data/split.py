@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.domain.families import InputKind, Scalar
 from app.domain.study import DatasetSpec
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data.keras_sets import KERAS_SETS, keras_source
 from worker.training.data.preparation import FITS, DataWarning, Preparation, Targets, targets_of, warnings_of
 from worker.training.data.sources import SOURCES, DatasetInfo, Source, source

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from app.data import normal
 from app.domain.datasets import Column, Dataset
 from app.domain.study import DatasetSpec
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.data.sources import DatasetInfo, Samples, Source
 
 MISSING = ""

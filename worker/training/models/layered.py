@@ -13,7 +13,7 @@ from app.domain.families import Scalar
 from app.domain.layers import Impossible, Layer, expanded, outlined, read
 from app.domain.layers.reading import TooMany
 from app.domain.layers.table import LAYERS
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 
 Shape = tuple[int, ...]
 CONSTRUCTORS: dict[str, Any] = {name: getattr(keras.layers, name) for name in LAYERS}

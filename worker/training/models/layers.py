@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from app.domain.families import Scalar
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.models.sequences import DeclareSequences, SequenceBlocks
 from worker.training.models.variables import Pooling, Shape, T, VariableSpec
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal, Protocol
 
-from worker.trainee import Refused
+from worker.trainer.trainable import Refused
 from worker.training.models.variables import Shape, T, VariableSpec
 
 Positions = Literal["learned", "sinusoidal", "none"]

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable
 
-from worker.training import shapes
+from worker.training import shape_images as shapes
 from worker.training.data import DatasetInfo
 
 SCIKIT_LEARN = ("digits", "breast-cancer", "wine", "diabetes")

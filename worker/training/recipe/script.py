@@ -19,7 +19,6 @@ from worker.training.data.spectrogram import SMALLEST_DEVIATION_DB, LogMel
 from worker.training.data.texts import Vocabulary
 from worker.training.initializers import limit_of
 from worker.training.keras_network import KerasNetwork
-from worker.training.knobs import AUGMENTS
 from worker.training.program import Program
 from worker.training.recipe.data import loading
 from worker.training.recipe.graph import Call, NoRecipe, calls, constructor, seeded_code
@@ -36,9 +35,10 @@ from worker.training.recipe.parts import (
     START,
     STRATIFIED,
 )
+from worker.training.runtime_parameters import AUGMENTS
 
 if TYPE_CHECKING:
-    from worker.training.beside import Run
+    from worker.training.extra_files import Run
 
 REPEATED = frozenset({
     "activation", "batch_size", "decay_epochs", "decay_rate", "dropout", "final_fraction", "global_clipnorm",

@@ -1,4 +1,4 @@
-"""The trainer's own process: `python -m worker.trainer_main FD DEVICE TIMINGS FAMILY…`.
+"""The trainer's own process: `python -m worker.trainer FD DEVICE TIMINGS FAMILY…`.
 
 It holds TensorFlow and no credentials.
 
@@ -17,11 +17,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.channel import Channel, ChannelBroken
 from worker.confinement import confine
-from worker.function import run_function
-from worker.plugins import installed
-from worker.protocol import (
+from worker.plugin_loading import installed
+from worker.trainer.channel import Channel, ChannelBroken
+from worker.trainer.function import run_function
+from worker.trainer.protocol import (
     MADE_DATASETS,
     Halt,
     Prepare,
@@ -32,10 +32,10 @@ from worker.protocol import (
     TrainStack,
     to_trainer,
 )
-from worker.snapshots import Shelf
+from worker.trainer.snapshots import Shelf
 
 if TYPE_CHECKING:
-    from worker.training.networks import Networks
+    from worker.training.network_registry import Networks
     from worker.training.workshop import Workshop
 
 WARMING_POLL_S = 0.05

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from worker.progress import Progress
-from worker.protocol import KeptSnapshot, Resume, ResumedMember, TakeSnapshot
-from worker.snapshots import (
+from worker.trainer.protocol import KeptSnapshot, Resume, ResumedMember, TakeSnapshot
+from worker.trainer.snapshots import (
     Arrays,
     Shelf,
     Snapshot,
@@ -15,7 +15,7 @@ from worker.snapshots import (
     snapshot_key,
     write_snapshot,
 )
-from worker.trainee import Trainee
+from worker.trainer.trainable import Trainee
 
 IDENTITY, PROGRESS = "identity", "progress"
 """The details of a snapshot: what it fits, and how far the member was."""

@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 
 from app.domain.trial import FailureReason
-from worker.channel import Channel, ChannelBroken
 from worker.device import Device
 from worker.pool import Signature
-from worker.protocol import Answer, Faulted, Kept, Message, Ready, Shutdown, from_trainer
+from worker.trainer.channel import Channel, ChannelBroken
+from worker.trainer.protocol import Answer, Faulted, Kept, Message, Ready, Shutdown, from_trainer
 
 TERM_GRACE_S = 2.0
 """Seconds between SIGTERM and SIGKILL: a trainer has nothing to save."""
@@ -71,7 +71,7 @@ class Trainer:
     def __init__(self, device: Device, families: Sequence[str], timings: Path, hang_timeout_s: float) -> None:
         ours, theirs = multiprocessing.Pipe(duplex=True)
         try:
-            command = [sys.executable, "-m", "worker.trainer_main", str(theirs.fileno()), device.label]
+            command = [sys.executable, "-m", "worker.trainer", str(theirs.fileno()), device.label]
             command += [str(timings.absolute()), *families]
             self._process = subprocess.Popen(  # noqa: S603
                 command,

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from worker.protocol import Message
+from worker.trainer.protocol import Message
 
 M = TypeVar("M")
 MAX_FRAME_BYTES = 64 * 1024 * 1024

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.domain.families import Scalar
-from worker.protocol import KeepModel, KeptFile, Member, TrainStack
+from worker.trainer.protocol import KeepModel, KeptFile, Member, TrainStack
 from worker.training import assessment, event_file
 from worker.training.program import Program
 from worker.training.recipe import NoRecipe, recipe

@@ -16,7 +16,7 @@ from app.domain.trial import ArtifactPointer, Reservation
 from worker.artifacts import ArtifactWriter
 from worker.claims import Claims
 from worker.pool import StudyRef
-from worker.protocol import KeepModel, KeptModel, MemberResult
+from worker.trainer.protocol import KeepModel, KeptModel, MemberResult
 
 log = structlog.get_logger(__name__)
 

@@ -13,10 +13,10 @@ from itertools import pairwise
 
 from app.domain.families import DIMENSIONS, FUNCTION, Scalar
 from app.domain.trial import FailureReason
-from worker.conversation import converse, refuse_all
-from worker.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
-from worker.snapshots import Arrays, Shelf
-from worker.trainee import Channel, Refused, check_metrics
+from worker.trainer.conversation import converse, refuse_all
+from worker.trainer.protocol import KeepModel, KeptModel, Member, Prepare, TrainStack
+from worker.trainer.snapshots import Arrays, Shelf
+from worker.trainer.trainable import Channel, Refused, check_metrics
 
 EPOCH_METRICS = ("value", "seconds")
 RESULT_METRICS = ("train_seconds",)

@@ -1,7 +1,7 @@
 """The trainer's side of a stack's conversation, whatever is trained: selection, early stopping, verdicts, results.
 
-`converse` runs the conversation that `worker.protocol` documents. A `Trainee` does the work between the messages: it
-trains members for an epoch and writes their models. No TensorFlow here.
+`converse` runs the conversation that `worker.trainer.protocol` documents. A `Trainee` does the work between the
+messages: it trains members for an epoch and writes their models. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from app.domain.trial import FailureReason
-from worker.continuing import Snapshots
 from worker.progress import Progress, failed, in_brief, not_finite, refused, tried_elsewhere
-from worker.protocol import (
+from worker.trainer.protocol import (
     EpochDone,
     EpochReport,
     Faulted,
@@ -39,8 +38,9 @@ from worker.protocol import (
     TrainStack,
     Verdict,
 )
-from worker.snapshots import Shelf, UnreadableSnapshot
-from worker.trainee import Channel, Refused, Trainee, TryElsewhere
+from worker.trainer.resume import Snapshots
+from worker.trainer.snapshots import Shelf, UnreadableSnapshot
+from worker.trainer.trainable import Channel, Refused, Trainee, TryElsewhere
 
 M = TypeVar("M", Verdict, Keep)
 NextInstance = Callable[[Member, bool], None]
@@ -67,7 +67,7 @@ def converse(
 
 
 class Conversation:
-    """The members of one stack from their start to their results. See `worker.protocol` for the order of messages."""
+    """The members of one stack from their start to their results; `worker.trainer.protocol` has their order."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from app.domain.metrics import spreads
 from app.domain.trial import FailureReason
-from worker.protocol import (
+from worker.trainer.protocol import (
     EpochDone,
     Faulted,
     KeepModel,
@@ -24,7 +24,7 @@ from worker.protocol import (
     Resumed,
     TrainStack,
 )
-from worker.snapshots import Arrays
+from worker.trainer.snapshots import Arrays
 
 
 class Refused(Exception):

@@ -1,7 +1,7 @@
 """One stack's way through the trainer: start, answer its epochs, record its ends, refill its slots.
 
-The conversation is the one of `worker.protocol`. Pruning is decided in memory and answered at once; metrics are written
-after the answer, while the trainer works on, at most every `FLUSH_S`, and always with a result.
+The conversation is the one of `worker.trainer.protocol`. Pruning is decided in memory and answered at once; metrics are
+written after the answer, while the trainer works on, at most every `FLUSH_S`, and always with a result.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from app.domain.population import population_of
-from worker.channel import ChannelBroken
 from worker.checkpoints import LAST_MOMENTS_S
 from worker.datasets import Local
 from worker.feeder import Feeder
-from worker.keeper import Keeper
+from worker.lease_keeper import Keeper
 from worker.ledger import NOTHING, Ledger, Running, StackSettings
 from worker.pool import PooledTrial, StudyRef
-from worker.protocol import (
+from worker.trainer.channel import ChannelBroken
+from worker.trainer.process import Trainer, TrainerLost
+from worker.trainer.protocol import (
     Answer,
     EpochDone,
     EpochReport,
@@ -41,7 +42,6 @@ from worker.protocol import (
     TrainStack,
     Verdict,
 )
-from worker.trainer import Trainer, TrainerLost
 
 FLUSH_S = 0.25
 """Longest time that a metric waits before it is written, while the trainer reports."""
