@@ -18,6 +18,7 @@ from pathlib import Path
 
 import typer
 
+from app import start
 from app.cli.live import show
 from app.cli.scoreboard import duration_words, number_words, values_words
 from app.client import ClientError, FettleClient, Study
@@ -58,7 +59,7 @@ def main() -> None:
 @contextmanager
 def _service(data: Path, log: Path) -> Iterator[str]:
     """The address of a service of our own, ready; stopped with all its workers at the end of the block."""
-    command = [sys.executable, "-m", "app", "up", "--port", "0", "--data-dir", str(data)]
+    command = start.command("app", "up", "--port", "0", "--data-dir", str(data))
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
+from app import start
 from worker.device import CPU, DeviceError, gpu_uuids, resolve
 from worker.memory import device_memory_mb
 from worker.plugin_loading import installed
@@ -35,7 +35,7 @@ def checkup(wanted: str) -> dict[str, Any]:
 def _tensorflow(environment: dict[str, str]) -> dict[str, Any]:
     """What a trainer would find: TensorFlow's version, the GPUs that it sees, how long its import takes."""
     nothing = {"tensorflow": None, "tensorflow_gpus": 0, "import_seconds": 0.0}
-    command = [sys.executable, "-m", "worker.training.probe"]
+    command = start.command("worker.training.probe")
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter
             command,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import typer
 
+from app import start
 from app.cli import access, client, datasets, doctor, enqueue, external, lineage, results, serve, upkeep, webhooks
 from app.cli.printing import say
 
@@ -76,6 +77,7 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    start.search_ours_first()
     from app.errors import FettleError
 
     try:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app import start
+
 if TYPE_CHECKING:
     from app.settings import Settings
     from app.store.engine import Database
@@ -115,7 +117,7 @@ def check(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
 
 def worker_command() -> list[str]:
     """What starts a worker; its settings come from the environment."""
-    return [sys.executable, "-m", "worker"]
+    return start.command("worker")
 
 
 def environment(settings: Settings) -> dict[str, str]:

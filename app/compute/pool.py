@@ -11,6 +11,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import psutil
 
+from app import start
 from app.compute.bounds import Bounds
 from app.compute.frames import HEAD, packed, unpacked
 from app.errors import TooExpensive, Unready
@@ -25,7 +26,7 @@ KEPT_BYTES = 400_000_000
 """A child that holds more than this afterwards is ended, and its memory is the machine's again."""
 LARGEST_ANSWER = 256 * 2**20
 """Bytes: far more than any answer of ours; a length beyond it is no length."""
-COMMAND = (sys.executable, "-P", "-m", "app.compute.child")
+MODULE = "app.compute.child"
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -154,7 +155,10 @@ class _Child:
     async def started(cls) -> _Child:
         """A child that is ready."""
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True
+            *start.command(MODULE),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         if process.stdin is None or process.stdout is None:
             raise OSError("Expected pipes to the process. Received none")

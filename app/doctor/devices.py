@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from app import start
 from app.doctor.examination import Examination
 from app.doctor.findings import Finding, failed, ok, warning
 
@@ -33,7 +33,7 @@ def device_here(examination: Examination) -> Iterator[Finding]:
 
 
 def _ask(device: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "worker", "--check", "--device", device]
+    command = start.command("worker", "--check", "--device", device)
     done = subprocess.run(  # noqa: S603 - our own interpreter
         command, capture_output=True, text=True, timeout=CHILD_S, stdin=subprocess.DEVNULL, check=False
     )

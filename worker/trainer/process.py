@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from app import start
 from app.domain.trial import FailureReason
 from worker.device import Device
 from worker.pool import Signature
@@ -71,10 +71,9 @@ class Trainer:
     def __init__(self, device: Device, families: Sequence[str], timings: Path, hang_timeout_s: float) -> None:
         ours, theirs = multiprocessing.Pipe(duplex=True)
         try:
-            command = [sys.executable, "-m", "worker.trainer", str(theirs.fileno()), device.label]
-            command += [str(timings.absolute()), *families]
+            arguments = [str(theirs.fileno()), device.label, str(timings.absolute()), *families]
             self._process = subprocess.Popen(  # noqa: S603
-                command,
+                start.command("worker.trainer", *arguments),
                 env=clean_environment(device),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
