@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.client import FettleClient
-from tests.processes import ROOT, wait_for
+from tests.support.processes import ROOT, wait_for
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from app.client import FettleClient
 from tests.acceptance.conftest import running_service
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 

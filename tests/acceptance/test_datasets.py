@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from app.client import FettleClient
 from tests.acceptance.conftest import running_service
-from tests.data_files import csv_table, images, npz
+from tests.support.data_files import csv_table, images, npz
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -19,7 +19,7 @@ from app.domain.study import TrainingSpec
 from app.plugins import FamilyPlugin
 from tests.acceptance.conftest import running_service
 from tests.acceptance.training_reference import WINE, stack_of
-from tests.processes import ROOT, wait_for
+from tests.support.processes import ROOT, wait_for
 from tests.unit.conversation_channel import Supervisor
 from tests.unit.test_plugins import install
 from worker.trainer.protocol import Prepare, Stop, TrainStack

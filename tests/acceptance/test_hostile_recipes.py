@@ -17,7 +17,7 @@ from app.data.normal import write
 from app.data.reading import Reading
 from app.domain.study import DatasetSpec, Objective, TrainingSpec
 from tests.acceptance.training_reference import stack_of
-from tests.data_files import npz
+from tests.support.data_files import npz
 from tests.unit.conversation_channel import Supervisor
 from worker.trainer.protocol import KeepModel
 from worker.training.cache import ProgramCache

@@ -11,7 +11,7 @@ import pytest
 from app.domain.study import DatasetSpec
 from tests.acceptance.test_training_parity import assert_same
 from tests.acceptance.training_reference import FEW_DIGITS, program_of, stack_of, trained_by_keras, trained_by_program
-from tests.effort import with_smoke
+from tests.support.effort import with_smoke
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from app.client import FettleClient
 from app.domain.study import DatasetSpec
 from tests.acceptance.conftest import running_service
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 from worker.training.data import SOURCES
 from worker.training.data.sources import source
 from worker.training.data.split import parts_of

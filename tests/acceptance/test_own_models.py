@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from app.client import FettleClient
 from tests.acceptance.conftest import running_service
-from tests.processes import ROOT, wait_for
+from tests.support.processes import ROOT, wait_for
 from tests.unit.test_plugins import install
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(400)]

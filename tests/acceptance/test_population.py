@@ -16,7 +16,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from app.client import FettleClient
-from tests.processes import ROOT, wait_for
+from tests.support.processes import ROOT, wait_for
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 

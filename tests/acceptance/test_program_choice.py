@@ -16,7 +16,7 @@ from app.domain.families import FAMILIES
 from app.domain.study import DatasetSpec
 from app.domain.trial import FailureReason
 from tests.acceptance.training_reference import stack_of
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 from tests.unit.conversation_channel import Supervisor
 from worker.training import variants
 from worker.training.cache import MANY_TRIALS, ProgramCache

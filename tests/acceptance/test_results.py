@@ -14,7 +14,7 @@ import pytest
 
 from app.client import FettleClient, FettleProblem, Study
 from tests.acceptance.test_studies import finish, study
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -13,7 +13,7 @@ from app.client import FettleClient
 from app.domain.space import is_active
 from app.domain.study import StudyDefinition
 from app.tuning.insight import best_trials
-from tests.processes import ROOT, wait_for
+from tests.support.processes import ROOT, wait_for
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from app.client import FettleClient
 from app.tuning.storage import StudyStorage
-from tests.processes import peak_parallel, wait_for
+from tests.support.processes import peak_parallel, wait_for
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(300)]
 

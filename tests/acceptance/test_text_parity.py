@@ -24,7 +24,7 @@ from tests.acceptance.training_reference import (
     trained_by_keras,
     trained_by_program,
 )
-from tests.effort import with_smoke
+from tests.support.effort import with_smoke
 from worker.trainer.trainable import Refused
 from worker.training.program import Program
 from worker.training.slots import Slots

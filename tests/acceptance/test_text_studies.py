@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 
 from app.client import FettleClient
 from tests.acceptance.test_text_models import predicted
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 from worker.training.data.docstrings import LIBRARIES, docstrings
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(900)]

@@ -27,7 +27,7 @@ from tests.acceptance.training_reference import (
     trained_by_keras,
     trained_by_program,
 )
-from tests.effort import with_smoke
+from tests.support.effort import with_smoke
 from worker.training.slots import Slots
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]

@@ -16,9 +16,9 @@ import pytest
 
 from app.store.engine import Database
 from tests.crash import record
-from tests.places import places  # noqa: F401
-from tests.processes import Fleet, fleet_on
 from tests.store.conftest import Bench, make_bench  # noqa: F401
+from tests.support.places import places  # noqa: F401
+from tests.support.processes import Fleet, fleet_on
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "1"))
 RECORD = Path(os.environ["CRASH_RECORD"]) if ROUNDS > 1 and os.environ.get("CRASH_RECORD") else None

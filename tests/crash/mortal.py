@@ -21,8 +21,8 @@ from sqlalchemy.engine import Engine
 from app.domain.trial import FailureReason, Reservation
 from app.store import leases, turnover
 from app.store.engine import Database
-from tests.processes import ROOT
 from tests.store.conftest import TTL_S, Bench, complete
+from tests.support.processes import ROOT
 
 DIED, DONE = "died", "done"
 

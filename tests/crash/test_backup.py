@@ -22,9 +22,9 @@ from app.upkeep.copies import read_manifest
 from app.upkeep.restore import restore
 from tests.integration.conftest import serving
 from tests.integration.test_stream_events import parse, stream
-from tests.places import Places, check
-from tests.processes import Fleet, fleet_on, over, wait_for
 from tests.store.conftest import Bench, make_bench  # noqa: F401
+from tests.support.places import Places, check
+from tests.support.processes import Fleet, fleet_on, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 

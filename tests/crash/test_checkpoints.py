@@ -13,8 +13,8 @@ from sqlalchemy import select
 
 from app.domain.json import loads
 from app.store.tables import Checkpoint, Metric, TrialLog
-from tests.processes import Fleet, over, wait_for
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 

@@ -14,8 +14,8 @@ import pytest
 
 from app.store.engine import Database
 from tests.acceptance.conftest import running_service
-from tests.processes import Fleet, over, wait_for
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 

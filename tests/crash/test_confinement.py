@@ -15,8 +15,8 @@ import pytest
 from app.domain.json import loads
 from app.store import lifecycle
 from tests.crash.misdeeds import LEAKED_BYTES, arm
-from tests.processes import ROOT, Fleet, WorkerProcess, over, wait_for
 from tests.store.conftest import Bench
+from tests.support.processes import ROOT, Fleet, WorkerProcess, over, wait_for
 from worker.confinement import MAX_FILE_BYTES, MAX_OPEN_FILES, OOM_SCORE_ADJ
 
 MakeStudy = Callable[..., Bench]

@@ -33,8 +33,8 @@ from app.domain.study import StudyDefinition
 from app.store import lifecycle
 from app.store.engine import Database
 from app.store.tables import Event, Metric, Trial
-from tests.processes import Fleet, fleet_on, over, wait_for
 from tests.store.conftest import Bench, bench_maker
+from tests.support.processes import Fleet, fleet_on, over, wait_for
 
 COPIES = 12
 FINISHED = 2

@@ -18,8 +18,8 @@ from app.store.tables import TrialLog
 from tests.crash.disks import FILLER, Disk, small_disk
 from tests.crash.networks import artifacts, files_below, network_study
 from tests.crash.test_checkpoints import checkpoint
-from tests.processes import ROOT, Fleet, WorkerProcess, fleet_on, over, wait_for
 from tests.store.conftest import Bench, bench_maker
+from tests.support.processes import ROOT, Fleet, WorkerProcess, fleet_on, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 Fault = Callable[[Path], contextlib.AbstractContextManager[Callable[[], None]]]

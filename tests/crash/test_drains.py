@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 
 from app.store.engine import Database
-from tests.processes import Fleet, wait_for
-from tests.services import ServiceProcess, service_on
+from tests.support.processes import Fleet, wait_for
+from tests.support.services import ServiceProcess, service_on
 
 
 def _active(service: ServiceProcess) -> list[dict[str, Any]]:

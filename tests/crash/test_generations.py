@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app.domain.json import loads
-from tests.processes import Fleet, over, wait_for
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 

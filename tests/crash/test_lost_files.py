@@ -22,8 +22,8 @@ from app.store.engine import Database
 from app.store.migrate import migrate
 from app.store.tables import Study
 from tests.integration.conftest import function_study
-from tests.processes import fleet_on, wait_for
-from tests.services import ServiceProcess, service_on
+from tests.support.processes import fleet_on, wait_for
+from tests.support.services import ServiceProcess, service_on
 
 NOTICED_S = 60.0
 

@@ -16,8 +16,8 @@ from app.store.engine import Database
 from app.store.trials import lineage
 from app.tuning.samplers import most_trials
 from tests.crash.test_checkpoints import files
-from tests.processes import Fleet, over, wait_for
 from tests.store.conftest import Bench, definition
+from tests.support.processes import Fleet, over, wait_for
 
 SIZE, INTERVAL, EPOCHS = 8, 2, 7
 TRIALS = SIZE * 4

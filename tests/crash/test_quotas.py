@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from app.store import projects
 from app.store.tables import Trial
-from tests.processes import Fleet, over
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, over
 
 
 @pytest.mark.smoke

@@ -21,9 +21,9 @@ from app.store.tables import Event, EventCounter, Study, Webhook
 from app.upkeep.backup import back_up
 from app.upkeep.copies import BackupRefused
 from app.upkeep.restore import renew_in_place, restore
-from tests.places import Places, check
-from tests.processes import Fleet, wait_for
 from tests.store.conftest import Bench, make_bench  # noqa: F401
+from tests.support.places import Places, check
+from tests.support.processes import Fleet, wait_for
 
 MakeStudy = Callable[..., Bench]
 

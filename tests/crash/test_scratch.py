@@ -13,8 +13,8 @@ import pytest
 
 from app.scratch import Scratch, sweep
 from app.store.engine import Database
-from tests.processes import ROOT, Fleet, WorkerProcess, wait_for
-from tests.services import service_on
+from tests.support.processes import ROOT, Fleet, WorkerProcess, wait_for
+from tests.support.services import service_on
 
 
 def folders(place: Path) -> set[Path]:

@@ -16,10 +16,10 @@ from sqlalchemy import func, select, text
 from app.store import lifecycle
 from app.store.engine import Database
 from app.store.tables import IdempotencyKey, Study
-from tests.processes import Fleet, fleet_on, over, wait_for
-from tests.services import IS_FULL, ServiceProcess, service_on
 from tests.store.conftest import Bench
-from tests.streams import Follower, by_study, logged
+from tests.support.processes import Fleet, fleet_on, over, wait_for
+from tests.support.services import IS_FULL, ServiceProcess, service_on
+from tests.support.streams import Follower, by_study, logged
 
 TOGETHER = 3
 """Requests with the same key that are in flight when the process is killed."""

@@ -22,10 +22,10 @@ from sqlalchemy import func, select
 
 from app.store.tables import Trial
 from tests.crash.own_postgres import OwnPostgres, StopMode, own_postgres
-from tests.processes import Fleet, fleet_on, over, wait_for
-from tests.services import IS_FULL, ServiceProcess, service_on
 from tests.store.conftest import Bench, bench_maker
-from tests.streams import Follower, by_study, logged
+from tests.support.processes import Fleet, fleet_on, over, wait_for
+from tests.support.services import IS_FULL, ServiceProcess, service_on
+from tests.support.streams import Follower, by_study, logged
 
 pytestmark = pytest.mark.postgres
 

@@ -11,10 +11,10 @@ import psutil
 
 from app.store.engine import Database
 from app.store.tables import Worker
-from tests.processes import Fleet, over, peak_parallel, wait_for
-from tests.services import service_on
 from tests.store.conftest import Bench
-from tests.streams import Follower, logged
+from tests.support.processes import Fleet, over, peak_parallel, wait_for
+from tests.support.services import service_on
+from tests.support.streams import Follower, logged
 
 TRIALS = 100
 PARALLEL = 36

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from app.domain.study import StudyDefinition
 from app.store import lifecycle
 from app.store.tables import Trial
-from tests.processes import Fleet, over, peak_parallel, wait_for
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, over, peak_parallel, wait_for
 
 MakeStudy = Callable[..., Bench]
 

@@ -13,8 +13,8 @@ import pytest
 
 from app.domain.trial import Reservation
 from tests.crash.mortal import DIED, DONE, OPERATIONS, Mortals
-from tests.processes import ROOT, Fleet, over
 from tests.store.conftest import Bench
+from tests.support.processes import ROOT, Fleet, over
 
 DEATHS = 2
 """Workers that are killed in one round of the test with real ones."""

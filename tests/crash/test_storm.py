@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.processes import Fleet, peak_parallel, wait_for
-from tests.services import IS_FULL
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, peak_parallel, wait_for
+from tests.support.services import IS_FULL
 
 WORKERS, TRIALS = (8, 500) if IS_FULL else (3, 100)
 KILL_EVERY_S = 1.0

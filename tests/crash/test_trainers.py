@@ -15,8 +15,8 @@ from app.store.engine import Database
 from app.store.tables import TrialLog
 from tests.crash.misdeeds import arm
 from tests.crash.networks import network_study
-from tests.processes import Fleet, over, wait_for
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 

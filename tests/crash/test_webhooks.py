@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from app.store.engine import Database
-from tests.processes import ROOT, wait_for
-from tests.receiver import Received, receiving
 from tests.store.conftest import Bench
+from tests.support.processes import ROOT, wait_for
+from tests.support.receiver import Received, receiving
 
 TIMEOUT_S = 2.0
 

@@ -15,8 +15,8 @@ from app.domain.study import StudyDefinition
 from app.store import lifecycle
 from app.store.tables import Trial, TrialLog, Worker
 from tests.conformance.fleet import Fleet as Simulated
-from tests.processes import Fleet, over, peak_parallel, wait_for
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, over, peak_parallel, wait_for
 
 MakeStudy = Callable[..., Bench]
 

@@ -11,8 +11,8 @@ import pytest
 from app.store import lifecycle
 from app.store.engine import Database
 from tests.crash.networks import artifacts, files_below, network_study
-from tests.processes import Fleet, over, wait_for
 from tests.store.conftest import Bench
+from tests.support.processes import Fleet, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 

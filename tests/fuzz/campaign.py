@@ -13,8 +13,8 @@ import schemathesis
 from schemathesis import engine
 from schemathesis.engine import events
 
-from tests import effort
 from tests.fuzz.shaping import Lease, shaping
+from tests.support import effort
 
 _STUDY = {"path.study_id": "studies"}
 OWN = {

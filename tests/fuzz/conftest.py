@@ -17,11 +17,11 @@ from app.store.engine import Database
 from app.store.studies import find_study
 from app.store.tables import Study
 from app.store.workers import Offer, register_worker
-from tests import effort
 from tests.fuzz.campaign import Sender, Targets
 from tests.fuzz.shaping import NOBODY, TABLE
 from tests.integration.access import make_key
 from tests.integration.conftest import RunningService, serving
+from tests.support import effort
 
 WORKER = "w-fuzzed"
 KINDS = ("history", "intermediate", "parallel", "slice", "contour", "edf", "timeline", "importances", "pareto")

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from app.domain.study import StudyDefinition
 from app.store.engine import Database
-from tests.effort import searching
 from tests.fuzz.definitions import functions, networks
 from tests.integration.conftest import RunningService, serving
-from tests.processes import WorkerProcess, fleet_on, wait_for
+from tests.support.effort import searching
+from tests.support.processes import WorkerProcess, fleet_on, wait_for
 
 OVER = ("COMPLETED", "FAILED")
 END_S = 150.0

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from app.store.engine import Database
 from app.tuning.answers import FAULT
 from app.tuning.figures import KINDS
-from tests.effort import searching
 from tests.integration.conftest import RunningService, serving
 from tests.integration.past import past
 from tests.integration.test_insights_extremes import check_figure, refuse
 from tests.integration.test_reports import Page
+from tests.support.effort import searching
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 BIG = 2**53

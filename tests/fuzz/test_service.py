@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests import effort
 from tests.fuzz.campaign import FOR_KEYS, Found, Sender, fuzzed
 from tests.fuzz.conftest import Site
+from tests.support import effort
 
 OF_KEYS = ("DELETE /v1/keys/{key_id}", "GET /v1/keys/{key_id}", FOR_KEYS, "POST /v1/keys/{key_id}:rotate")
 """What there is nothing for in an open service: it has no keys, and makes none."""

@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from app.domain.study import StudyDefinition
 from app.store.engine import Database
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 COMPUTES = (
     "app/domain/check",

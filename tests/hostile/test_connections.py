@@ -19,8 +19,8 @@ from tests.hostile.wires import DOCUMENT, crowd, deaf, descriptors, held_by, key
 from tests.integration.conftest import serving
 from tests.integration.stream_clients import append
 from tests.integration.wire import connected, head, problem, read_answer
-from tests.processes import wait_for
-from tests.services import service_on
+from tests.support.processes import wait_for
+from tests.support.services import service_on
 
 MB = 2**20
 

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from app.api.field_errors import MAX_PLACES, field_errors, shown
 from app.domain.study import StudyDefinition
 from app.store.engine import Database
-from tests.data_files import csv_table, form
 from tests.integration.conftest import RunningService, function_study, serving
+from tests.support.data_files import csv_table, form
 
 MB = 2**20
 FORM = "multipart/form-data; boundary=fettle-test-boundary"

@@ -29,7 +29,7 @@ from app.store.engine import Database
 from tests.hostile import definitions
 from tests.hostile.definitions import MOST_BYTES, WORST, choices, definition, dense, layered, size_of
 from tests.integration.conftest import RunningService, serving
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 MOST_CALLS = 3 * MOST_STEPS
 """Python functions that are called to check a definition: reading it takes some as well."""

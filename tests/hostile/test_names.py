@@ -15,11 +15,11 @@ from app.domain.access import Scope
 from app.domain.keys import masked, new_key
 from app.store.engine import Database
 from app.store.tables import AuditEntry, IdempotencyKey
-from tests.data_files import csv_table
 from tests.hostile.wires import key_on
 from tests.integration.access import make_key
 from tests.integration.conftest import RunningService, function_study, serving
-from tests.services import service_on
+from tests.support.data_files import csv_table
+from tests.support.services import service_on
 
 
 @pytest.fixture(scope="module")

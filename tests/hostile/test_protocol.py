@@ -18,8 +18,8 @@ from tests.hostile.wires import SMALL_WINDOW
 from tests.integration.conftest import RunningService, function_study, serving
 from tests.integration.stream_clients import append
 from tests.integration.wire import connected, head, is_closed, problem, read_answer
-from tests.processes import wait_for
-from tests.services import ServiceProcess, service_on
+from tests.support.processes import wait_for
+from tests.support.services import ServiceProcess, service_on
 
 JSON = "Content-Type: application/json"
 CHECK = "/v1/studies:validate"

@@ -16,7 +16,7 @@ import pytest
 from app.store.engine import Database
 from app.webhooks.measuring import MAX_WIRE_BYTES
 from tests.integration.conftest import RunningService, serving
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 LOOPBACK = {"webhook_allowed_networks": "127.0.0.0/8", "webhook_timeout_s": 20.0, "webhook_retry_s": 3600.0}
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -21,8 +21,8 @@ from app.store.engine import Database
 from app.store.log import NewEvent, append_to, clock
 from app.store.tables import Event, Study, table_of
 from tests.integration.conftest import RunningService, serving
-from tests.processes import wait_for
 from tests.store.statements import counting_steps
+from tests.support.processes import wait_for
 
 BIG = 100_000
 """Characters of a large event."""

@@ -17,10 +17,10 @@ from fastapi.routing import iter_route_contexts
 from app.domain.access import Scope
 from app.store.engine import Database
 from app.store.workers import Offer, register_worker
-from tests.data_files import csv_table, form
 from tests.hostile.computing import LARGE, watching_loop, watching_writes
 from tests.integration.access import make_key
 from tests.integration.conftest import RunningService, serving
+from tests.support.data_files import csv_table, form
 
 SAFE = {"GET", "HEAD"}
 ASYNC = {

@@ -12,9 +12,9 @@ from fastapi import FastAPI, Request
 
 from app.compute import Bounds
 from app.store.engine import Database
-from tests import computations
 from tests.integration.conftest import serving
-from tests.processes import wait_for
+from tests.support import computations
+from tests.support.processes import wait_for
 
 BOUNDS = Bounds(seconds=600)
 

@@ -24,9 +24,9 @@ from app.domain.study import DatasetSpec
 from app.errors import InvalidDataset, TooExpensive
 from app.store.engine import Database
 from app.store.projects import change_project
-from tests.data_files import csv_table, npy, npz, text_table, zip_of
 from tests.hostile.uploads import FLIPS, keep_and_measure, read_flipped
 from tests.integration.conftest import serving
+from tests.support.data_files import csv_table, npy, npz, text_table, zip_of
 from worker.training.data.uploads import uploaded
 
 LIMITS = DataLimits(unpacked_bytes=200_000_000)

@@ -18,7 +18,7 @@ from app.store import keys
 from app.store.engine import Database
 from app.store.keys import NewKey
 from tests.integration.wire import head
-from tests.services import ServiceProcess
+from tests.support.services import ServiceProcess
 
 SMALL_WINDOW = 4_096
 """Bytes that a client which reads nothing lets its kernel take."""

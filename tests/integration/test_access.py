@@ -21,7 +21,7 @@ from app.store.engine import Database
 from app.store.workers import Offer, register_worker
 from tests.integration.access import Locked, Route, bad_headers, locked, routes_of
 from tests.integration.conftest import RunningService, function_study, serving
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 
 @pytest.fixture

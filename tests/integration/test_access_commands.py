@@ -20,7 +20,7 @@ from app.domain.access import Scope
 from tests.integration.access import Locked, locked
 from tests.integration.commands import START_S, clean_environment
 from tests.integration.conftest import RunningService, function_study
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 Run = Callable[..., Result]
 

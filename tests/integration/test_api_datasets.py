@@ -17,7 +17,7 @@ import pytest
 from app.data import normal
 from app.data.files import DatasetFiles
 from app.store.engine import Database
-from tests.data_files import csv_table, images, npz, text_table
+from tests.support.data_files import csv_table, images, npz, text_table
 
 
 def upload(service: Any, file: bytes, filename: str, status: int = 201, key: str | None = None, **fields: Any) -> Any:
@@ -290,7 +290,7 @@ def test_a_limit_on_files_is_kept(serve: Any, database: Database) -> None:
         refused = upload(service, npz(x=np.zeros((50, 40)), y=np.arange(50)), "a.npz", status=413)
         import zipfile
 
-        from tests.data_files import npy, zip_of
+        from tests.support.data_files import npy, zip_of
 
         packed = zip_of([("x.npy", npy("(50, 40)", "<f8", bytes(16_000))), ("y.npy", npy("(50,)", "<i8", bytes(400)))])
         assert len(packed) < 4096

@@ -11,7 +11,7 @@ import pytest
 from app.data import normal
 from app.domain.study import DatasetSpec
 from app.settings import Settings
-from tests.data_files import csv_table
+from tests.support.data_files import csv_table
 from worker.datasets import FOLDER, DatasetCache
 
 

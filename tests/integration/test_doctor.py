@@ -27,9 +27,9 @@ from app.store.engine import Database
 from app.store.migrate import VERSION_TABLE
 from app.store.tables import Event, EventCounter, Study, Trial, Worker
 from app.upkeep import restore
-from tests.findings import QUICK, bad, findings, settings_of
-from tests.processes import Fleet, fleet_on, wait_for
 from tests.store.conftest import Bench, make_bench, make_sqlite_bench  # noqa: F401
+from tests.support.findings import QUICK, bad, findings, settings_of
+from tests.support.processes import Fleet, fleet_on, wait_for
 
 
 @pytest.fixture

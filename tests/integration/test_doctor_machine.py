@@ -30,9 +30,9 @@ from app.settings import Settings
 from app.store import keys, lifecycle
 from app.store.engine import Database
 from app.store.tables import Study
-from tests.findings import bad, findings, settings_of
-from tests.processes import ROOT
 from tests.store.conftest import Bench, make_bench, make_sqlite_bench  # noqa: F401
+from tests.support.findings import bad, findings, settings_of
+from tests.support.processes import ROOT
 
 
 def test_places_that_cannot_be_written(sqlite_database: Database, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from app.store.engine import Database
-from tests.data_files import csv_table, form, npy, npz, zip_of
 from tests.integration.conftest import RunningService
+from tests.support.data_files import csv_table, form, npy, npz, zip_of
 
 PATHS = [
     "..%2f..%2fetc%2fpasswd", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "%2e%2e", "..%5c..%5cetc", "%00", "a%00b", "%ff%fe",

@@ -19,7 +19,7 @@ from app.store.engine import Database
 from app.store.tables import Base
 from tests.integration.access import Locked, locked, make_key, make_project
 from tests.integration.conftest import function_study, serving
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ import pytest
 
 from app.store.engine import Database
 from app.store.migrate import migrate
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 DEADLINE_S = 90.0
 SECRET = "not-to-be-told"

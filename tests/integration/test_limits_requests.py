@@ -17,7 +17,7 @@ from app.api.connections import MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES
 from app.store.engine import Database
 from tests.integration.conftest import RunningService, serving
 from tests.integration.wire import connected, head, is_closed, problem, read_answer, send_chunks, trickled
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 JSON = "Content-Type: application/json"
 POST = "/v1/studies"

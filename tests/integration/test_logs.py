@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import function_study
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 DEADLINE_S = 90.0
 EVIL = 'x\n{"event": "forged", "level": "info"}\ntimestamp=\'0\' event=\'forged\'\r\x1b[2J\x07\u2028\u202eend'

@@ -20,10 +20,10 @@ from app.store import idempotency
 from app.store.engine import Database
 from app.store.idempotency import KEPT_S, OWN, OWN_KEPT_S, RecordedAnswer, own_key
 from app.store.tables import ApiKey, AuditEntry, IdempotencyKey, Project, StoredDataset, Study, Trial, Webhook
-from tests.data_files import csv_table
 from tests.integration.access import Locked, locked
 from tests.integration.conftest import function_study, serving
-from tests.processes import wait_for
+from tests.support.data_files import csv_table
+from tests.support.processes import wait_for
 
 CHANGE = "INSERT INTO fettle_audit"
 """What each change of the audit log writes in its transaction."""

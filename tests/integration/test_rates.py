@@ -21,7 +21,7 @@ from app.store.engine import Database
 from tests.integration.conftest import RunningService, serving
 from tests.integration.past import past
 from tests.integration.wire import connected, head, status_of
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 PROXY = {"trusted_proxies": "127.0.0.1"}
 """The tests' client is a proxy: it says which address a call comes from."""

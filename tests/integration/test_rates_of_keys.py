@@ -16,7 +16,7 @@ from app.store.engine import Database
 from tests.integration.access import Made, make_key
 from tests.integration.conftest import RunningService, function_study, serving
 from tests.integration.wire import connected, head, read_answer, status_of
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 FAILURES = 4
 READS = 5

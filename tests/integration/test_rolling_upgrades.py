@@ -15,10 +15,10 @@ import pytest
 from app.store.engine import Database
 from app.store.migrate import HEAD, schema_revision
 from tests.integration.conftest import RunningService, function_study
-from tests.processes import Fleet, fleet_on, over, wait_for
 from tests.store.conftest import Bench
 from tests.store.revisions import REVISIONS, contents, fill, scripts, shape
-from tests.trees import ADDED, NEXT, Tree, newer, older
+from tests.support.processes import Fleet, fleet_on, over, wait_for
+from tests.support.trees import ADDED, NEXT, Tree, newer, older
 
 DEADLINE_S = 90.0
 

@@ -12,7 +12,7 @@ import pytest
 
 from app import start
 from app.store.migrate import HEAD
-from tests.processes import ROOT, wait_for
+from tests.support.processes import ROOT, wait_for
 
 NAMES = ("app", "worker", "migrations", "random", "json", "numpy", "sqlalchemy")
 FETTLE = [str(Path(sys.executable).parent / "fettle")]

@@ -15,7 +15,7 @@ from sqlalchemy import delete
 from app.store.engine import Database
 from app.store.tables import Event, Study
 from tests.integration.stream_clients import DEADLINE_S, append, numbers, parse, stream
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 
 def test_a_finished_study_is_told_from_the_beginning_and_closes(service: Any) -> None:

@@ -15,8 +15,8 @@ from sqlalchemy import text
 from app.api.hub import BATCH, MAX_INBOX_BYTES
 from app.store.engine import READ_POOL_SIZE, Database
 from tests.integration.stream_clients import DEADLINE_S, append, numbers, parse_async, stream
-from tests.processes import wait_for
-from tests.streams import Follower, logged, whole_events
+from tests.support.processes import wait_for
+from tests.support.streams import Follower, logged, whole_events
 
 
 async def watching(client: httpx.AsyncClient, study_id: str, clients: int) -> list[asyncio.Task[list[int]]]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.integration.stream_clients import DEADLINE_S, append
-from tests.processes import wait_for
-from tests.streams import Follower, by_study, logged
+from tests.support.processes import wait_for
+from tests.support.streams import Follower, by_study, logged
 
 CUTS = 200
 

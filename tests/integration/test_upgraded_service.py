@@ -13,9 +13,9 @@ from app.domain.json import dumps
 from app.store.engine import Database
 from app.store.migrate import HEAD, migrate, migrate_to
 from tests.integration.test_old_studies import DEFINITION, _study, _trial
-from tests.processes import fleet_on, over
 from tests.store.conftest import Bench
 from tests.store.revisions import REVISIONS
+from tests.support.processes import fleet_on, over
 
 BACKENDS = ("sqlite", "postgres")
 BUDGET = 8

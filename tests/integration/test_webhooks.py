@@ -19,8 +19,8 @@ from app.store import delivering
 from app.store.engine import Database
 from app.store.tables import IdempotencyKey, Webhook
 from tests.integration.conftest import RunningService
-from tests.processes import wait_for
-from tests.receiver import Received, Receiver, receiving
+from tests.support.processes import wait_for
+from tests.support.receiver import Received, Receiver, receiving
 
 LOOPBACK = {"webhook_allowed_networks": "127.0.0.0/8,::1/128", "webhook_timeout_s": 5.0, "webhook_retry_s": 0.05}
 SECRET = "whsec_" + "A" * 32

@@ -19,10 +19,10 @@ from app.domain.trial import CheckpointPointer, FailureReason, Proposal, Reserva
 from app.store import checkpoints, leases, lifecycle, recording, turnover
 from app.store.engine import Database
 from app.store.tables import Study
-from tests.effort import searching
 from tests.store.conftest import TTL_S
 from tests.store.lease_machine import LIMITS, REASONS, REQUESTED, StudyBesideModel, budget
 from tests.store.lease_model import OVER, Limits
+from tests.support.effort import searching
 
 WORKERS = st.sampled_from(["w1", "w2"])
 COUNTS = st.integers(1, 4) | st.just(11)

@@ -19,9 +19,9 @@ from app.store.engine import Database
 from app.store.migrate import HEAD, VERSION_TABLE, _upgrade, check_schema, migrate, schema_revision
 from app.store.tables import Base
 from app.store.trials import artifacts_of
-from tests.processes import ROOT
 from tests.store.conftest import Bench, definition
 from tests.store.test_upgrades import STUDY
+from tests.support.processes import ROOT
 
 MIGRATE = """
 import sys

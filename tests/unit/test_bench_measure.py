@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from bench.measure import Usage, processes, usage_of
-from tests.processes import wait_for
+from tests.support.processes import wait_for
 
 DEADLINE_S = 60.0
 BUSY = "while True: pass"

@@ -15,8 +15,8 @@ import uvloop
 
 from app.compute import Bounds, Pool
 from app.errors import FieldError, InvalidDataset, TooExpensive, TooManyRequests
-from tests import computations
-from tests.processes import wait_for
+from tests.support import computations
+from tests.support.processes import wait_for
 
 T = TypeVar("T")
 BOUNDS = Bounds(seconds=60, memory_bytes=200_000_000)

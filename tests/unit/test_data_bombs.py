@@ -22,7 +22,7 @@ from app.data.assembly import read_dataset
 from app.data.limits import DataLimits
 from app.data.reading import FileFormat, Reading
 from app.errors import InvalidDataset
-from tests.data_files import zip_of
+from tests.support.data_files import zip_of
 
 MOST_MB = 250
 MOST_CPU_S = 5.0

@@ -26,7 +26,7 @@ from app.domain.space import (
 from app.domain.study import Budget, ModelSpec, Objective, StudyDefinition
 from app.tuning.distributions import distribution
 from app.tuning.insight import best_trials
-from tests.effort import searching
+from tests.support.effort import searching
 
 Searched = dict[str, Float | Int | Categorical]
 

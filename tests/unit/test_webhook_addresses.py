@@ -19,7 +19,7 @@ from app.webhooks.addresses import parse_networks as networks
 from app.webhooks.sending import Answered, send_once
 from app.webhooks.sending import Receiver as Target
 from app.webhooks.signing import key_of, new_secret, signature
-from tests.receiver import Receiver, receiving
+from tests.support.receiver import Receiver, receiving
 
 LOCAL = networks("127.0.0.0/8")
 PUBLIC = ("93.184.215.14", "8.8.8.8", "1.1.1.1", "100.63.255.255", "100.128.0.1", "2606:4700:4700::1111", "2a00::1")

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from tests.data_files import csv_table, form, images, npy, npz, text_table, zip_of
 from tests.integration.bad_input import DefinitionCase, RequestCase
 from tests.integration.bad_input.studies import mlp
+from tests.support.data_files import csv_table, form, images, npy, npz, text_table, zip_of
 
 CHURN = csv_table()
 DEFINITIONS: list[DefinitionCase] = [

@@ -19,7 +19,7 @@ import psutil
 from app.store.engine import Database
 from tests.store.conftest import Bench
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 START_S = 60.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from app.store.migrate import HEAD
-from tests.processes import ROOT
 from tests.store.revisions import REVISIONS
+from tests.support.processes import ROOT
 
 NEXT = f"{int(HEAD) + 1:04d}"
 MIGRATION = '''"""A migration of a later release"""

@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from app.store.engine import Database
-from tests.processes import ROOT, START_S, wait_for
+from tests.support.processes import ROOT, START_S, wait_for
 
 IS_FULL = "CRASH_ROUNDS" in os.environ
 """Whether crash tests run at their full size, as `make crash` does."""
