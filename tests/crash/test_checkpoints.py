@@ -14,7 +14,7 @@ from sqlalchemy import select
 from app.domain.json import loads
 from app.store.tables import Checkpoint, Metric, TrialLog
 from tests.store.conftest import Bench
-from tests.support.processes import Fleet, over, wait_for
+from tests.support.processes import Fleet, files_within, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 
@@ -53,7 +53,7 @@ def curve(bench: Bench, attempt: int) -> list[tuple[int, float]]:
 
 
 def files(folder: Path) -> list[Path]:
-    return [path for path in (folder / "artifacts").rglob("*") if path.is_file()]
+    return files_within(folder / "artifacts")
 
 
 def assert_went_on(bench: Bench, *, attempt: int = 2, epochs: int) -> None:

@@ -19,7 +19,7 @@ from tests.crash.disks import FILLER, Disk, small_disk
 from tests.crash.networks import artifacts, files_below, network_study
 from tests.crash.test_checkpoints import checkpoint
 from tests.store.conftest import Bench, bench_maker
-from tests.support.processes import ROOT, Fleet, WorkerProcess, fleet_on, over, wait_for
+from tests.support.processes import ROOT, Fleet, WorkerProcess, files_within, fleet_on, over, wait_for
 
 MakeStudy = Callable[..., Bench]
 Fault = Callable[[Path], contextlib.AbstractContextManager[Callable[[], None]]]
@@ -128,7 +128,7 @@ FAULTS = pytest.mark.parametrize("fault", [a_file_in_its_place, a_full_disk])
 def left_in_scratch(worker: WorkerProcess, scratch: Path) -> list[Path]:
     """The files that wait to be published, of a worker whose temporary folder this is."""
     assert worker.process.poll() is None
-    return [path for path in scratch.rglob("*") if path.is_file()]
+    return files_within(scratch)
 
 
 def started(fleet: Fleet, location: Path, scratch: Path, **settings: object) -> WorkerProcess:
@@ -146,7 +146,7 @@ def test_checkpoints_that_cannot_be_written_cost_nothing_and_are_written_again_o
         worker = started(fleet, location, tmp_path / "scratch", checkpoint_interval_s=0.2)
         wait_for(lambda: worker.log().count("checkpoint_not_written") >= 2, what="two failures")
         assert checkpoint(bench) is None
-        assert [path for path in location.rglob("*") if path.is_file() and path.name != FILLER] == []
+        assert [path for path in files_within(location) if path.name != FILLER] == []
         heal()
         wait_for(lambda: checkpoint(bench) is not None, what="a checkpoint")
         assert over(bench) == "COMPLETED"

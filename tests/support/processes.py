@@ -24,7 +24,12 @@ START_S = 60.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def wait_for(condition: Callable[[], Any], deadline_s: float = 30.0, what: str = "") -> Any:
+def files_within(folder: Path) -> list[Path]:
+    """All files below a folder, also while a process writes and deletes some: `rglob` fails at what has just gone."""
+    return [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+
+
+def wait_for(condition: Callable[[], Any], deadline_s: float = 60.0, what: str = "") -> Any:
     """The first truthy answer of `condition`; fails after `deadline_s` seconds."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
@@ -66,7 +71,7 @@ class WorkerProcess:
         wait_for(lambda: "worker_started" in self.log() or self.process.poll() is not None, START_S, "a started worker")
         self.signal(signal.SIGTERM)
 
-    def wait(self, timeout_s: float = 30.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         return self.process.wait(timeout_s)
 
     def log(self) -> str:
