@@ -9,6 +9,7 @@ data: the parity tests hold weights, losses and metrics of every kind of trainin
 from __future__ import annotations
 
 from worker.training.device import configure
+from worker.training.network_registry import BUILT_IN_NETWORKS
 
 configure()
 
@@ -56,7 +57,7 @@ class Trainer:
                 for i, (values, seed) in enumerate(zip(drawn, seeds, strict=True))
             ],
         )
-        signature = structural_signature(request)
+        signature = structural_signature(request, BUILT_IN_NETWORKS)
         batch_size = int(signature.hyperparameters["batch_size"])
         program = self._programs.setdefault(batch_size, Program(signature, Variant(MEMBERS, xla=True)))
         slots = Slots(program)

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from app.domain.registry import BUILT_IN, Families
+from app.domain.registry import Families
 from app.domain.stored import read_definition
 from app.domain.study import StudyDefinition
 from app.domain.trial import FailureReason, Reservation
@@ -61,7 +61,7 @@ class Claims:
         worker_id: str,
         offer: workers.Offer,
         ttl_s: float,
-        registry: Families = BUILT_IN,
+        registry: Families,
     ) -> None:
         self._database = database
         self._keeper = keeper

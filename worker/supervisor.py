@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.domain.registry import BUILT_IN, Families
+from app.domain.registry import Families
 from app.errors import Unready
 from app.scratch import sweep
 from app.settings import Settings
@@ -351,7 +351,7 @@ def preparation(trial: PooledTrial, data: Local, memory_mb: float | None) -> Pre
     )
 
 
-def offered_families(names: str, registry: Families = BUILT_IN) -> list[str]:
+def offered_families(names: str, registry: Families) -> list[str]:
     """The families in a comma-separated list; all that are trained here where it is empty.
 
     Raises:

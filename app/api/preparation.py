@@ -49,7 +49,7 @@ def checked_definition(
         Abandoned: nobody waits for it.
     """
     datasets, families = known_datasets(api, project, definition), _families(api, definition)
-    checked = accepted(definition, api.settings, datasets, families, meter)
+    checked = accepted(definition, api.settings, datasets, families=families, meter=meter)
     with api.database.read() as session:
         return checked, warm_started(session, project, checked.definition, meter)
 
@@ -88,7 +88,7 @@ def revised(api: Service, study: tables.Study, changes: StudyChanges, meter: Met
     present = definition_of(study)
     with api.database.read() as session:
         families = known_families(session)
-    definition = changed(present, changes, api.settings, families, meter)
+    definition = changed(present, changes, api.settings, families=families, meter=meter)
     if definition == present:
         return Revision(study.revision, None)
     return Revision(study.revision, definition, definition.model_dump_json())

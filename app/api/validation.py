@@ -18,7 +18,7 @@ from app.domain.combinations import combination_count
 from app.domain.datasets import BUILT_IN as DATASETS
 from app.domain.datasets import Dataset
 from app.domain.effort import Meter
-from app.domain.registry import BUILT_IN, Families
+from app.domain.registry import Families
 from app.domain.study import Budget, Execution, StudyDefinition
 from app.errors import FieldError, InvalidStudy
 from app.settings import Settings
@@ -44,7 +44,8 @@ def accepted(
     definition: StudyDefinition,
     settings: Settings,
     datasets: Mapping[str, Dataset] = DATASETS,
-    families: Families = BUILT_IN,
+    *,
+    families: Families,
     meter: Meter | None = None,
 ) -> Checked:
     """The definition with all defaults, where it can be run, by the `datasets` and `families` that it may name.
@@ -57,7 +58,7 @@ def accepted(
     from app.tuning.samplers import sampler_options, sampler_problems
 
     limits = limits_of(settings)
-    checked = check_definition(definition, limits, datasets, families, meter)
+    checked = check_definition(definition, limits, datasets, families=families, meter=meter)
     if any(not error.loc for error in checked.errors):
         raise invalid_request(checked.errors, InvalidStudy)
     errors = [*checked.errors, *sampler_problems(definition, checked.family), *pruner_problems(definition)]
@@ -98,7 +99,8 @@ def changed(
     definition: StudyDefinition,
     changes: StudyChanges,
     settings: Settings,
-    families: Families = BUILT_IN,
+    *,
+    families: Families,
     meter: Meter | None = None,
 ) -> StudyDefinition:
     """The definition after a merge patch (RFC 7396): what is left out stays, null gives the default.
@@ -132,7 +134,7 @@ def changed(
         raise invalid_request(found, InvalidStudy) from None
     errors = [
         e
-        for e in check_definition(result, limits_of(settings), {}, families, meter).errors
+        for e in check_definition(result, limits_of(settings), {}, families=families, meter=meter).errors
         if e.loc[0] in {"budget", "execution"}
     ]
     if result.budget.trials != definition.budget.trials and not list(candidate_problems(definition)):

@@ -21,6 +21,7 @@ from tests.unit.conversation_channel import Supervisor
 from worker.trainer.protocol import EpochDone, Halt, KeepModel, Resume, Stop, TakeSnapshot, TakeSnapshots
 from worker.training.cache import ProgramCache
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -182,5 +183,5 @@ def test_a_plugins_recipe_is_given_where_its_layers_say_all_and_refused_where_th
 
 def trained(cache: ProgramCache, request: Any, **answers: Any) -> Supervisor:
     supervisor = Supervisor(judged=False, **answers)
-    train_stack(request, supervisor, cache)
+    train_stack(request, supervisor, cache, networks=BUILT_IN_NETWORKS)
     return supervisor

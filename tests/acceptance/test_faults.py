@@ -105,12 +105,13 @@ def test_a_program_that_fails_is_told_in_a_sentence_and_its_trainer_is_done_with
     assert train(stack(FINE), ProgramCache(background=False)).results[0].outcome == "complete"
 
 
-def test_a_program_compiled_ahead_that_fails_is_told_while_others_train() -> None:
+@pytest.mark.parametrize("folds", [1, 2])
+def test_a_program_of_any_family_compiled_ahead_that_fails_is_told_while_others_train(folds: int) -> None:
     cache = ProgramCache()
     wanted = Prepare(
         family="checked", dataset=WINE, slots=1, expected=1, hyperparameters={"batch_size": 64, **NEVER_FINE}
     )
-    request = stack(FINE, training=TrainingSpec(epochs=10_000))
+    request = stack(FINE, training=TrainingSpec(epochs=10_000, folds=folds))
     ahead = [wanted]
     supervisor = Supervisor(
         unasked=lambda done: [ahead.pop()] if ahead else [],

@@ -14,6 +14,7 @@ from app.domain.study import DatasetSpec, TrainingSpec, trial_seed
 from tests.acceptance.test_studies import finish, study
 from tests.acceptance.training_reference import stack_of
 from worker.training.data import Fold, load_split
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.program import Program, Variant
 from worker.training.signature import structural_signature
 from worker.training.slots import Slots
@@ -26,7 +27,7 @@ SPACE = {"units": 8, "batch_size": 32, "learning_rate": {"type": "float", "low":
 def alone(values: dict[str, Any], fold: Fold, seed: int, epochs: int) -> list[float]:
     """The validation accuracy of each epoch of one member that trains by itself, with one fold held out."""
     request = stack_of("mlp", DatasetSpec(name="wine"), [values])
-    slots = Slots(Program(replace(structural_signature(request), fold=fold), Variant(1, xla=False)))
+    slots = Slots(Program(replace(structural_signature(request, BUILT_IN_NETWORKS), fold=fold), Variant(1, xla=False)))
     slots.reset(0, values, seed=seed, epochs=epochs)
     found = []
     for _ in range(epochs):

@@ -22,6 +22,7 @@ from tests.unit.conversation_channel import Supervisor
 from worker.trainer.protocol import KeepModel
 from worker.training.cache import ProgramCache
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.recipe import script
 
 pytestmark = [
@@ -64,7 +65,7 @@ def test_classes_that_look_like_code_are_strings_in_the_recipe(tmp_path: Path, m
         data=str(kept),
     )
     supervisor = Supervisor(keep=lambda results: [KeepModel(member=0, path=str(model))])
-    train_stack(request, supervisor, ProgramCache(background=False))
+    train_stack(request, supervisor, ProgramCache(background=False), networks=BUILT_IN_NETWORKS)
     files = {file.name: Path(file.path) for file in supervisor.kept[0].files}
     text = files["recipe.py"].read_text("utf-8")
     _check(ast.parse(text))

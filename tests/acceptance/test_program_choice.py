@@ -21,6 +21,7 @@ from tests.unit.conversation_channel import Supervisor
 from worker.training import variants
 from worker.training.cache import MANY_TRIALS, ProgramCache
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.program import Program, Variant
 from worker.training.signature import Signature, filled, structural_signature
 from worker.training.slots import Slots
@@ -34,7 +35,7 @@ MLP = {"hidden_layers": 1, "units": 8, "batch_size": 64, "learning_rate": 0.01}
 
 def signature(family: str = "mlp", dataset: str = "wine", **values: Any) -> Signature:
     own = MLP if family == "mlp" else {"filters": 2, "dense_units": 8, "batch_size": 64}
-    return structural_signature(stack_of(family, DatasetSpec(name=dataset), [{**own, **values}]))
+    return structural_signature(stack_of(family, DatasetSpec(name=dataset), [{**own, **values}]), BUILT_IN_NETWORKS)
 
 
 def test_the_first_guess_counts_compiling_company_and_the_family() -> None:
@@ -141,7 +142,7 @@ class Exhausted(ProgramCache):
 def trained(cache: ProgramCache) -> Supervisor:
     request = stack_of("mlp", WINE, [{**MLP, "units": 12}] * 3, slots=3)
     supervisor = Supervisor()
-    train_stack(request, supervisor, cache)
+    train_stack(request, supervisor, cache, networks=BUILT_IN_NETWORKS)
     return supervisor
 
 

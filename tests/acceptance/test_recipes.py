@@ -21,6 +21,7 @@ from worker.trainer.protocol import KeepModel, KeptModel
 from worker.training.cache import ProgramCache
 from worker.training.data import SOURCES
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -215,7 +216,7 @@ def kept(case: Case, folder: Path) -> tuple[KeptModel, dict[str, float], int]:
         model=case.model,
     )
     supervisor = Supervisor(keep=lambda results: [KeepModel(member=0, path=path)])
-    train_stack(request, supervisor, ProgramCache(background=False))
+    train_stack(request, supervisor, ProgramCache(background=False), networks=BUILT_IN_NETWORKS)
     result = supervisor.results[0]
     epoch = -1 if case.training.instances > 1 else result.selected_epoch
     assert epoch is not None

@@ -25,6 +25,7 @@ from worker.training.cache import ProgramCache
 from worker.training.data import Part, load_split
 from worker.training.export import test_metrics as measured_on_test
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.program import Program
 from worker.training.slots import Slots
 
@@ -137,7 +138,7 @@ def test_a_folded_trials_test_loss_is_that_of_its_model_by_keras(tmp_path: Path,
         objectives=[Objective(metric="val_loss")],
     )
     supervisor = Supervisor(keep=lambda results: [KeepModel(member=0, path=path)])
-    train_stack(request, supervisor, ProgramCache(background=False))
+    train_stack(request, supervisor, ProgramCache(background=False), networks=BUILT_IN_NETWORKS)
     kept = supervisor.kept[0]
     split = load_split(dataset, "vector", {})
     model = keras.saving.load_model(path)

@@ -23,6 +23,7 @@ from worker.trainer.protocol import KeepModel
 from worker.training.cache import ProgramCache
 from worker.training.data.docstrings import LIBRARIES, docstrings
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -70,7 +71,7 @@ def test_a_kept_model_takes_strings_in_plain_keras_and_scores_as_reported(
         objectives=[Objective(metric="val_accuracy", direction="maximize")],
     )
     supervisor = Supervisor(keep=lambda rs: [KeepModel(member=0, path=str(path))])
-    train_stack(request, supervisor, ProgramCache(background=False))
+    train_stack(request, supervisor, ProgramCache(background=False), networks=BUILT_IN_NETWORKS)
     kept = supervisor.kept[0]
     assert kept.error is None
     assert kept.metadata["classes"] == list(LIBRARIES)

@@ -22,6 +22,7 @@ from worker.trainer.protocol import EpochDone, Halt, Member, Resume, Stop, TakeS
 from worker.trainer.snapshots import Shelf, read_snapshot
 from worker.training.cache import ProgramCache
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -53,7 +54,7 @@ def request(case: str, *members: Mapping[str, Any], **fields: Any) -> Any:
 
 def train(cache: ProgramCache, stack: Any, shelf: Shelf | None = None, **answers: Any) -> Supervisor:
     supervisor = Supervisor(judged=False, **answers)
-    train_stack(stack, supervisor, cache, shelf=shelf)
+    train_stack(stack, supervisor, cache, shelf=shelf, networks=BUILT_IN_NETWORKS)
     return supervisor
 
 

@@ -18,6 +18,7 @@ from tests.unit.conversation_channel import Supervisor
 from worker.training.cache import ProgramCache
 from worker.training.determinism import NotDeterministic, deterministic_operations, explained
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.program import Variant
 from worker.training.signature import structural_signature
 from worker.training.variants import Timings
@@ -48,7 +49,7 @@ def test_a_kernel_that_is_lacking_is_told_with_what_to_do() -> None:
 
 def test_the_variant_is_the_same_whatever_was_measured_or_is_kept(tmp_path: Path) -> None:
     request = stack_of("mlp", WINE, [MEMBER], training=TrainingSpec(epochs=2, deterministic=True), slots=8)
-    signature = structural_signature(request)
+    signature = structural_signature(request, BUILT_IN_NETWORKS)
     Timings(tmp_path / "timings").note(signature, {Variant(1, xla=True): 1e-6, Variant(8, xla=True): 1e-5})
     measured = ProgramCache(tmp_path / "timings", background=False)
     assert measured.program(signature, 8, 1000).variant.xla
@@ -61,10 +62,10 @@ def test_a_stack_gives_the_same_bits_in_a_fresh_cache_and_beside_a_kept_program(
     request = stack_of("mlp", WINE, [MEMBER, {**MEMBER, "learning_rate": 0.01}], training=training, slots=8)
     kept = ProgramCache(background=False)
     plain = stack_of("mlp", WINE, [MEMBER], slots=1, expected=100)
-    train_stack(plain, Supervisor(), kept)
+    train_stack(plain, Supervisor(), kept, networks=BUILT_IN_NETWORKS)
     found = []
     for cache in (ProgramCache(background=False), kept, kept):
         supervisor = Supervisor()
-        train_stack(request, supervisor, cache)
+        train_stack(request, supervisor, cache, networks=BUILT_IN_NETWORKS)
         found.append({m: [{**r, "seconds": 0} for r in reports] for m, reports in supervisor.reports.items()})
     assert found[0] == found[1] == found[2]

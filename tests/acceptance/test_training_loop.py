@@ -24,6 +24,7 @@ from worker.trainer.protocol import KeepModel, Stop
 from worker.training.cache import ProgramCache
 from worker.training.data import load_split
 from worker.training.loop import train_stack
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.signature import filled, structural_signature
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -40,7 +41,7 @@ def cache() -> ProgramCache:
 
 def train(cache: ProgramCache, request: Any, **answers: Any) -> Supervisor:
     supervisor = Supervisor(**answers)
-    train_stack(request, supervisor, cache)
+    train_stack(request, supervisor, cache, networks=BUILT_IN_NETWORKS)
     assert supervisor.results.keys() == {m.member for m in request.members}
     return supervisor
 
@@ -207,7 +208,7 @@ def test_a_kept_model_takes_raw_features_in_plain_keras_and_scores_as_reported(
 
 def test_signatures_ignore_what_is_not_structural() -> None:
     def signature(values: dict[str, Any], **fields: Any) -> Any:
-        return structural_signature(stack_of("mlp", WINE, [values], **fields))
+        return structural_signature(stack_of("mlp", WINE, [values], **fields), BUILT_IN_NETWORKS)
 
     plain = signature(MLP)
     assert plain == signature({**MLP, "dropout": 0.5, "l2": 1.0, "lr_schedule": "cosine"}, objectives=BY_ACCURACY)

@@ -19,6 +19,7 @@ from tests.acceptance.training_reference import stack_of
 from worker.trainer.trainable import Refused
 from worker.training.data import SOURCES
 from worker.training.memory import PeakMemory, check_fits, dataset_mb, required_mb
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.signature import structural_signature
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -37,7 +38,7 @@ def test_the_domain_names_the_classes_that_the_trainer_has() -> None:
 
 @pytest.mark.parametrize(("family", "dataset", "values"), CASES)
 def test_the_estimate_before_is_the_trainers_own(family: str, dataset: str, values: dict[str, Any]) -> None:
-    signature = structural_signature(stack_of(family, DatasetSpec(name=dataset), [values]))
+    signature = structural_signature(stack_of(family, DatasetSpec(name=dataset), [values]), BUILT_IN_NETWORKS)
     expected = memory_estimate(family, {**FAMILIES[family].defaults(), **values}, BUNDLED[dataset])
     assert expected is not None
     assert expected.largest_trial_mb == pytest.approx(required_mb(signature), rel=0.02)
@@ -46,7 +47,7 @@ def test_the_estimate_before_is_the_trainers_own(family: str, dataset: str, valu
 
 
 def test_a_trial_fits_where_it_and_its_data_do() -> None:
-    signature = structural_signature(stack_of("mlp", DatasetSpec(name="digits"), [{"units": 512}]))
+    signature = structural_signature(stack_of("mlp", DatasetSpec(name="digits"), [{"units": 512}]), BUILT_IN_NETWORKS)
     needed = required_mb(signature) + dataset_mb(signature)
     check_fits(signature, None)
     check_fits(signature, needed + 1)

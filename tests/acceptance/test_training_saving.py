@@ -28,6 +28,7 @@ from tests.acceptance.training_reference import (
     trained_by_keras,
     trained_by_program,
 )
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.precision import INITIAL_SCALE
 from worker.training.slots import Slots
 
@@ -176,7 +177,7 @@ def test_one_program_serves_all_weights_of_classes() -> None:
     from worker.training.signature import structural_signature
 
     def signature(**fields: Any) -> Any:
-        return structural_signature(stack_of("mlp", WINE, [MLP], training=training(**fields)))
+        return structural_signature(stack_of("mlp", WINE, [MLP], training=training(**fields)), BUILT_IN_NETWORKS)
 
     assert signature(class_weights="balanced") == signature(class_weights={"0": 2.0})
     assert signature(class_weights="balanced") != signature()

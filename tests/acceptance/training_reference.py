@@ -17,6 +17,7 @@ from worker.trainer.protocol import Member, TrainStack
 from worker.training import initializers
 from worker.training.loop import class_weights
 from worker.training.network import load
+from worker.training.network_registry import BUILT_IN_NETWORKS
 from worker.training.program import Program, Variant
 from worker.training.signature import filled, structural_signature
 from worker.training.slots import MemberMetrics, Slots
@@ -66,7 +67,7 @@ def stack_of(
 
 def program_of(request: TrainStack, members: int | None = None, *, xla: bool = False) -> Program:
     """A program for the stack's members, all in one call where `members` is not given."""
-    return Program(structural_signature(request), Variant(members or len(request.members), xla))
+    return Program(structural_signature(request, BUILT_IN_NETWORKS), Variant(members or len(request.members), xla))
 
 
 def start(slots: Slots, slot: int, request: TrainStack, member: int) -> None:

@@ -21,6 +21,7 @@ from app.api.validation import accepted, changed, sample_limit
 from app.domain.checks.layers import CORNERS, extremes
 from app.domain.effort import MOST_STEPS, Abandoned, Meter
 from app.domain.layers import read
+from app.domain.registry import BUILT_IN
 from app.domain.space import Categorical, Int
 from app.domain.study import StudyDefinition
 from app.errors import FieldError, InvalidStudy, TooExpensive
@@ -54,7 +55,7 @@ class Calls:
 
 def check(made: dict[str, Any], meter: Meter) -> StudyDefinition:
     """All that happens to a new definition before it is stored."""
-    filled = accepted(StudyDefinition.model_validate(made), SETTINGS, meter=meter).definition
+    filled = accepted(StudyDefinition.model_validate(made), SETTINGS, meter=meter, families=BUILT_IN).definition
     sample_limit(filled, meter)
     return filled
 
@@ -82,7 +83,7 @@ def test_a_change_of_words_does_not_look_at_the_space_again(name: str) -> None:
     given = StudyDefinition.model_validate(WORST[name]())
     meter = Meter()
     with Calls() as calls:
-        changed(given, StudyChanges(description="other words"), SETTINGS, meter=meter)
+        changed(given, StudyChanges(description="other words"), SETTINGS, meter=meter, families=BUILT_IN)
     assert meter.spent == 0
     assert calls.count <= MOST_CALLS
 
@@ -317,7 +318,7 @@ def test_a_budget_that_makes_proposals_too_expensive_is_refused_later_too() -> N
     made = definition(hyperparameters={f"x{i}": RANGE for i in range(20)}, sampler=sampler, budget={"trials": 100})
     given = check(made, Meter())
     with pytest.raises(InvalidStudy) as refusal:
-        changed(given, StudyChanges(budget={"trials": 100_000}), SETTINGS)
+        changed(given, StudyChanges(budget={"trials": 100_000}), SETTINGS, families=BUILT_IN)
     assert refusal.value.errors[0].loc == ("budget", "trials")
 
 
@@ -334,5 +335,9 @@ def test_a_recurrent_layer_over_too_many_steps_is_refused(layer: str) -> None:
         [{"layer": "RepeatVector", "n": 4_096}, {"layer": "Dense", "units": 4}, recurrent], {"learning_rate": 0.1}
     )
     with pytest.raises(InvalidStudy, match="numbers for a sample") as refusal:
-        accepted(StudyDefinition.model_validate(made), SETTINGS.model_copy(update={"max_model_parameters": 10**10}))
+        accepted(
+            StudyDefinition.model_validate(made),
+            SETTINGS.model_copy(update={"max_model_parameters": 10**10}),
+            families=BUILT_IN,
+        )
     assert refusal.value.errors[0].loc == ("model", "layers")

@@ -15,6 +15,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.routing import iter_route_contexts
 
 from app.domain.access import Scope
+from app.domain.registry import BUILT_IN
 from app.store.engine import Database
 from app.store.workers import Offer, register_worker
 from tests.hostile.computing import LARGE, watching_loop, watching_writes
@@ -158,9 +159,9 @@ def test_the_watch_sees_what_computes(running: RunningService) -> None:
     text = definition.model_dump_json()
     with watching_writes(running.app.state.database) as watch, running.app.state.database.write() as session:
         session.connection()
-        accepted(definition, running.settings)
+        accepted(definition, running.settings, families=BUILT_IN)
         assert any("checks.space" in found or "check_hyperparameters" in found for found in watch.found.pop(""))
-        changed(definition, StudyChanges(description="d"), running.settings)
+        changed(definition, StudyChanges(description="d"), running.settings, families=BUILT_IN)
         assert "StudyDefinition.model_dump_json" in watch.found.pop("")
         read_definition(text)
         assert "StudyDefinition.model_validate_json" in watch.found.pop("")

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from app.api.validation import accepted
 from app.domain.datasets import BUNDLED
 from app.domain.families import FAMILIES
+from app.domain.registry import BUILT_IN
 from app.domain.study import StudyDefinition
 from app.settings import Settings
 from bench import cnn, digits, sides, spoken, text
@@ -50,7 +51,7 @@ def ids(work: Work) -> str:
 @pytest.mark.parametrize("work", READY, ids=ids)
 def test_the_service_accepts_the_study_and_stacks_no_pruner_on_it(work: Work) -> None:
     study = StudyDefinition.model_validate(definition(work, "some", 3, 60))
-    checked = accepted(study, Settings())
+    checked = accepted(study, Settings(), families=BUILT_IN)
     assert not checked.errors
     assert not checked.warnings
     assert study.training.epochs == work.epochs
@@ -61,7 +62,7 @@ def test_the_service_accepts_the_study_and_stacks_no_pruner_on_it(work: Work) ->
 def test_the_race_prunes_with_hyperband_until_the_target() -> None:
     objective = {"metric": "val_accuracy", "direction": "maximize", "target": WORK.target}
     study = definition(WORK, "race", 0, 60, objectives=[objective], pruner=cnn.HYPERBAND)
-    checked = accepted(StudyDefinition.model_validate(study), Settings())
+    checked = accepted(StudyDefinition.model_validate(study), Settings(), families=BUILT_IN)
     assert not checked.errors
     assert study["budget"] == {"trials": 60}
 
@@ -122,7 +123,9 @@ def test_a_peer_trains_on_the_same_split_as_fettle(work: Work, tmp_path: Path) -
 def test_a_peers_network_has_as_many_weights_as_fettles(work: Work, tmp_path: Path) -> None:
     from bench.peers import network
 
-    study = accepted(StudyDefinition.model_validate(definition(work, "some", 0, 1)), Settings()).definition
+    study = accepted(
+        StudyDefinition.model_validate(definition(work, "some", 0, 1)), Settings(), families=BUILT_IN
+    ).definition
     split = network.load(
         work, text.written(tmp_path) if work.family == "text-transformer" else recordings_of(work, tmp_path)
     )

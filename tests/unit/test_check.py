@@ -10,6 +10,7 @@ from app.domain.checks.definition import Limits, check_definition
 from app.domain.checks.space import check_enqueued
 from app.domain.datasets import BUNDLED
 from app.domain.families import FAMILIES
+from app.domain.registry import BUILT_IN
 from app.domain.size import parameter_estimate
 from app.domain.study import StudyDefinition
 
@@ -60,7 +61,7 @@ DIGITS: dict[str, Any] = {
 
 
 def check(**changes: Any) -> Any:
-    return check_definition(StudyDefinition.model_validate(DIGITS | changes), Limits())
+    return check_definition(StudyDefinition.model_validate(DIGITS | changes), Limits(), families=BUILT_IN)
 
 
 def function(hyperparameters: dict[str, Any], **changes: Any) -> Any:
@@ -71,7 +72,7 @@ def function(hyperparameters: dict[str, Any], **changes: Any) -> Any:
         "budget": {"trials": 1},
         "hyperparameters": hyperparameters,
     }
-    return check_definition(StudyDefinition.model_validate(definition | changes), Limits())
+    return check_definition(StudyDefinition.model_validate(definition | changes), Limits(), families=BUILT_IN)
 
 
 def test_the_documented_definition_is_accepted_without_a_word() -> None:
@@ -85,7 +86,9 @@ def test_defaults_are_filled_in_and_checking_them_again_changes_nothing() -> Non
     checked = check()
     given = DIGITS["hyperparameters"]
     assert set(checked.definition.hyperparameters) == set(FAMILIES["mlp"].defaults()) | set(given)
-    again = check_definition(StudyDefinition.model_validate_json(checked.definition.model_dump_json()), Limits())
+    again = check_definition(
+        StudyDefinition.model_validate_json(checked.definition.model_dump_json()), Limits(), families=BUILT_IN
+    )
     assert again == checked
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.domain.checks.definition import Checked, Limits, check_definition
 from app.domain.datasets import BUNDLED
+from app.domain.registry import BUILT_IN
 from app.domain.size import parameter_estimate
 from app.domain.study import StudyDefinition
 
@@ -21,7 +22,7 @@ def check(family: str, **hyperparameters: Any) -> Checked:
         "objectives": [{"metric": "val_accuracy", "direction": "maximize"}],
         "budget": {"trials": 2},
     }
-    return check_definition(StudyDefinition.model_validate(definition), Limits())
+    return check_definition(StudyDefinition.model_validate(definition), Limits(), families=BUILT_IN)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from app.data.assembly import read_dataset
 from app.data.limits import DataLimits
 from app.data.reading import Reading
 from app.domain.datasets import BUILT_IN, Dataset
+from app.domain.registry import BUILT_IN as FAMILIES
 from app.domain.study import StudyDefinition
 from app.settings import Settings
 from docs import tables
@@ -73,7 +74,8 @@ def _uploads() -> dict[str, Dataset]:
 
 @pytest.mark.parametrize("definition", list(_definitions()))
 def test_definitions_in_docs_and_examples_can_be_run(definition: dict[str, Any]) -> None:
-    checked = accepted(StudyDefinition.model_validate(definition), Settings(), {**BUILT_IN, **_uploads()})
+    datasets = {**BUILT_IN, **_uploads()}
+    checked = accepted(StudyDefinition.model_validate(definition), Settings(), datasets, families=FAMILIES)
     assert not checked.errors
     assert not checked.warnings
 

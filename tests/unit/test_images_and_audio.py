@@ -13,6 +13,7 @@ from hatchling.builders.wheel import WheelBuilder
 from app.domain.checks.definition import Limits, check_definition
 from app.domain.datasets import BUNDLED
 from app.domain.families import FAMILIES
+from app.domain.registry import BUILT_IN
 from app.domain.size import parameter_estimate
 from app.domain.study import DatasetSpec, StudyDefinition
 from worker.trainer.trainable import Refused
@@ -62,7 +63,7 @@ def test_the_estimate_of_a_space_is_that_of_its_largest_network() -> None:
         "stride": {"type": "int", "low": 1, "high": 3},
         "head": {"type": "categorical", "choices": ["max", "flatten"]},
     }
-    checked = check_definition(definition("image-resnet", {"name": "shapes"}, **space), Limits())
+    checked = check_definition(definition("image-resnet", {"name": "shapes"}, **space), Limits(), families=BUILT_IN)
     largest = FAMILIES["image-resnet"].defaults() | {"stride": 1, "head": "flatten"}
     made = architecture(BUILDERS["image-resnet"], BUNDLED["shapes"].shape, largest, 10)
     assert not checked.errors

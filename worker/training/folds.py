@@ -16,7 +16,7 @@ from app.domain.trial import FailureReason
 from worker.trainer.protocol import KeepModel, KeptModel, Member, Prepare
 from worker.trainer.snapshots import Arrays, UnreadableSnapshot
 from worker.training.cache import ProgramCache
-from worker.training.loop import StackTrainee, prepare
+from worker.training.loop import StackTrainee
 from worker.training.rows import Weights
 
 INSTANCE, KEPT = "instance", ("kept_weights", "kept_statistics", "kept_instance")
@@ -143,7 +143,7 @@ class FoldedTrainee:
         self._kept.pop(member.member, None)
 
     def prepare(self, wanted: Prepare) -> None:
-        prepare(wanted, self._cache)
+        self._stacks[0].prepare(wanted)
 
     def failure_reason(self, error: Exception) -> FailureReason:
         return self._stacks[0].failure_reason(error)

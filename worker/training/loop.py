@@ -29,7 +29,7 @@ from worker.training.export import exported_model, save_model, test_metrics
 from worker.training.extra_files import Run, write_beside
 from worker.training.faults import is_fault
 from worker.training.memory import PeakMemory, check_fits
-from worker.training.network_registry import BUILT_IN_NETWORKS, Networks
+from worker.training.network_registry import Networks
 from worker.training.program import Program
 from worker.training.rows import Weights, arrays_of, restored
 from worker.training.signature import Signature, filled, structural_signature, structure_of
@@ -62,7 +62,8 @@ def train_stack(
     cache: ProgramCache,
     lanes: ThreadPoolExecutor | None = None,
     shelf: Shelf | None = None,
-    networks: Networks = BUILT_IN_NETWORKS,
+    *,
+    networks: Networks,
 ) -> None:
     """Train a stack of one of `networks`: all of its conversation after `TrainStack`.
 
@@ -172,7 +173,7 @@ def _compiled(program: Program, cache: ProgramCache, *, may_differ: bool) -> Pro
     return program
 
 
-def prepare(wanted: Prepare, cache: ProgramCache, networks: Networks = BUILT_IN_NETWORKS) -> None:
+def prepare(wanted: Prepare, cache: ProgramCache, networks: Networks) -> None:
     """Compile ahead what a stack to come will need; what can't be trained is told when it comes."""
     if wanted.family != "function":
         try:

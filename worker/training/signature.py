@@ -14,7 +14,7 @@ from worker.trainer.trainable import Refused
 from worker.training.data import WHOLE, Fold, Split, load_split
 from worker.training.metrics import OwnMetrics
 from worker.training.network import Network
-from worker.training.network_registry import BUILT_IN_NETWORKS, Networks
+from worker.training.network_registry import Networks
 
 SHARED = tuple(h.name for h in (*PENALTIES, *OPTIMIZATION))
 """Runtime hyperparameters that every program reads itself."""
@@ -36,9 +36,9 @@ class Signature:
     dataset: DatasetSpec
     structure: tuple[tuple[str, Scalar], ...]
     activations: tuple[str, ...]
+    networks: Networks = field(compare=False, repr=False)
     layers: str = ""
     input: InputKind | None = None
-    networks: Networks = field(default=BUILT_IN_NETWORKS, compare=False, repr=False)
     precision: str = "float32"
     weighs_classes: bool = False
     fold: Fold = WHOLE
@@ -107,7 +107,7 @@ def filled(family: Family, hyperparameters: Mapping[str, Scalar]) -> dict[str, S
     return values
 
 
-def structural_signature(request: TrainStack | Prepare, networks: Networks = BUILT_IN_NETWORKS) -> Signature:
+def structural_signature(request: TrainStack | Prepare, networks: Networks) -> Signature:
     """The signature of a stack, or of one to come; `networks` are the families that train here.
 
     Raises:

@@ -11,13 +11,13 @@ from worker.trainer.trainable import Channel
 from worker.training.cache import ProgramCache
 from worker.training.device import lanes
 from worker.training.loop import prepare, train_stack
-from worker.training.network_registry import BUILT_IN_NETWORKS, Networks
+from worker.training.network_registry import Networks
 
 
 class Workshop:
     """One a trainer, for its `networks`. `timings` is the file that remembers how fast programs are."""
 
-    def __init__(self, timings: Path, networks: Networks = BUILT_IN_NETWORKS) -> None:
+    def __init__(self, timings: Path, networks: Networks) -> None:
         self._networks = networks
         self._cache = ProgramCache(timings)
         count = lanes()
@@ -25,7 +25,7 @@ class Workshop:
 
     def train(self, request: TrainStack, channel: Channel, shelf: Shelf) -> None:
         """Train a stack to its end. `shelf` holds snapshots from stack to stack."""
-        train_stack(request, channel, self._cache, self._lanes, shelf, self._networks)
+        train_stack(request, channel, self._cache, self._lanes, shelf, networks=self._networks)
 
     def prepare(self, wanted: Prepare) -> None:
         """Compile ahead what a stack to come will need."""

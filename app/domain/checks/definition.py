@@ -28,7 +28,7 @@ from app.domain.families import FUNCTION, Family, Scalar
 from app.domain.memory import MemoryEstimate, memory_estimate
 from app.domain.metrics import GAINS, ReportedMetrics, reported_metrics
 from app.domain.population import SAMPLER
-from app.domain.registry import BUILT_IN, Families
+from app.domain.registry import Families
 from app.domain.size import parameter_estimate
 from app.domain.study import EarlyStopping, StudyDefinition
 from app.errors import FieldError
@@ -80,7 +80,8 @@ def check_definition(
     definition: StudyDefinition,
     limits: Limits,
     datasets: Mapping[str, Dataset] = DATASETS,
-    families: Families = BUILT_IN,
+    *,
+    families: Families,
     meter: Meter | None = None,
 ) -> Checked:
     """`definition` with all defaults, all problems of it, and warnings; without problems it can be run.
