@@ -164,7 +164,7 @@ class Fettle:
         )
         with self._database.write() as session:
             recording.finish(session, self._study_id, [outcome], [], LEASE_S)
-        self._view.finished(outcome)
+        self._view.forget(lease.trial_id)
 
 
 @contextmanager

@@ -27,9 +27,8 @@ READING_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class DataLimits:
-    """The operator's limits on one file: its bytes, what it unpacks to, and its rows."""
+    """The operator's limits on what one file holds: the bytes that it unpacks to, and its rows."""
 
-    file_bytes: int = 200_000_000
     unpacked_bytes: int = 1_000_000_000
     rows: int = 10_000_000
 
@@ -41,4 +40,4 @@ class DataLimits:
 
 def data_limits(settings: Settings) -> DataLimits:
     """The limits that the settings give."""
-    return DataLimits(settings.max_upload_bytes, settings.max_unpacked_bytes, settings.max_dataset_rows)
+    return DataLimits(settings.max_unpacked_bytes, settings.max_dataset_rows)

@@ -23,7 +23,7 @@ from app.domain.fixed import are_large, varied, whole
 from app.domain.identity import identity
 from app.domain.json import loads
 from app.domain.study import StudyDefinition, trial_seed
-from app.domain.trial import Outcome, Proposal, Reservation
+from app.domain.trial import Proposal, Reservation
 from app.store import optuna as store
 from app.store.engine import Database
 from app.store.warm_start import earlier_trials
@@ -329,12 +329,8 @@ class StudyView:
         if not (self._definition.training.deterministic and self._reads_finished):
             self.forget(trial_id)
 
-    def finished(self, outcome: Outcome) -> None:
-        """Forget a running trial whose outcome was recorded; `sync` brings it back as a finished one."""
-        self.forget(outcome.trial_id)
-
     def forget(self, trial_id: int) -> None:
-        """Forget a running trial that was given back or whose lease was lost."""
+        """Forget a running trial that was recorded, given back or lost; `sync` brings it back as a finished one."""
         with self._lock:
             self._storage.held.pop(trial_id, None)
             if self._tried is not None:

@@ -170,7 +170,7 @@ class Fleet:
         )
         with self.database.write() as session:
             assert recording.finish(session, self.study_id, [outcome], [], TTL_S).trial_ids == {trial_id}
-        view.finished(outcome)
+        view.forget(trial_id)
         self.states[reservation.number] = state
 
     def run(self, seed: int = 0, in_flight: int = 3) -> None:

@@ -26,7 +26,7 @@ from tests.support.data_files import zip_of
 
 MOST_MB = 250
 MOST_CPU_S = 5.0
-LIMITS = DataLimits(file_bytes=200_000_000, unpacked_bytes=50_000_000, rows=1_000_000)
+LIMITS = DataLimits(unpacked_bytes=50_000_000, rows=1_000_000)
 
 
 def array(shape: tuple[int, ...], dtype: str = "<f8", content: bytes = b"") -> bytes:

@@ -202,7 +202,6 @@ class Ready(Message):
     pid: int
     device: str
     families: list[str]
-    versions: dict[str, str] = {}
     broken: dict[str, str] = {}
 
 
