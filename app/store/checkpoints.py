@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.domain.json import decode_number, loads
 from app.domain.study import StudyState
 from app.domain.trial import LIVE_STATES, CheckpointPointer, TrialState
+from app.store.fence import stands
 from app.store.locking import lock_study, lock_trials, tell
 from app.store.log import NewEvent
 from app.store.query import DIALECTS, one_of
@@ -111,7 +112,7 @@ def take_over(
     """
     study = lock_study(session, study_id)
     row = lock_trials(study, [trial_id]).get(trial_id)
-    if row is None or row.lease_token != token or row.state != TrialState.RUNNING:
+    if not stands(row, token, TrialState.RUNNING):
         return []
     connection, epochs = study.connection, checkpoint.epochs
     values = {"trial": trial_id, "attempt": row.attempt, "earlier": checkpoint.attempt, "epochs": epochs}
@@ -132,7 +133,7 @@ def note(session: Session, study_id: int, trial_id: int, token: str, words: str)
     """
     study = lock_study(session, study_id)
     row = lock_trials(study, [trial_id]).get(trial_id)
-    if row is not None and row.lease_token == token and row.attempt:
+    if stands(row, token) and row.attempt:
         write_logs(study, [{"trial_id": trial_id, "attempt": row.attempt, "text": f"{words}\n", "at": study.at}])
 
 

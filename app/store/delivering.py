@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.domain.json import loads
@@ -193,11 +193,12 @@ def failed(
 
 def release(session: Session, webhook_id: int, token: str) -> None:
     """Let a webhook go, where the lease still stands: others may deliver."""
-    session.execute(
-        update(Webhook)
-        .where(Webhook.id == webhook_id, Webhook.lease_token == token)
-        .values(lease_token=None, lease_expires_at=None)
-    )
+    session.execute(update(Webhook).where(_fenced(webhook_id, token)).values(lease_token=None, lease_expires_at=None))
+
+
+def _fenced(webhook_id: int, token: str) -> ColumnElement[bool]:
+    """The condition that a webhook is delivered by whoever drew this token: a fence as that of trials."""
+    return and_(Webhook.id == webhook_id, Webhook.lease_token == token)
 
 
 def _is_free() -> ColumnElement[bool]:
@@ -206,7 +207,7 @@ def _is_free() -> ColumnElement[bool]:
 
 def _held(session: Session, webhook_id: int, token: str, *, active: bool = True) -> Webhook:
     """The row, locked, where the token still holds it."""
-    query = select(Webhook).where(Webhook.id == webhook_id, Webhook.lease_token == token)
+    query = select(Webhook).where(_fenced(webhook_id, token))
     if active:
         query = query.where(Webhook.state == ACTIVE)
     row = session.scalars(
@@ -220,7 +221,7 @@ def _held(session: Session, webhook_id: int, token: str, *, active: bool = True)
 def _write(session: Session, row: Webhook, token: str, values: Changes) -> None:
     changed = session.scalar(
         update(Webhook)
-        .where(Webhook.id == row.id, Webhook.lease_token == token)
+        .where(_fenced(row.id, token))
         .values({column.key: value for column, value in values.items()})
         .returning(Webhook.id)
         .execution_options(synchronize_session=False)

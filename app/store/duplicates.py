@@ -14,6 +14,7 @@ from sqlalchemy import Row, bindparam, select, update
 
 from app.domain.json import dumps, loads
 from app.domain.trial import BLAMELESS_REASONS, Proposal, TrialState
+from app.store.fence import FENCED
 from app.store.locking import LockedStudy
 from app.store.log import NewEvent
 from app.store.query import DIALECTS, one_of, unindexed
@@ -35,7 +36,7 @@ _ALIKE = {
 }
 _REUSE = (
     update(_t)
-    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
+    .where(*FENCED)
     .values(
         state=TrialState.COMPLETE,
         epochs=0,

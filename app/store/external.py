@@ -15,6 +15,7 @@ from app.domain.trial import FailureReason, Outcome, TrialState
 from app.errors import Invalid, LeaseLost, StateConflict
 from app.store import leases, optuna, recording
 from app.store.engine import now
+from app.store.fence import held_by, was_held_by
 from app.store.recording import Report
 from app.store.tables import Metric, Study, StudyAttribute, Trial, table_of
 
@@ -68,7 +69,7 @@ def held_trial(session: Session, study_id: int, number: int, token: str) -> Held
     Raises:
         LeaseLost: the token is not (or no longer) that of the trial.
     """
-    query = select(_t.c.id).where(_t.c.study_id == study_id, _t.c.number == number, _t.c.lease_token == token)
+    query = select(_t.c.id).where(_t.c.study_id == study_id, _t.c.number == number, held_by(token))
     trial_id = session.connection().execute(query).scalar_one_or_none()
     rows = [] if trial_id is None else leases.held(session, [(trial_id, token)])
     if not rows or rows[0].state != TrialState.RUNNING:
@@ -189,7 +190,7 @@ def told_trial(session: Session, study_id: int, number: int, token: str) -> Row[
     query = select(*columns, now().label("at")).where(
         _t.c.study_id == study_id,
         _t.c.number == number,
-        (_t.c.lease_token == token) | (_t.c.lease_token.is_(None) & (_t.c.finish_token == token)),
+        was_held_by(token),
     )
     rows: list[Row[Any]] = [*session.connection().execute(query)]
     return rows[0] if rows else None

@@ -24,6 +24,7 @@ from app.domain.study import StudyState
 from app.domain.trial import LIVE_STATES, FailureReason, Proposal, Reservation, TrialState
 from app.store.duplicates import finish_reused, sort_duplicates
 from app.store.engine import now
+from app.store.fence import FENCED, stands
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
 from app.store.log import NewEvent
 from app.store.query import DIALECTS, one_of, unindexed
@@ -40,7 +41,7 @@ _t = table_of(Trial)
 # Statements on a trial's way are built once: building one costs more than running it.
 _START = (
     update(_t)
-    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
+    .where(*FENCED)
     .values(
         state=TrialState.RUNNING,
         epochs=0,
@@ -87,7 +88,7 @@ _LAPSED = (
 )
 _FREE = (
     update(_t)
-    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
+    .where(*FENCED)
     .values(
         state=TrialState.WAITING,
         queue=0,
@@ -140,7 +141,7 @@ def start_locked(
     Those that take another trial's result are over, and those that are to be drawn anew keep their reservation: neither
     is among the started ones.
     """
-    held = [p for p in proposals if _stands(rows.get(p.reservation.trial_id), p.reservation.token)]
+    held = [p for p in proposals if stands(rows.get(p.reservation.trial_id), p.reservation.token, *LIVE_STATES)]
     again = {p.reservation.trial_id for p in held if rows[p.reservation.trial_id].state == TrialState.RUNNING}
     starting = sorted(
         (p for p in held if p.reservation.trial_id not in again), key=lambda proposal: proposal.reservation.number
@@ -197,11 +198,6 @@ def _start_trained(
         fields = f'{{"hyperparameters":{p.text},"attempt":{p.reservation.attempt},{where}{more}}}'
         events.append(NewEvent("trial.started", fields, trial=p.reservation.number))
     return events
-
-
-def _stands(row: Row[Any] | None, token: str) -> bool:
-    """The fence, on a locked row: the trial is live and its token is still the one given."""
-    return row is not None and row.lease_token == token and row.state in LIVE_STATES
 
 
 def held(session: Session, leases: Iterable[Lease], *, lock: bool = True) -> list[Row[Any]]:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.domain.json import dumps, loads
 from app.domain.trial import Outcome, TrialState
 from app.store import checkpoints
+from app.store.fence import FENCED, stands
 from app.store.leases import held
 from app.store.locking import LockedStudy, lock_study, lock_trials, tell
 from app.store.log import NewEvent, append_to
@@ -55,17 +56,13 @@ _RECORDED_COLUMNS = (
 )  # fmt: skip
 _RECORD = (
     update(_t)
-    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
+    .where(*FENCED)
     .values(
         {name: bindparam(name) for name in _RECORDED_COLUMNS}
         | {"finish_token": bindparam("token"), "lease_token": None, "lease_expires_at": None}
     )
 )
-_TOUCH = (
-    update(_t)
-    .where(_t.c.id == bindparam("key"), _t.c.lease_token == bindparam("token"))
-    .values(lease_expires_at=bindparam("expires_at"), epochs=bindparam("epochs_now"))
-)
+_TOUCH = update(_t).where(*FENCED).values(lease_expires_at=bindparam("expires_at"), epochs=bindparam("epochs_now"))
 _METRICS = Rows(table_of(Metric), "trial_id", "attempt", "epoch", "metrics", "at")
 
 
@@ -155,7 +152,7 @@ def finish_locked(
     ending: list[tuple[Outcome, Row[Any]]] = []
     for outcome in outcomes:
         row = rows.get(outcome.trial_id)
-        if row is not None and row.lease_token == outcome.token and row.state == TrialState.RUNNING:
+        if stands(row, outcome.token, TrialState.RUNNING):
             ending.append((outcome, row))
         elif row is not None and row.finish_token == outcome.token and row.state == outcome.state:
             recorded.trial_ids.add(row.id)

@@ -110,6 +110,7 @@ def fail_trials(
 
 
 _t = table_of(Trial)
+# No fence: the row was read under its lock, and ends whoever holds it, whose next write finds no token any more.
 _FAIL = (
     update(_t)
     .where(_t.c.id == bindparam("key"))
