@@ -137,9 +137,9 @@ class Claims:
 
     def note_best(self, study: StudyRef, value: float) -> None:
         """Remember the value of a feasible trial of a study with one objective."""
-        best = self.best_values.get(study.study_id, value)
-        pick = max if study.definition.objectives[0].direction == "maximize" else min
-        self.best_values[study.study_id] = pick(best, value)
+        best = self.best_values.get(study.study_id)
+        if best is None or study.definition.objectives[0].is_better(value, best):
+            self.best_values[study.study_id] = value
 
     def note_end(self, study_id: int) -> None:
         """Have the study's view read the end of one of its trials before it is asked again."""

@@ -51,8 +51,8 @@ class Keeping:
             chosen = [result for result in chosen if self._may_be_best(result)]
             objectives = self._study.definition.objectives
             if chosen and len(objectives) == 1:
-                sign = -1 if objectives[0].direction == "maximize" else 1
-                chosen = [min(chosen, key=lambda result: (sign * result.values[0], result.member))]
+                (objective,) = objectives
+                chosen = [min(chosen, key=lambda result: (objective.loss(result.values[0]), result.member))]
         extras: list[str] = [*self._study.definition.execution.artifacts]
         return [
             KeepModel(
@@ -73,7 +73,7 @@ class Keeping:
             return False
         if len(definition.objectives) > 1 or best is None:
             return True
-        return result.values[0] > best if definition.objectives[0].direction == "maximize" else result.values[0] < best
+        return definition.objectives[0].is_better(result.values[0], best)
 
     def published(self, reservation: Reservation, model: KeptModel | None) -> Published:
         """Copy a written model below the artifact location."""

@@ -77,7 +77,7 @@ class Progress:
             self._patience.watch(metrics[self._patience.rule.metric])
         objective = next((o for o in self.objectives if o.metric in metrics), None)
         if not self.select_last and objective is not None:
-            value = metrics[objective.metric] * _sign(objective.direction == "maximize")
+            value = objective.loss(metrics[objective.metric])
             if not value < self._best:
                 return False
             self._best = value
@@ -111,7 +111,7 @@ class Progress:
         objective = next((o for o in self.objectives if o.metric in metrics), None)
         if objective is None and not metrics:
             return False
-        cost = 0.0 if objective is None else metrics[objective.metric] * _sign(objective.direction == "maximize")
+        cost = 0.0 if objective is None else objective.loss(metrics[objective.metric])
         if not cost < self._best_instance:
             return False
         self._best_instance, self.model_epoch = cost, epoch
@@ -236,7 +236,3 @@ def in_brief(error: Exception) -> str:
     lines = (line.strip() for line in COLOURS.sub("", str(error)).splitlines())
     text = "\n".join(filter(None, lines)) or type(error).__name__
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
-
-
-def _sign(maximize: bool) -> int:
-    return -1 if maximize else 1

@@ -167,9 +167,7 @@ class StackRun:
             training=definition.training,
             objectives=definition.objectives,
             choices=self._study.runtime_choices,
-            gains=[
-                n for m in self._study.family.metrics if m.direction == "maximize" for n in (m.name, f"val_{m.name}")
-            ],
+            gains=list(self._study.family.gains),
             slots=slots_of(self._first),
             expected=self._study.expected(self._first.proposal.reservation.number),
             memory_mb=self._settings.memory_mb,

@@ -46,5 +46,5 @@ def patience(rule: EarlyStopping, objectives: Sequence[Objective], gains: Sequen
 
     Of the metrics in `gains`, a family's own, more is better, too.
     """
-    directions = {o.metric: o.direction == "maximize" for o in objectives}
+    directions = {o.metric: o.maximizes for o in objectives}
     return Patience(rule, directions.get(rule.metric, rule.metric in (*GAINS, *gains)))

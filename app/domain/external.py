@@ -137,8 +137,7 @@ def _selected(definition: StudyDefinition, curve: Curve) -> tuple[int | None, Ma
     finite = [one for one in judged if math.isfinite(one[0])]
     if definition.training.select_epoch == "last" or not finite:
         return curve[-1]
-    sign = -1 if objective.direction == "maximize" else 1
-    _, epoch, metrics = min(finite, key=lambda one: (sign * one[0], one[1]))
+    _, epoch, metrics = min(finite, key=lambda one: (objective.loss(one[0]), one[1]))
     return epoch, metrics
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from app.domain.direction import Direction, is_better, maximizes, sign
 from app.domain.families import Scalar
 from app.domain.space import Categorical, FiniteFloat, Float, Int, Parameter, Value
 
@@ -92,8 +93,21 @@ class Objective(Section):
     """A metric to optimise; a study with a `target` completes once a trial reaches it."""
 
     metric: MetricName
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Direction = "minimize"
     target: FiniteFloat | None = None
+
+    @property
+    def maximizes(self) -> bool:
+        """Whether more is better."""
+        return maximizes(self.direction)
+
+    def loss(self, value: float) -> float:
+        """A value as a loss: less is better."""
+        return sign(self.direction) * value
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Whether a value beats another."""
+        return is_better(value, than, self.direction)
 
 
 class Constraint(Section):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import bindparam, delete, insert, select
 
+from app.domain.direction import losses
 from app.domain.json import decode_number, dumps, loads
 from app.domain.objective import pareto_front
 from app.domain.trial import ArtifactPointer, Outcome, TrialState
@@ -118,7 +119,7 @@ class Published:
         return bool(complete and outcome.values and not any(map(math.isnan, outcome.values)))
 
     def _losses_of(self, values: Iterable[float]) -> tuple[float, ...]:
-        return tuple(-v if d == "maximize" else v for v, d in zip(values, self._directions, strict=True))
+        return losses(values, self._directions)
 
     def _leave_the_front(self) -> list[str]:
         """Drop the files of trials that are dominated now; their paths. Only trials with files are compared."""

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, update
 from sqlalchemy.orm import Session
 
+from app.domain.direction import is_better
 from app.domain.json import dumps, loads
 from app.domain.trial import Outcome, TrialState
 from app.store import checkpoints
@@ -237,7 +238,4 @@ def _is_better(study: LockedStudy, outcome: Outcome, directions: Sequence[str]) 
     """Whether a feasible COMPLETE trial beats the best one so far; with several objectives there is no best one."""
     if outcome.state is not TrialState.COMPLETE or not outcome.feasible or not outcome.values or len(directions) != 1:
         return False
-    value = outcome.values[0]
-    if study.best_value is None:
-        return True
-    return value > study.best_value if directions[0] == "maximize" else value < study.best_value
+    return study.best_value is None or is_better(outcome.values[0], study.best_value, directions[0])

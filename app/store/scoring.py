@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, select, update
 
+from app.domain.direction import losses
 from app.domain.json import dumps, loads
 from app.domain.objective import pareto_front
 from app.store.locking import LockedStudy
@@ -60,8 +61,7 @@ def _best_sealed(study: LockedStudy) -> list[Row[Any]]:
         return list(study.connection.execute(query, {"scored_study": study.id}))
     points: list[tuple[tuple[float, ...], Row[Any]]] = []
     for row in study.connection.execute(_SEALED, {"scored_study": study.id}):
-        values = map(float, loads(row.objective_values))
-        point = tuple(-v if d == "maximize" else v for v, d in zip(values, directions, strict=True))
+        point = losses(map(float, loads(row.objective_values)), directions)
         if not any(map(math.isnan, point)):
             points.append((point, row))
     front = set(pareto_front([point for point, _ in points]))

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, func, select, text, update
 
+from app.domain.direction import is_better
 from app.domain.json import loads
 from app.domain.study import FAILURES_IN_A_ROW, FIRST_FAILURES, StudyState
 from app.domain.trial import BLAMELESS_REASONS, FailureReason, TrialState
@@ -218,11 +219,9 @@ def _only_failures(study: LockedStudy) -> str | None:
 
 
 def _limit_met(study: LockedStudy) -> str | None:
-    target = study.target_value
-    if target is not None and study.best_value is not None:
-        maximize = loads(study.directions)[0] == "maximize"
-        if study.best_value >= target if maximize else study.best_value <= target:
-            return f"Trial {study.best_number} reached the target {target:g} with {study.best_value:g}."
+    target, best = study.target_value, study.best_value
+    if target is not None and best is not None and not is_better(target, best, loads(study.directions)[0]):
+        return f"Trial {study.best_number} reached the target {target:g} with {best:g}."
     if study.deadline_at is not None and study.at >= study.deadline_at:
         return f"The budget of {study.seconds_limit:g} seconds is spent."
     if study.device_seconds_limit is not None and study.device_seconds >= study.device_seconds_limit:

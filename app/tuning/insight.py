@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+from app.domain.direction import Direction, losses
 from app.domain.objective import pareto_front
-
-Direction = Literal["minimize", "maximize"]
 
 
 class Finished(Protocol):
@@ -34,11 +33,7 @@ def best_trials(trials: Sequence[F], directions: Sequence[Direction]) -> list[F]
         (loss, trial)
         for trial in trials
         if trial.state == "COMPLETE" and trial.feasible is not False and trial.values is not None
-        if not any(map(math.isnan, loss := _losses(trial.values, directions)))
+        if not any(map(math.isnan, loss := losses(trial.values, directions)))
     ]
     front = set(pareto_front([loss for loss, _ in candidates]))
     return [trial for loss, trial in candidates if loss in front]
-
-
-def _losses(values: Sequence[float], directions: Sequence[Direction]) -> tuple[float, ...]:
-    return tuple(-v if d == "maximize" else v for v, d in zip(values, directions, strict=True))

@@ -37,7 +37,7 @@ class Pbt(samplers.BaseSampler):
 
     def __init__(self, definition: StudyDefinition, options: PbtOptions, population: Population) -> None:
         self._parameters = definition.searched
-        self._maximize = definition.objectives[0].direction == "maximize"
+        self._maximize = definition.objectives[0].maximizes
         self._options = options
         self._population = population
         self._random_sampler = samplers.RandomSampler(seed=options.seed)

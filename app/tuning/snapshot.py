@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.domain.direction import maximizes
 from app.domain.families import Scalar
 from app.domain.json import decode_number, loads
 from app.domain.space import Categorical, Float, Int, resolution_order
@@ -78,7 +79,7 @@ class Snapshot:
 
     def maximizes(self, metric: str) -> bool:
         """Whether more of an objective is better."""
-        return self.directions[self.metrics.index(metric)] == "maximize"
+        return maximizes(self.directions[self.metrics.index(metric)])
 
     def valued(self, metric: str) -> list[Valued]:
         """The COMPLETE trials whose value of an objective is a finite number, by number."""

@@ -18,6 +18,7 @@ from app.api.files import open_artifact
 from app.api.report.figures import assessment_figure, curves_figure
 from app.api.trial_texts import trial_texts
 from app.api.views import study_now
+from app.domain.direction import maximizes
 from app.domain.json import loads
 from app.domain.study import StudyDefinition
 from app.domain.trial import TrialState
@@ -101,15 +102,15 @@ def _best(session: Session, study: tables.Study) -> list[dict[str, Any]]:
         numbers = [] if study.best_number is None else [study.best_number]
     else:
         front = best_trials(trials.objective_values(session, study.id), directions)
-        front.sort(key=lambda trial: (trial.values or (0.0,))[0], reverse=directions[0] == "maximize")
+        front.sort(key=lambda trial: (trial.values or (0.0,))[0], reverse=maximizes(directions[0]))
         numbers = [trial.number for trial in front[:SHOWN_TRIALS]]
     rows = {row.number: row for row in trials.trials_by_number(session, study.id, numbers)}
     return [loads(text) for text in trial_texts(session, study, [rows[n] for n in numbers if n in rows])]
 
 
 def _top(session: Session, study: tables.Study) -> list[dict[str, Any]]:
-    maximize = loads(study.directions)[0] == "maximize"
-    return _listed(session, study, states=[TrialState.COMPLETE], sort="-value" if maximize else "value")
+    sort = "-value" if maximizes(loads(study.directions)[0]) else "value"
+    return _listed(session, study, states=[TrialState.COMPLETE], sort=sort)
 
 
 def _listed(session: Session, study: tables.Study, *, states: list[TrialState], sort: str) -> list[dict[str, Any]]:

@@ -118,8 +118,7 @@ def check_definition(
         found.errors += frame_problems(filled, dataset)
     found.errors += saving_problems(definition, family, dataset)
     if dataset is not None or not family.needs_dataset:
-        gains = tuple(n for m in family.metrics if m.direction == "maximize" for n in (m.name, f"val_{m.name}"))
-        found.gains += gains
+        found.gains += family.gains
         task, instances = dataset.task if dataset else None, definition.training.instances
         _check_metrics(filled, reported_metrics(family, task, instances), found)
     found.errors += instance_problems(definition, family, dataset)

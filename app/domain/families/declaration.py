@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.domain.direction import Direction, maximizes
+
 Scalar = bool | int | float | str
 Kind = Literal["float", "int", "categorical", "bool", "any"]
 Task = Literal["classification", "regression"]
@@ -71,7 +73,7 @@ class FamilyMetric:
     """A metric of a family's own, reported by epoch as `name` and `val_name`."""
 
     name: str
-    direction: Literal["minimize", "maximize"]
+    direction: Direction
     description: str = ""
 
 
@@ -105,6 +107,11 @@ class Family:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {h.name: h for h in self.hyperparameters})
+
+    @property
+    def gains(self) -> tuple[str, ...]:
+        """The names of its own metrics of which more is better, in training and in validation."""
+        return tuple(n for m in self.metrics if maximizes(m.direction) for n in (m.name, f"val_{m.name}"))
 
     def declared(self, name: str) -> Hyperparameter | None:
         """The declaration of the hyperparameter `name`, or None where the family has none of that name."""

@@ -157,7 +157,7 @@ def _constants(program: Program, run: Run) -> str:
     lines = [f"{name} = {value!r}" for name, value in rows.items()]
     lines += ["# The epoch is selected by this metric; by none: the last one is.", *_selection(program, run)]
     if stopping is not None:
-        directions = {o.metric: o.direction == "maximize" for o in run.request.objectives}
+        directions = {o.metric: o.maximizes for o in run.request.objectives}
         rises = directions.get(stopping.metric, stopping.metric in GAINS)
         lines.append("# Metric, patience, least change, and whether the metric rises as it gets better.")
         lines.append(f"STOPPING = {(stopping.metric, stopping.patience, stopping.min_delta, rises)!r}")
