@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, StrictInt, StrictStr
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -33,7 +32,7 @@ from app.errors import FieldError, StateConflict, Unready
 from app.store import external, leases, tables
 from app.store.log import rfc3339
 from app.store.portions import PAGE_BYTES
-from app.store.studies import find_study
+from app.store.studies import find_study, state_of
 from app.store.trials import find_trial
 
 router = make_router("external trials")
@@ -234,7 +233,7 @@ def _asked(reservation: Reservation, hyperparameters: str, expires_at: float) ->
 
 def _answer_of(session: Session, study_id: int, items: list[str], *, at_once: bool) -> str:
     """An `Asked` as JSON; `at_once`: trials were drawn, though all of them took earlier results or are drawn anew."""
-    state = StudyState(session.execute(select(tables.Study.state).where(tables.Study.id == study_id)).scalar_one())
+    state = state_of(session, study_id)
     retry = {StudyState.RUNNING: RETRY_AFTER_S, StudyState.PAUSED: PAUSED_RETRY_AFTER_S}
     asked = Asked(items=[], study_state=state)
     if not items and state in retry:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Header, Query, Request, Response
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -200,7 +199,7 @@ def _revise(
     """Write what was checked; None where the study has another revision by now, which is to be checked first."""
 
     def work(session: Session) -> Response | None:
-        study = _locked(session, studies.find_study(session, project, study_id))
+        study = studies.locked(session, studies.find_study(session, project, study_id).id)
         _check_revision(if_match, study)
         if study.revision != revision.of:
             return None
@@ -210,11 +209,6 @@ def _revise(
         return answer(study_text(session, study), etag=study.revision)
 
     return api.database.run(work)
-
-
-def _locked(session: Session, study: tables.Study) -> tables.Study:
-    query = select(tables.Study).where(tables.Study.id == study.id).with_for_update(key_share=True)
-    return session.scalars(query.execution_options(populate_existing=True)).one()
 
 
 def _check_revision(if_match: str | None, study: tables.Study) -> None:

@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from importlib.resources import files
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.doctor.examination import Examination
 from app.doctor.findings import Finding, failed, ok, warning
-from app.store.engine import now
 from app.store.events import restores
+from app.store.log import clock
 from app.store.migrate import HEAD, schema_revision
 
 ROUND_TRIPS = 9
@@ -35,7 +34,7 @@ def reached(examination: Examination) -> Iterator[Finding]:
             took, skews = [], []
             for _ in range(ROUND_TRIPS):
                 began, wall = time.perf_counter(), time.time()
-                at = session.scalar(select(now())) or 0.0
+                at = clock(session)
                 took.append(time.perf_counter() - began)
                 skews.append(at - (wall + took[-1] / 2))
     except SQLAlchemyError as error:

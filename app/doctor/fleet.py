@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from sqlalchemy import func, select
-
 from app import __version__
 from app.doctor.examination import Examination
 from app.doctor.findings import Finding, failed, ok, warning
 from app.domain.json import loads
-from app.domain.study import StudyState
-from app.store.engine import now
+from app.store.leases import overdue
 from app.store.quotas import trial_room
-from app.store.tables import Study, Trial, Worker
-from app.store.workers import LIVE_HEARTBEAT_S, live_offers, pending_reason, unread
+from app.store.studies import idle_studies, running_studies
+from app.store.workers import LIVE_HEARTBEAT_S, heard_of, live_offers, pending_reason, unread
 
 LATE_S = 15.0
 """An expired lease is taken back within five seconds, by any process."""
@@ -37,12 +34,8 @@ def workers_and_leases(examination: Examination) -> Iterator[Finding]:
 
 
 def _workers(examination: Examination) -> Iterator[Finding]:
-    age = (now() - Worker.heartbeat_at).label("age")
     with examination.reading() as session:
-        rows = session.execute(
-            select(Worker, age).where(Worker.heartbeat_at > now() - LOST_S).order_by(Worker.id)
-        ).all()
-        waiting = session.scalar(select(func.count()).where(Study.managed, Study.state == StudyState.RUNNING)) or 0
+        rows, waiting = heard_of(session, LOST_S), running_studies(session)
     live = [(w, a) for w, a in rows if a <= LIVE_HEARTBEAT_S and w.state != "STOPPED"]
     lost = [(w, a) for w, a in rows if a > LIVE_HEARTBEAT_S and w.state != "STOPPED"]
     draining = sum(w.drain_requested or w.state == "DRAINING" for w, _ in live)
@@ -88,8 +81,7 @@ def _pending(examination: Examination) -> Finding:
     expected = "studies that somebody can run"
     with examination.reading() as session:
         offers = live_offers(session)
-        running = Study.managed, Study.state == StudyState.RUNNING, Study.leased == 0
-        idle = session.scalars(select(Study).where(*running).order_by(Study.id).limit(MOST_STUDIES)).all()
+        idle = idle_studies(session, MOST_STUDIES)
         cannot_read = unread(session, idle)
         room = {project: trial_room(session, project) for project in {study.project for study in idle}}
         why = {s.id: pending_reason(s, offers, cannot_read.get(s.id, {}), room[s.project]) for s in idle}
@@ -104,10 +96,7 @@ def _pending(examination: Examination) -> Finding:
 def _leases(examination: Examination) -> Finding:
     expected = f"expired leases that are taken back within {LATE_S:g} s"
     with examination.reading() as session:
-        lapsed = select(func.count(), func.max(now() - Trial.lease_expires_at)).where(
-            Trial.lease_token.is_not(None), Trial.lease_expires_at < now() - LATE_S
-        )
-        count, longest = session.execute(lapsed).one()
+        count, longest = overdue(session, LATE_S)
     if count:
         found = f"{count} trials hold leases that expired up to {longest:,.0f} s ago"
         advice = "No API process and no worker runs, or none reaches the database: start one and look at its log."

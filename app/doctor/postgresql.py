@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import text
-
 from app.doctor.examination import Examination
 from app.doctor.findings import Finding, failed, ok, warning
+from app.store import server
 from app.store.engine import POSTGRESQL_MAX_OVERFLOW, READ_POOL_SIZE
 from app.store.workers import live_offers
 
@@ -23,10 +22,9 @@ def postgresql_server(examination: Examination) -> Iterator[Finding]:
     if examination.is_sqlite or not examination.is_reached:
         return
     with examination.reading() as session:
-        row: Any = session.execute(_ABOUT).one()
-        oldest: Any = session.execute(_OLDEST).one_or_none()
+        row, oldest = server.about(session), server.oldest_writer(session)
         workers = len(live_offers(session)) if examination.has_schema else 0
-        may_write = session.scalar(_MAY_WRITE) if examination.has_schema else True
+        may_write = server.may_write(session) if examination.has_schema else True
     yield _version(row.version)
     yield _connections(row, workers)
     yield _writable(bool(row.recovery), bool(may_write))
@@ -37,18 +35,6 @@ def postgresql_server(examination: Examination) -> Iterator[Finding]:
         yield warning("postgresql transactions", expected, found, advice)
     else:
         yield ok("postgresql transactions", expected, "none")
-
-
-_ABOUT = text(
-    "SELECT current_setting('server_version_num')::int / 10000 AS version, pg_is_in_recovery() AS recovery, "
-    "current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS allowed, "
-    "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used"
-)
-_OLDEST = text(
-    "SELECT pid, application_name, extract(epoch FROM clock_timestamp() - xact_start)::float AS age "
-    "FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1"
-)
-_MAY_WRITE = text("SELECT has_table_privilege('fettle_studies', 'INSERT, UPDATE, DELETE')")
 
 
 def _version(version: int) -> Finding:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, Row, bindparam, select, update
+from sqlalchemy import CursorResult, Row, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.json import dumps
@@ -281,6 +281,13 @@ def expired_studies(session: Session) -> list[int]:
         Study.managed, Study.state.in_(("RUNNING", "PAUSED")), Study.halt_reason.is_(None), Study.deadline_at <= now()
     )
     return sorted(set(session.scalars(lapsed)) | set(session.scalars(overdue)))
+
+
+def overdue(session: Session, late_s: float) -> tuple[int, float]:
+    """How many leases expired more than so many seconds ago, and the seconds since the first of them did; (0, 0.0)."""
+    late = Trial.lease_token.is_not(None), Trial.lease_expires_at < now() - late_s
+    count, longest = session.execute(select(func.count(), func.max(now() - Trial.lease_expires_at)).where(*late)).one()
+    return count, float(longest or 0.0)
 
 
 def lapsed(session: Session, study_id: int) -> set[str]:

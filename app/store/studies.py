@@ -42,6 +42,28 @@ def find_study(session: Session, project: str, public_id: str) -> Study:
     return study
 
 
+def locked(session: Session, study_id: int) -> Study:
+    """The row of a study as it is now, locked until the transaction ends, but not against rows that refer to it."""
+    query = select(Study).where(Study.id == study_id).with_for_update(key_share=True)
+    return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def state_of(session: Session, study_id: int) -> StudyState:
+    """The state of a study."""
+    return StudyState(session.execute(select(Study.state).where(Study.id == study_id)).scalar_one())
+
+
+def idle_studies(session: Session, limit: int) -> Sequence[Study]:
+    """The oldest studies that run without any trial under way."""
+    idle = Study.managed, Study.state == StudyState.RUNNING, Study.leased == 0
+    return session.scalars(select(Study).where(*idle).order_by(Study.id).limit(limit)).all()
+
+
+def running_studies(session: Session) -> int:
+    """How many studies run."""
+    return session.scalar(select(func.count()).where(Study.managed, Study.state == StudyState.RUNNING)) or 0
+
+
 def list_studies(
     session: Session, project: str, narrowed: StudyFilter, *, sort: str, after: tuple[Any, ...] | None, limit: int
 ) -> list[Study]:

@@ -180,6 +180,13 @@ def list_workers(session: Session, *, after: str | None, limit: int) -> list[tup
     return [(worker, bool(fresh) and worker.state != "STOPPED") for worker, fresh in session.execute(query)]
 
 
+def heard_of(session: Session, within_s: float) -> list[tuple[Worker, float]]:
+    """The workers that were heard of within so many seconds, each with the seconds since, by the database's clock."""
+    age = (now() - Worker.heartbeat_at).label("age")
+    query = select(Worker, age).where(Worker.heartbeat_at > now() - within_s).order_by(Worker.id)
+    return [(worker, float(seconds)) for worker, seconds in session.execute(query)]
+
+
 def drain_worker(session: Session, worker_id: str) -> tuple[Worker, bool]:
     """Ask a worker to finish what it holds and stop; it is seen at its next heartbeat.
 
