@@ -211,7 +211,7 @@ def test_an_export_has_all_trials(service: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_workers_are_listed_with_what_they_train_and_sent_home(service: Any) -> None:
-    from app.store import fleet
+    from app.store import workers as fleet
 
     with service.database.write() as session:
         offer = fleet.Offer("cpu", ["function"], {"zone": "a"})

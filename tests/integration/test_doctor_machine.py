@@ -109,13 +109,20 @@ def test_files_that_are_missing_and_files_that_nobody_has(
     assert bad(findings(settings, places)) == {"orphaned files": Status.WARNING}
 
 
+def tensorflow_that(folder: Path, does: str) -> str:
+    """A PYTHONPATH with which every interpreter finds another TensorFlow first of all, as if it were installed."""
+    module = folder / "installed" / "tensorflow.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(f"{does}\n")
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.path.insert(0, {str(module.parent)!r})\n")
+    return str(folder)
+
+
 def test_a_device_that_is_not_there_and_a_tensorflow_that_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = tmp_path / "tensorflow"
-    broken.mkdir()
-    (broken / "__init__.py").write_text("raise ImportError('libcudnn.so.9: cannot open shared object file')\n")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    path = tensorflow_that(tmp_path, "raise ImportError('libcudnn.so.9: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", path)
     found = findings(Settings(data_dir=tmp_path, device="cpu"), device_here)
     assert found["device"].status is Status.OK
     assert found["tensorflow"].status is Status.FAILED
@@ -126,10 +133,7 @@ def test_a_device_that_is_not_there_and_a_tensorflow_that_breaks(
 
 
 def test_a_tensorflow_that_takes_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = tmp_path / "tensorflow"
-    slow.mkdir()
-    (slow / "__init__.py").write_text("import time\ntime.sleep(600)\n")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setenv("PYTHONPATH", tensorflow_that(tmp_path, "import time; time.sleep(600)"))
     monkeypatch.setattr("app.doctor.devices.CHILD_S", 3.0)
     found = findings(Settings(data_dir=tmp_path, device="cpu"), device_here)
     assert (found["tensorflow"].status, found["tensorflow"].found) == (Status.FAILED, "no answer within 3 s")
@@ -203,10 +207,7 @@ def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
 def test_the_command_speaks_to_people_and_programs_and_says_by_its_exit_code(
     sqlite_database: Database, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "modules" / "tensorflow"
-    broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise ImportError('broken on purpose')\n")
-    path = f"{tmp_path / 'modules'}{os.pathsep}{ROOT}"
+    path = tensorflow_that(tmp_path / "modules", "raise ImportError('broken on purpose')")
     done = command("doctor", "--data-dir", str(tmp_path), "--json", PYTHONPATH=path)
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["ok"]) == (1, False), done.stderr
