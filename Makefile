@@ -36,7 +36,7 @@ demo: $(RUNTIME_STAMP) ## Start a service, tune a model on it, show the result, 
 serve: $(RUNTIME_STAMP) ## Run the API and one worker on http://127.0.0.1:8000 (data in ./fettle-data)
 	@exec $(BIN)/fettle up
 
-PYTEST = $(BIN)/python -m pytest --timeout $(TEST_TIMEOUT_S)
+PYTEST = $(BIN)/python -m pytest --timeout $(TEST_TIMEOUT_S) --durations 20
 
 test: $(DEV_STAMP) ## Prove what is promised, in minutes (ARGS="-k name" passes options on to pytest)
 	$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile -m "not thorough" $(ARGS)
